@@ -1,0 +1,50 @@
+# Every target does the set-up it needs: `make repro` and `make test` work on a fresh machine with Python 3.11.
+# The environment is made once per change of requirements.lock or pyproject.toml; the stamp file remembers.
+
+VENV  := .venv
+BIN   := $(abspath $(VENV))/bin
+READY := $(VENV)/.ready
+NB    ?= vtw
+export PATH := $(BIN):$(PATH)
+export DVC_NO_ANALYTICS := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup repro test lint report play pocket pocket-data clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY) ## Make .venv and install the locked packages and thinsight itself
+
+$(READY): requirements.lock pyproject.toml
+	@.ci/venv $(VENV)
+	@touch $@
+
+repro: $(READY) ## Run whatever changed, from configs to reports/index.html (notebooks are stripped of outputs first)
+	nbstripout notebooks/*.ipynb
+	dvc repro
+	@echo "Open reports/index.html"
+
+test: $(READY) ## Run the tests
+	@.ci/browser
+	python -m pytest
+
+lint: $(READY) ## Check style: ruff's rules and ruff's format
+	ruff check .
+	ruff format --check .
+
+report: $(READY) ## Write the pages again from the executed notebooks
+	dvc repro --force --single-item page index
+
+play: $(READY) ## Open a copy of a notebook that git and the pipeline ignore: make play NB=vtw
+	@mkdir -p play && cp -n notebooks/$(NB).ipynb play/ || true
+	jupyter lab play/$(NB).ipynb
+
+pocket: $(READY) ## Train the model in the box again (hours on 2 cores, minutes on a GPU; resumes where it stopped)
+	dvc repro --force --single-item pocket
+
+pocket-data: $(READY) ## Write the model's test and calibration questions again (they are frozen: this must change nothing)
+	dvc repro --force --single-item pocket-data
+
+clean: ## Remove what the pipeline made, but not the environment, DVC's cache or the model
+	git clean -fdXq reports play dvc_plots data/runs .thinsight/journal

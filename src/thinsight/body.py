@@ -1,0 +1,58 @@
+"""The body of a page: an executed notebook's cells as HTML, figures and tables with their captions."""
+
+import html
+import re
+from pathlib import Path
+
+from nbconvert import HTMLExporter
+from nbconvert.filters import markdown2html
+from nbformat import NotebookNode
+
+from thinsight.formulas import to_mathml
+
+TEMPLATES = Path(__file__).parent / "templates"
+HIDDEN = {"hide", "finding"}  # cells with these tags are not in the body; the finding stands under the title
+
+
+def body(notebook: NotebookNode) -> str:
+    """The cells as HTML, by nbconvert's basic template with our blocks (templates/cells), without the title."""
+    exporter = HTMLExporter(
+        extra_template_basedirs=[str(TEMPLATES)],
+        template_name="cells",
+        exclude_input_prompt=True,
+        exclude_output_prompt=True,
+    )
+    text = exporter.from_notebook_node(_arrange(notebook))[0]
+    return _tables(re.sub(r"<h1\b.*?</h1>", "", text, count=1, flags=re.DOTALL))
+
+
+def markdown(text: str) -> str:
+    """Markdown, with formulae, as HTML."""
+    return markdown2html(to_mathml(text)).strip()
+
+
+def _arrange(notebook: NotebookNode) -> NotebookNode:
+    """Captions joined to what they are about, hidden cells out, formulae drawn.
+
+    A text cell that begins with ``**Figure`` or ``**Table`` right after a cell with outputs is the caption of these.
+    """
+    cells: list[NotebookNode] = []
+    for cell in notebook.cells:
+        if HIDDEN & set(cell.metadata.get("tags", [])):
+            continue
+        before = cells[-1] if cells else None
+        if cell.cell_type != "markdown":
+            cells.append(cell)
+        elif before and before.get("outputs") and re.match(r"\*\*(Figure|Table)\b", cell.source):
+            before.metadata.caption = markdown(cell.source)
+            before.metadata.alt = html.unescape(re.sub(r"<math.*?</math>|<[^>]+>", "", before.metadata.caption)).strip()
+        else:
+            cells.append(NotebookNode(cell | {"source": to_mathml(cell.source)}))
+    return NotebookNode(notebook | {"cells": cells})
+
+
+def _tables(body: str) -> str:
+    """Tables in boxes that scroll by themselves, without pandas' own style, and with short cells kept on one line."""
+    body = re.sub(r"<style scoped>.*?</style>", "", body, flags=re.DOTALL)
+    body = re.sub(r"<(t[dh])([^>]*)>([^<]{1,24})</\1>", r"<\1\2 data-short>\3</\1>", body)
+    return re.sub(r"(<table\b.*?</table>)", r'<div class="scroll" tabindex="0">\1</div>', body, flags=re.DOTALL)

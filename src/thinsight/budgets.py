@@ -1,0 +1,42 @@
+"""The budgets of a run: the product of the values that its sweep gives to the method's fields."""
+
+import json
+from dataclasses import dataclass
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from thinsight.config import load_method
+from thinsight.errors import UserError
+
+if TYPE_CHECKING:
+    from thinsight.reduction import Method
+
+
+@dataclass(frozen=True)
+class Budget:
+    """One point of a sweep: the swept ``fields`` and the method that has them."""
+
+    fields: dict[str, Any]
+    method: "Method"
+
+    @property
+    def name(self) -> str:
+        """``layer=8,keep=0.5``; ``fixed`` if nothing is swept."""
+        return ",".join(f"{key}={value}" for key, value in self.fields.items()) or "fixed"
+
+    @property
+    def json(self) -> str:
+        """The swept fields as a JSON object."""
+        return json.dumps(self.fields)
+
+
+def budgets(config: DictConfig) -> list[Budget]:
+    """Every combination of ``config.sweep``, the last field varying fastest; one budget if there is none."""
+    sweep = OmegaConf.to_container(config.sweep, resolve=True)
+    for field, values in sweep.items():
+        if len({str(value) for value in values}) < len(values):
+            raise UserError(f"the sweep of {field} names a value twice: {values}.")
+    points = [dict(zip(sweep, values, strict=True)) for values in product(*sweep.values())]
+    return [Budget(point, load_method(config.method, **point)) for point in points]

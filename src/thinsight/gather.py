@@ -1,0 +1,69 @@
+"""The tensors that go along with hidden states, cut down to a layout."""
+
+import torch
+from torch import Tensor
+
+from thinsight.layout import Layout
+
+
+def take_rows(states: Tensor, rows: Tensor) -> Tensor:
+    """states (batch or 1, columns, width), rows (batch, held) -> (batch, held, width)."""
+    states = states.expand(len(rows), -1, -1)
+    return states.gather(1, rows.to(states.device)[:, :, None].expand(-1, -1, states.shape[-1]))
+
+
+def cut_mask(mask: Tensor | None, layout: Layout, base: Layout, queries: int, keys: int, flash: bool) -> Tensor | None:
+    """The attention mask of a layer that holds ``layout``, from the one that was made for ``base``.
+
+    mask     None (plain causal), (batch, keys of base) bool or 0/1, or (batch or 1, heads or 1, queries, keys of base):
+             bool (True: attend) or additive float
+    queries  number of new tokens in this call: all held ones in a prefill, the new ones after it
+    keys     number of keys this layer attends to: held ones, then whatever was generated
+
+    In a prefill rows are cut like columns. Filling is hidden from everyone; its own rows see only themselves, which
+    keeps them finite.
+    """
+    tail = keys - layout.held
+    if mask is None:
+        if bool(layout.alive.all()):
+            return None
+        return _padding(layout, tail) if flash else _causal(layout, queries, tail)
+    rows = layout.rows_in(base, mask.device)
+    if mask.dim() == 2:
+        columns = torch.cat([rows, _tail(rows, base.held, tail)], 1)
+        return mask.expand(len(rows), -1).gather(1, columns) * _padding(layout, tail).to(mask.device, mask.dtype)
+    mask = mask.expand(len(rows), -1, -1, -1)
+    if tail == 0 and mask.shape[-2] == base.held:
+        mask = mask.gather(2, rows[:, None, :, None].expand(-1, mask.shape[1], -1, mask.shape[3]))
+    columns = torch.cat([rows, _tail(rows, base.held, tail)], 1)[:, None, None]
+    mask = mask.gather(3, columns.expand(-1, mask.shape[1], mask.shape[2], -1))
+    return hide(mask, layout.on("filling", mask.device)) if bool(layout.filling.any()) else mask
+
+
+def hide(mask: Tensor, dead: Tensor) -> Tensor:
+    """Hide the keys ``dead`` (batch, held) in a 4-D mask; in a square one, dead rows see only themselves."""
+    block, allow = (False, True) if mask.dtype == torch.bool else (torch.finfo(mask.dtype).min, 0.0)
+    held, keys = dead.shape[1], mask.shape[-1]
+    column = torch.nn.functional.pad(dead, (0, keys - held))[:, None, None]
+    mask = mask.masked_fill(column, block)
+    if mask.shape[-2] == keys == held:
+        itself = torch.eye(held, dtype=torch.bool, device=mask.device)
+        mask = mask.masked_fill(dead[:, None, :, None] & ~itself, block)
+        mask = mask.masked_fill(dead[:, None, :, None] & itself, allow)
+    return mask
+
+
+def _padding(layout: Layout, tail: int) -> Tensor:
+    """(batch, held + tail) bool: what may be attended to."""
+    return torch.nn.functional.pad(layout.alive, (0, tail), value=True)
+
+
+def _causal(layout: Layout, queries: int, tail: int) -> Tensor:
+    """(batch, 1, queries, keys) bool: causal, without the dead columns."""
+    keys = layout.held + tail
+    mask = torch.ones(queries, keys, dtype=torch.bool).tril(keys - queries)
+    return hide(mask.expand(len(layout.alive), 1, -1, -1), ~layout.alive)
+
+
+def _tail(rows: Tensor, start: int, count: int) -> Tensor:
+    return torch.arange(start, start + count, device=rows.device).expand(len(rows), -1)

@@ -1,0 +1,53 @@
+"""A method's yaml node -> a `Method`: fields replaced, reductions built."""
+
+from typing import TYPE_CHECKING, Any
+
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from thinsight.config import RESERVED
+from thinsight.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from thinsight.reduction import Method
+
+
+def method_of(node: DictConfig, fields: dict[str, Any]) -> "Method":
+    """The method that ``node`` describes, with ``fields`` in place of its own values."""
+    from thinsight.reduction import Method
+
+    node = OmegaConf.create({"method": OmegaConf.to_container(node, resolve=False)}).method
+    knobs = [key for key in node if key not in RESERVED]
+    for key, value in fields.items():
+        if key not in knobs:
+            raise (
+                nearest(f"field of method {node.name}", key, knobs)
+                if knobs
+                else UserError(f"method {node.name} has no fields: it cannot take {key}")
+            )
+        before, old = _resolve(node), node[key]
+        node[key] = value
+        if old != value and _resolve(node)["reductions"] == before["reductions"]:
+            raise UserError(f"{key}={value} changes nothing in method {node.name}: its reductions do not point at it")
+    plain = _resolve(node)
+    try:
+        reductions = instantiate(OmegaConf.create({"of": plain["reductions"]}), _convert_="all")["of"]
+    except InstantiationException as error:
+        raise _cause(node.name, error) from error
+    return Method(node.name, tuple(reductions), {key: plain[key] for key in knobs})
+
+
+def _resolve(node: DictConfig) -> dict[str, Any]:
+    try:
+        return OmegaConf.to_container(node, resolve=True)
+    except OmegaConfBaseException as error:
+        raise UserError(f"method {node.name} does not resolve: {str(error).splitlines()[0]}") from error
+
+
+def _cause(name: str, error: BaseException) -> UserError:
+    """The sentence behind Hydra's wrapping; a part's own `UserError` is passed on as it is."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error if isinstance(error, UserError) else UserError(f"method {name}: {str(error).splitlines()[0]}")

@@ -1,0 +1,134 @@
+"""FLOPs without weights: the real model, really reduced, on torch's meta device, counted operation by operation.
+
+Nothing is computed there, so a 13B model costs a second and no memory, yet every matrix product that would run is seen
+by ``FlopCounterMode``: two operations per multiply-add, attention in full, no biases and no element-wise work.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from omegaconf import DictConfig
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from thinsight.conventions import CONVENTIONS
+from thinsight.cost import Shape, kv_bytes, ledger
+from thinsight.errors import UserError
+
+if TYPE_CHECKING:
+    from thinsight.reduction import Method
+
+
+@dataclass(frozen=True)
+class Counted:
+    """What one prefill would do: ``decoder`` and ``head`` FLOPs, and the ``lengths`` and ``visual`` tokens entering
+    each decoder layer, (L,)."""
+
+    decoder: int
+    head: int
+    lengths: list[int]
+    visual: list[int]
+
+
+def decoder_shape(model: nn.Module) -> Shape:
+    """The `Shape` of the language model inside ``model``, LM head included."""
+    return Shape.of(model.get_decoder().layers, vocabulary=model.get_output_embeddings().out_features)
+
+
+def count(model: nn.Module, method: "Method", text: int, visual: int) -> Counted:
+    """Count one prefill of ``text`` + ``visual`` tokens under ``method``; half of the text stands before the image.
+
+    ``model``: on the meta device. The LM head is run on the last row only, as generation does.
+    """
+    from thinsight.attach import reduce
+
+    before = text // 2
+    mask = torch.zeros(1, text + visual, dtype=torch.bool)
+    mask[:, before : before + visual] = True
+    width = model.get_input_embeddings().embedding_dim
+    embeds = torch.empty(1, text + visual, width, dtype=model.dtype, device="meta")
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), reduce(model, method, visual=mask) as trace, counter:
+        model(inputs_embeds=embeds, use_cache=True, logits_to_keep=1)
+    head = sum(sum(ops.values()) for name, ops in counter.get_flop_counts().items() if name.endswith(".lm_head"))
+    decoder = counter.get_total_flops() - head
+    return Counted(decoder, head, list(trace.sequence_lengths[0]), list(trace.lengths[0]))
+
+
+def tower_flops(model: nn.Module, images: int = 1) -> dict[str, int]:
+    """FLOPs of the vision tower and of the projector for ``images`` pictures (or tiles), counted apart.
+
+    The tower runs all of its layers even though LLaVA reads the last but one; that is what a run pays for.
+    """
+    tower, projector = model.get_encoder("image"), model.model.multi_modal_projector
+    config = tower.config
+    pixels = torch.empty(
+        images, config.num_channels, config.image_size, config.image_size, dtype=model.dtype, device="meta"
+    )
+    counts = {}
+    with torch.no_grad():
+        with FlopCounterMode(display=False) as counter:
+            features = tower(pixels).last_hidden_state
+        counts["vision_tower"] = counter.get_total_flops()
+        with FlopCounterMode(display=False) as counter:
+            projector(features[:, 1:])
+        counts["projector"] = counter.get_total_flops()
+    return counts
+
+
+def picture(model: nn.Module) -> tuple[int, int]:
+    """(tiles, visual tokens) of the largest picture: 576 per tile for CLIP-L/336; any-resolution models add tiles.
+
+    The tokens are those that papers count, without the unpadding and the newline tokens of LLaVA-NeXT.
+    """
+    config = model.config
+    side = config.vision_config.image_size
+    grids = getattr(config, "image_grid_pinpoints", None) or []
+    tiles = 1 + max((h * w // side**2 for h, w in grids), default=0)
+    return tiles, tiles * (side // config.vision_config.patch_size) ** 2
+
+
+def report(config: DictConfig) -> dict[str, Any]:
+    """The cost of ``config.model`` under ``config.method`` at ``config.text_tokens``, whole and reduced, as plain data.
+
+    ``conventions``: prefill of one picture by formula; ``counted``: the same prefill seen by torch's counter on the
+    meta device; ``kv_bytes``: the cache after it, in 2-byte elements; ``vision``: FLOPs in front of the decoder.
+    """
+    from thinsight.config import load_method
+    from thinsight.models import meta_model
+
+    model = meta_model(config.model)
+    method = load_method(config.method)
+    shape = decoder_shape(model)
+    tiles, visual = picture(model)
+    text = int(config.text_tokens)
+    if text < 2:
+        raise UserError(f"text_tokens must be at least 2 (one before the picture, one after), not {text}.")
+    full = count(model, load_method("identity"), text, visual)
+    reduced = count(model, method, text, visual)
+    whole = ledger(shape, full.lengths, visual=full.visual)
+    short = ledger(shape, reduced.lengths, visual=reduced.visual)
+    return {
+        "model": config.model.name,
+        "method": method.name,
+        "fields": dict(method.fields),
+        "text_tokens": text,
+        "visual_tokens": visual,
+        "conventions": {
+            c.name: _pair(whole[c.name], short[c.name]) | {"counts": c.sentence, "source": c.source}
+            for c in CONVENTIONS
+        },
+        "counted": {
+            "decoder": _pair(full.decoder, reduced.decoder),
+            "lm_head": full.head,
+            "counts": "torch FlopCounterMode over the model on the meta device, LM head on the last row",
+        },
+        "kv_bytes": _pair(kv_bytes(shape, full.lengths), kv_bytes(shape, reduced.lengths)),
+        "vision": tower_flops(model, tiles) | {"tiles": tiles},
+        "lengths": {"sequence": reduced.lengths, "visual": reduced.visual},
+    }
+
+
+def _pair(full: int, reduced: int) -> dict[str, Any]:
+    return {"full": full, "reduced": reduced, "ratio": round(reduced / full, 4)}

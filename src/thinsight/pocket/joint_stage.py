@@ -1,0 +1,105 @@
+"""Stages 3 and 4: the picture is translated into the decoder's symbols, then all parts learn together on pixels."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import CLIPModel, LlavaForConditionalGeneration
+
+from thinsight.pocket.architecture import GRID
+from thinsight.pocket.decoder_stage import answers, by_kind
+from thinsight.pocket.labels import Mark
+from thinsight.pocket.packing import Packed, Packer
+from thinsight.pocket.pictures import Picture, picture
+from thinsight.pocket.symbols import Symbols
+from thinsight.pocket.training import train
+from thinsight.pocket.vision_stage import Alignment, Heads, labels_of, penultimate, pixels
+
+
+@dataclass(frozen=True)
+class Size:
+    translate_steps: int = 500
+    translate_images: int = 48
+    translate_peak: float = 2e-3
+    joint_steps: int = 700
+    joint_images: int = 32
+    asked: int = 10
+    joint_peak: float = 5e-4
+    dense_weight: float = 0.1
+
+
+def whole_grid(marks: list[Mark]) -> list[Mark | tuple[int, int]]:
+    """Every patch in raster order: its mark, or its place alone where it is empty."""
+    at = {(m.row, m.column): m for m in marks}
+    return [at.get((r, c), (r, c)) for r in range(GRID) for c in range(GRID)]
+
+
+class Parts(nn.Module):
+    """All that learns from pixels, with the losses that both stages share."""
+
+    def __init__(
+        self,
+        llava: LlavaForConditionalGeneration,
+        clip: CLIPModel,
+        symbols: Symbols,
+        heads: Heads,
+        alignment: Alignment,
+    ):
+        super().__init__()
+        self.llava, self.clip, self.symbols, self.heads, self.alignment = llava, clip, symbols, heads, alignment
+
+    def see(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Penultimate states (batch, 1 + patches, width) and visual tokens (batch, patches, decoder width)."""
+        states = penultimate(self.clip, pixel_values)
+        return states, self.llava.model.multi_modal_projector(states[:, 1:])
+
+    def dense(self, states: torch.Tensor, labels: dict[str, torch.Tensor]) -> tuple[torch.Tensor, dict[str, float]]:
+        fields, seen = self.heads(states[:, 1:], labels)
+        aligned, more = self.alignment(states, labels["under"])
+        return fields + aligned, {"center": seen["center"], **more}
+
+
+def translate(folder: Path, parts: Parts, size: Size = Size()) -> None:
+    """Tower and projector regressed onto the symbols: relative squared error, marked patches apart from empty ones."""
+
+    def make(step: int) -> tuple:
+        first = 500_000 + step * size.translate_images
+        made = [picture(first + i, 1) for i in range(size.translate_images)]
+        made = [p for p in made if p.marks]
+        return pixels([p.image for p in made]), labels_of(made), [whole_grid(p.marks) for p in made]
+
+    def loss(batch: tuple, step: int) -> tuple[torch.Tensor, dict[str, float]]:
+        pixel_values, labels, grids = batch
+        states, visual = parts.see(pixel_values)
+        with torch.no_grad():
+            target = parts.symbols(grids, parts.llava.model.language_model.embed_tokens).float()
+        error, size_of = (visual.float() - target).square().sum(-1), target.square().sum(-1)
+        marked = labels["center"] == 1
+        residual = [error[which].sum() / size_of[which].sum() for which in (marked, ~marked)]
+        dense, seen = parts.dense(states, labels)
+        seen |= {"residual marked": residual[0].item(), "residual empty": residual[1].item()}
+        return residual[0] + 0.5 * residual[1] + size.dense_weight * dense, seen
+
+    learning = nn.ModuleList([parts.alignment, parts.heads, parts.llava.model.multi_modal_projector])
+    train(folder, {"all": learning}, make, loss, size.translate_steps, size.translate_peak)
+
+
+def joint(folder: Path, parts: Parts, packer: Packer, size: Size = Size()) -> None:
+    """Everything on pixels, many questions a picture; the dense losses go on with a small weight."""
+    places = torch.arange(GRID * GRID)
+
+    def make(step: int) -> tuple[list[Picture], torch.Tensor, dict[str, torch.Tensor], Packed]:
+        first = 1_000_000 + step * size.joint_images
+        made = [picture(first + i, size.asked) for i in range(size.joint_images)]
+        return made, pixels([p.image for p in made]), labels_of(made), packer([p.questions for p in made], 0.0)
+
+    def loss(batch: tuple, step: int) -> tuple[torch.Tensor, dict[str, float]]:
+        made, pixel_values, labels, packed = batch
+        states, visual = parts.see(pixel_values)
+        value, right = answers(parts.llava, visual, places.expand(len(made), -1), packed, packer)
+        dense, seen = parts.dense(states, labels)
+        return value + size.dense_weight * dense, by_kind(made, right) | seen
+
+    modules = {"tower": nn.ModuleList([parts.alignment, parts.heads]), "llava": parts.llava}
+    train(folder, modules, make, loss, size.joint_steps, size.joint_peak)

@@ -1,0 +1,158 @@
+"""Questions about a scene, one function per family; each yields `Question`s whose answer the picture decides."""
+
+import random
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from thinsight.pocket.scenes import COLORS, POPULARITY, SHAPES, SIZES, Scene, Thing
+
+
+@dataclass(frozen=True)
+class Question:
+    text: str
+    answer: str
+    kind: str
+
+
+def plural(shape: str) -> str:
+    return {"cross": "crosses"}.get(shape, shape + "s")
+
+
+def shapes_of(scene: Scene) -> list[Thing]:
+    return [thing for thing in scene.things if thing.shape != "sign"]
+
+
+def unique(things: list[Thing], key: Callable[[Thing], object]) -> list[Thing]:
+    """Those whose ``key`` no other thing shares: the ones a question may point at by that key."""
+    count = Counter(map(key, things))
+    return [thing for thing in things if count[key(thing)] == 1]
+
+
+def pair(thing: Thing) -> tuple[str, str]:
+    return thing.color, thing.shape
+
+
+def exist(scene: Scene, rng: random.Random, kind: str | None = None) -> Question | None:
+    """POPE's form: half yes; the absent object is any (`random`), a frequent one (`popular`), or one whose colour and
+    whose shape are both in the picture, on different objects (`adversarial`)."""
+    kind = kind or rng.choice(("random", "popular", "adversarial"))
+    present = sorted({pair(thing) for thing in shapes_of(scene)})
+    if not present:
+        return None
+    if rng.random() < 0.5:
+        color, shape = rng.choice(present)
+        return Question(f"Is there a {color} {shape} in the image?", "yes", kind)
+    absent = [p for p in POPULARITY if p not in present]
+    if kind == "popular":
+        absent = absent[:8]
+    elif kind == "adversarial":
+        colors, shapes = {p[0] for p in present}, {p[1] for p in present}
+        absent = [p for p in absent if p[0] in colors and p[1] in shapes]
+    if not absent:
+        return None
+    color, shape = rng.choice(absent)
+    return Question(f"Is there a {color} {shape} in the image?", "no", kind)
+
+
+def attribute(scene: Scene, rng: random.Random) -> Question | None:
+    """VQAv2's form: the colour, shape or size of the one object that the question points at."""
+    kind, things = rng.choice(("color", "shape", "size")), shapes_of(scene)
+    if kind == "color":
+        if rng.random() < 0.3:
+            signs = [thing for thing in scene.things if thing.shape == "sign"]
+            return Question("What color is the sign?", signs[0].color, kind) if len(signs) == 1 else None
+        found = unique(things, lambda t: t.shape)
+        return Question(f"What color is the {(t := rng.choice(found)).shape}?", t.color, kind) if found else None
+    if kind == "shape":
+        found = unique(list(scene.things), lambda t: t.color)
+        found = [t for t in found if t.shape != "sign"]
+        return Question(f"What shape is the {(t := rng.choice(found)).color} object?", t.shape, kind) if found else None
+    found = unique(things, pair)
+    return Question(f"What size is the {(t := rng.choice(found)).color} {t.shape}?", t.size, kind) if found else None
+
+
+AXES = (("left of", "right of", 1), ("above", "below", 0))
+
+
+def relation(scene: Scene, rng: random.Random) -> Question | None:
+    """GQA's form: two objects compared along one axis, to verify or to choose."""
+    things = unique(shapes_of(scene), pair)
+    if len(things) < 2:
+        return None
+    first, second = rng.sample(things, 2)
+    low, high, axis = rng.choice([axis for axis in AXES if first.cell[axis[2]] != second.cell[axis[2]]])
+    truth = low if first.cell[axis] < second.cell[axis] else high
+    one, other = f"the {first.color} {first.shape}", f"the {second.color} {second.shape}"
+    if rng.random() < 0.5:
+        asked = rng.choice((low, high))
+        return Question(f"Is {one} {asked} {other}?", "yes" if asked == truth else "no", "verify")
+    return Question(f"Is {one} {low} or {high} {other}?", truth.removesuffix(" of"), "choose")
+
+
+def place(scene: Scene, rng: random.Random) -> Question | None:
+    """Only for training: the row or column of one object, which relation builds on."""
+    things = unique(shapes_of(scene), pair)
+    if not things:
+        return None
+    thing, axis = rng.choice(things), rng.randrange(2)
+    return Question(
+        f"Which {('row', 'column')[axis]} is the {thing.color} {thing.shape} in?", str(thing.cell[axis] + 1), "place"
+    )
+
+
+def count(scene: Scene, rng: random.Random) -> Question | None:
+    """How many objects share a colour, a shape, or are signs: 0 to 6."""
+    kind, things = rng.choice(("color", "color", "shape", "shape", "sign")), shapes_of(scene)
+    if kind == "sign":
+        return Question("How many signs are there?", str(len(scene.things) - len(things)), kind)
+    names, key = (list(COLORS), lambda t: t.color) if kind == "color" else (list(SHAPES), lambda t: t.shape)
+    numbers = Counter(map(key, things))
+    # an even choice over the numbers that occur, so that "1" is not the answer to everything
+    wanted = rng.choice(sorted({numbers[name] for name in names}))
+    name = rng.choice([name for name in names if numbers[name] == wanted])
+    text = f"How many {name} shapes are there?" if kind == "color" else f"How many {plural(name)} are there?"
+    return Question(text, str(wanted), kind)
+
+
+def read(scene: Scene, rng: random.Random) -> Question | None:
+    """TextVQA's form: the number on a sign, one token a digit."""
+    signs = [thing for thing in scene.things if thing.shape == "sign"]
+    found = unique(signs, lambda t: t.color)
+    if not found:
+        return None
+    sign = rng.choice(found)
+    kind = f"{len(sign.number)} digits"
+    if len(signs) == 1 and rng.random() < 0.3:
+        return Question("What number is on the sign?", sign.number, kind)
+    return Question(f"What number is on the {sign.color} sign?", sign.number, kind)
+
+
+LETTERS = "ABCD"
+
+
+def choice(scene: Scene, rng: random.Random) -> Question | None:
+    """ScienceQA's and MMBench's form: an attribute or count question with lettered options."""
+    asked = None
+    while asked is None or asked.kind == "sign" or asked.answer in ("sign", *SIZES):
+        asked = rng.choice((attribute, attribute, count))(scene, rng)
+    if asked.answer in COLORS:
+        others = [name for name in COLORS if name != asked.answer]
+    elif asked.answer in SHAPES:
+        others = [name for name in SHAPES if name != asked.answer]
+    else:
+        others = [str(n) for n in range(6) if str(n) != asked.answer]
+    options = [asked.answer, *rng.sample(others, 3)]
+    rng.shuffle(options)
+    lines = "\n".join(f"{letter}. {option}" for letter, option in zip(LETTERS, options, strict=True))
+    return Question(f"{asked.text}\n{lines}", LETTERS[options.index(asked.answer)], "choice")
+
+
+FAMILIES = {
+    "exist": exist,
+    "attribute": attribute,
+    "relation": relation,
+    "count": count,
+    "read": read,
+    "choice": choice,
+}

@@ -1,0 +1,23 @@
+"""What a reduction would get wrong without a sign of it, and therefore refuses."""
+
+from torch import Tensor, nn
+
+from thinsight.errors import UserError
+
+
+def filled(cache: object | None) -> bool:
+    """Whether a cache holds anything yet."""
+    return cache is not None and cache.get_seq_length() > 0
+
+
+def check(decoder: nn.Module, given: dict) -> None:
+    """Refuse what would be wrong without a sign of it."""
+    cache, mask = given.get("past_key_values"), given.get("attention_mask")
+    if decoder.training:
+        raise UserError("reduce() is for inference: call model.eval() first")
+    if cache is not None and (getattr(cache, "is_compileable", False) or any(getattr(cache, "is_sliding", ()))):
+        raise UserError(f"{type(cache).__name__} has a fixed length, but layers will differ: use a DynamicCache")
+    if mask is not None and not (isinstance(mask, Tensor) and mask.dim() in (2, 4)):
+        raise UserError("reduce() reads attention masks with 2 or 4 dimensions, not flex attention's blocks")
+    if decoder.config._attn_implementation == "flex_attention":
+        raise UserError("reduce() does not work with flex attention: load the model with sdpa or eager attention")

@@ -1,0 +1,56 @@
+"""The shape of a configuration: which keys there are, their types and their defaults."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import MISSING
+
+
+@dataclass
+class ModelConfig:
+    """Where a model comes from and how it is loaded."""
+
+    name: str = MISSING
+    checkpoint: str | None = None  # a folder, relative to the project's root, or a hub id
+    revision: str | None = None
+    dtype: str = "float32"
+    device: str = "auto"
+    attn_implementation: str = "sdpa"
+    processor: dict[str, Any] = field(default_factory=dict)  # keyword arguments of the processor
+    architecture: dict[str, Any] | None = None  # a transformers config with `model_type`, for the meta device
+    notes: str = ""
+
+
+@dataclass
+class TaskConfig:
+    """Where questions come from, how they are asked, and how an answer is scored."""
+
+    name: str = MISSING
+    title: str = ""
+    about: str = ""
+    kind: str = "parquet"  # or "easyvqa"
+    path: str | None = None  # relative to the project's root
+    split: str = "test"
+    suffix: str = ""  # appended to each question, e.g. an answer-format instruction
+    max_new_tokens: int = 8
+    metric: str = "exact"
+    source: str = ""
+    license: str = ""
+
+
+@dataclass
+class Config:
+    """What one run is: a model, a method with its budgets, and the tasks they are scored on."""
+
+    run: str = ""  # the name of the run in params.yaml; empty for a run by hand
+    model: ModelConfig = field(default_factory=ModelConfig)
+    method: dict[str, Any] = field(default_factory=dict)
+    task: TaskConfig = field(default_factory=TaskConfig)
+    tasks: list[str] = field(default_factory=list)  # names in conf/task; empty: just `task`
+    sweep: dict[str, list[Any]] = field(default_factory=dict)  # method field -> values; a run does their product
+    layers: list[int] = field(default_factory=list)  # what a preset offers to conf/sweep
+    keeps: list[float] = field(default_factory=list)  # likewise, fractions of the visual tokens that stay
+    limit: int | None = None  # rows per task; null: all of them
+    batch_size: int = 32
+    seed: int = 0
+    text_tokens: int = 64  # prompt length besides the image, for the cost command line

@@ -1,0 +1,99 @@
+"""Filters: which tokens leave."""
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from thinsight.errors import UserError
+from thinsight.evidence import Evidence
+from thinsight.tokens import Tokens
+
+
+class Filter(Protocol):
+    """``filter(tokens, evidence, leave)`` -> rows (leave,) of the tokens that leave, int64, any order.
+
+    ``among`` says what it is shown: "visual" tokens, or all of the "prompt" but its last token, which has to answer.
+    """
+
+    among: str
+
+    def __call__(self, tokens: Tokens, evidence: Evidence, leave: int) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class AllVisual:
+    """Every visual token leaves; no score, no ranking (VTW, arXiv:2405.05803, section 3)."""
+
+    among = "visual"
+
+    def __call__(self, tokens: Tokens, evidence: Evidence, leave: int) -> Tensor:
+        if leave != len(tokens):
+            raise UserError("AllVisual removes every visual token: give it a schedule that keeps 0, or another filter")
+        return torch.arange(len(tokens))
+
+
+@dataclass(frozen=True)
+class Random:
+    """A uniformly random choice, which depends on the seed and on the sample's content.
+
+    What stays under a small budget also stays under a larger one, so that curves over budgets are paired.
+    """
+
+    seed: int = 0
+    among: str = "visual"
+
+    def __post_init__(self) -> None:
+        if self.among not in ("visual", "prompt"):
+            raise UserError(f"among is visual or prompt, not {self.among!r}")
+
+    def __call__(self, tokens: Tokens, evidence: Evidence, leave: int) -> Tensor:
+        order = torch.randperm(len(tokens), generator=evidence.generator(self.seed))
+        return order[max(len(tokens) - leave, 0) :]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What stays lies on an even grid over each image, blind to its content; images share by their number of tokens.
+
+    A square image keeps k of its h x h tokens in about sqrt(k) evenly spaced rows with evenly spaced places in each;
+    a token list that is no square (tiles, several merges) is sampled evenly in raster order.
+    """
+
+    among = "visual"
+
+    def __call__(self, tokens: Tokens, evidence: Evidence, leave: int) -> Tensor:
+        image = evidence.image[tokens.index]
+        groups = [(image == one).nonzero().squeeze(1) for one in image.unique()]
+        stays = [
+            rows[even_grid(len(rows), k)]
+            for rows, k in zip(groups, shares([len(g) for g in groups], len(tokens) - leave), strict=True)
+        ]
+        return tokens.rest(torch.cat(stays))
+
+
+def shares(sizes: list[int], total: int) -> list[int]:
+    """``total`` divided in proportion to ``sizes``: whole numbers by largest remainder, the sum exact."""
+    exact = [total * size / sum(sizes) for size in sizes]
+    parts = [int(e) for e in exact]
+    by_remainder = sorted(range(len(sizes)), key=lambda i: parts[i] - exact[i])
+    for i in by_remainder[: total - sum(parts)]:
+        parts[i] += 1
+    return parts
+
+
+def even_grid(count: int, keep: int) -> Tensor:
+    """``keep`` places spread evenly over ``count`` raster places, in two dimensions if ``count`` is a square."""
+    side = math.isqrt(count)
+    if side * side != count or keep == 0:
+        return spread(count, keep)
+    rows = min(max(round(math.sqrt(keep)), math.ceil(keep / side)), side)
+    per_row = shares([1] * rows, keep)
+    return torch.cat([r * side + spread(side, k) for r, k in zip(spread(side, rows).tolist(), per_row, strict=True)])
+
+
+def spread(count: int, keep: int) -> Tensor:
+    """Centres of ``keep`` equal parts of 0..count-1: distinct whole numbers, ascending."""
+    return ((2 * torch.arange(keep) + 1) * count).div(2 * max(keep, 1), rounding_mode="floor")

@@ -1,0 +1,85 @@
+"""How sure a score is, and whether two scores on the same rows differ."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from thinsight.errors import UserError
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Two runs on the same ``n`` rows: ``difference`` of their accuracies (first minus second) with a bootstrap
+    interval ``low`` to ``high``; rows that only the first (``only_first``) or only the second got right; and McNemar's
+    exact two-sided ``p`` that the two are equally good."""
+
+    n: int
+    difference: float
+    low: float
+    high: float
+    only_first: int
+    only_second: int
+    p: float
+
+
+def wilson(correct: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval of a proportion; it stays inside [0, 1] and is wide, not empty, at 0 and n."""
+    if not 0 <= correct <= n or n == 0:
+        raise UserError(f"{correct} right answers of {n} is no score.")
+    interval = stats.binomtest(correct, n).proportion_ci(confidence, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def paired(
+    first: Mapping[str, bool],
+    second: Mapping[str, bool],
+    *,
+    confidence: float = 0.95,
+    resamples: int = 9999,
+    seed: int = 0,
+) -> Paired:
+    """Compare two runs row by row; the mappings go from row id to "was right".
+
+    Rows are resampled in pairs, which removes the noise of the rows themselves; most published differences are smaller
+    than the unpaired interval. Different row ids are a `UserError`.
+    """
+    if first.keys() != second.keys():
+        odd = sorted(first.keys() ^ second.keys())
+        raise UserError(f"the two runs were not scored on the same rows: {odd[0]} is only in one ({len(odd)} in all).")
+    if not first:
+        raise UserError("there are no rows to compare.")
+    ids = sorted(first)
+    a, b = (np.array([bool(run[i]) for i in ids]) for run in (first, second))
+    only_first, only_second = int((a & ~b).sum()), int((b & ~a).sum())
+    low, high = _interval(len(ids), only_first, only_second, confidence, resamples, seed)
+    return Paired(
+        n=len(ids),
+        difference=(only_first - only_second) / len(ids),
+        low=low,
+        high=high,
+        only_first=only_first,
+        only_second=only_second,
+        p=mcnemar(only_first, only_second),
+    )
+
+
+def mcnemar(only_first: int, only_second: int) -> float:
+    """McNemar's exact test: the two-sided binomial probability of so uneven a split of the discordant rows."""
+    discordant = only_first + only_second
+    return float(stats.binomtest(only_first, discordant).pvalue) if discordant else 1.0
+
+
+def _interval(n: int, wins: int, losses: int, confidence: float, resamples: int, seed: int) -> tuple[float, float]:
+    """Percentile interval of the mean difference.
+
+    A row's difference is +1, 0 or -1, so resampling n rows with replacement is one multinomial draw: the bootstrap
+    without its n x resamples array.
+    """
+    shares = np.array([wins, losses, n - wins - losses]) / n
+    draws = np.random.default_rng(seed).multinomial(n, shares, size=resamples)
+    means = (draws[:, 0] - draws[:, 1]) / n
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(means, [tail, 1 - tail])
+    return float(low), float(high)

@@ -1,0 +1,69 @@
+"""Shared by all tests: no network, a tiny LLaVA with random weights, and the folder of golden files."""
+
+from pathlib import Path
+
+import pytest
+import pytest_socket
+import torch
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--golden",
+        type=Path,
+        default=Path(__file__).parent / "golden",
+        metavar="DIR",
+        help="folder of golden files made with the official implementations (default: tests/golden)",
+    )
+
+
+def pytest_runtest_setup() -> None:
+    """No test reaches the network; a Jupyter kernel may talk to itself (unix sockets, the loopback)."""
+    pytest_socket.socket_allow_hosts(["127.0.0.1", "::1"], allow_unix_socket=True)
+
+
+@pytest.fixture(scope="session")
+def golden(request: pytest.FixtureRequest) -> Path:
+    return request.config.getoption("--golden")
+
+
+@pytest.fixture(scope="session")
+def llava():
+    """A LlavaForConditionalGeneration: 16 visual tokens an image, 6 decoder layers, grouped-query attention."""
+    return tiny_llava("sdpa")
+
+
+@pytest.fixture(scope="session")
+def llava_eager(llava):
+    """The same weights under eager attention."""
+    model = tiny_llava("eager")
+    model.load_state_dict(llava.state_dict())
+    return model
+
+
+def tiny_llava(attention: str):
+    from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
+
+    torch.manual_seed(0)
+    vision = CLIPVisionConfig(
+        hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=4, image_size=16, patch_size=4
+    )
+    text = LlamaConfig(
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=6,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        vocab_size=120,
+        max_position_embeddings=256,
+        initializer_range=0.2,  # large enough that attention is not flat and tokens matter to each other
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=None,
+    )
+    config = LlavaConfig(
+        vision_config=vision, text_config=text, image_token_id=100, image_seq_length=16, attn_implementation=attention
+    )
+    model = LlavaForConditionalGeneration(config).eval()
+    model.generation_config.pad_token_id = 0
+    return model.requires_grad_(False)

@@ -1,0 +1,161 @@
+"""One configuration everywhere, and one sentence for whatever is wrong with it."""
+
+import subprocess
+import sys
+
+import pytest
+from omegaconf import OmegaConf
+
+import thinsight
+from thinsight.config import ROOT, load_config, load_task, main, names, to_yaml
+from thinsight.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (["method=vtww"], "unknown method 'vtww': did you mean vtw"),
+        (["modle=pocket"], "unknown config key 'modle': did you mean model"),
+        (["method=vtw", "method.lyer=3"], "unknown config key 'method.lyer': did you mean method.layer"),
+        (
+            ["method=identity", "method.layer=3"],
+            "unknown config key 'method.layer'",
+        ),  # no key stays from another method
+        (["sed=1"], "unknown config key 'sed': did you mean seed"),
+        (["limit=abc"], "cannot set limit=abc: Value 'abc' of type 'str'"),
+        (["limit=0"], "limit must be at least 1, not 0"),
+        (["batch_size=-1"], "batch_size must be at least 1, not -1"),
+        (["tasks=[exit]"], "unknown task 'exit': did you mean exist"),
+        (["method=vtw,random"], "names several values"),
+        (["limit"], "cannot read the override 'limit'"),
+        (["+limit=3"], "adds or removes a key"),
+        (["~task"], "adds or removes a key"),
+        (["hydra.run.dir=x"], "unknown config key 'hydra.run.dir'"),
+        (["limit=${nothing}"], "does not resolve: Interpolation key 'nothing' not found"),
+        (["method=vtw", "sweep=layer"], "unknown sweep 'layer': did you mean layers"),
+        (["method=vtw", "sweep.lyer=[1]"], "unknown field to sweep in method vtw 'lyer': did you mean layer"),
+        (["method=vtw", "sweep.layer=3"], "cannot set sweep.layer=3"),
+        (["method=vtw", "sweep.layer=[]"], "sweep.layer is empty"),
+        (["sweep=layers"], "method identity has no field to sweep"),
+        (["method=vtw", "method.reductions=3"], "needs a list of reductions"),
+    ],
+)
+def test_bad_override_is_one_sentence(overrides, sentence):
+    with pytest.raises(UserError) as caught:
+        load_config(overrides)
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("group", ["model", "method", "task", "preset"])
+def test_every_file_in_conf_composes(group):
+    assert names(group)
+    for name in names(group):
+        config = load_config([f"{group}={name}"])
+        assert group == "preset" or config[group].name == name
+
+
+def test_every_sweep_composes_with_a_method_that_has_its_fields():
+    for name in names("sweep"):
+        swept = load_config([f"sweep={name}", "method=random"]).sweep
+        assert (name == "none") == (not swept)
+
+
+def test_every_method_loads_and_names_its_fields():
+    for name in names("method"):
+        method = thinsight.load_method(name)
+        assert method.name == name
+
+
+def test_presets_win_over_defaults_and_lose_to_overrides():
+    smoke, full = load_config(["preset=smoke"]), load_config(["preset=full"])
+    assert full.limit is None
+    assert smoke.limit < load_config().limit
+    assert load_config(["preset=smoke", "limit=7"]).limit == 7
+
+
+def test_works_from_any_folder_and_twice(tmp_path, monkeypatch):
+    before = load_config(["method=vtw"])
+    monkeypatch.chdir(tmp_path)
+    assert load_config(["method=vtw"]) == before
+    assert load_task("exist").name == "exist"
+
+
+def test_resolved_file_gives_the_same_config_and_takes_overrides(tmp_path):
+    config = load_config(["method=vtw", "sweep=layers", "tasks=[exist]"])
+    path = tmp_path / "config.yaml"
+    path.write_text(to_yaml(config))
+    again = load_config(path=path)
+    assert to_yaml(again) == to_yaml(config)
+    assert again.sweep.layer == config.layers
+    changed = load_config(["limit=5", "method.layer=3", "sweep.layer=[2]"], path=path)
+    assert (changed.limit, changed.method.layer, changed.sweep.layer) == (5, 3, [2])
+    assert thinsight.load_method(again.method, layer=4) == thinsight.load_method("vtw", layer=4)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (["method=random"], "cannot swap its method"),
+        (["lmit=3"], "unknown config key 'lmit': did you mean limit"),
+        (["limit=x"], "cannot set limit=x"),
+    ],
+)
+def test_bad_override_of_a_resolved_file(tmp_path, overrides, sentence):
+    path = tmp_path / "config.yaml"
+    path.write_text(to_yaml(load_config()))
+    with pytest.raises(UserError, match=sentence):
+        load_config(overrides, path=path)
+
+
+@pytest.mark.parametrize("text", ["a: [1", "foo: 1", "- 1", "limit: 1", "limit: x"])
+def test_a_file_that_is_no_config(tmp_path, text):
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError):
+        load_config(path=path)
+    with pytest.raises(UserError, match="no config at"):
+        load_config(path=tmp_path / "none.yaml")
+
+
+def test_resolved_text_is_deterministic_and_free_of_this_machine(tmp_path):
+    first, second = tmp_path / "a.yaml", tmp_path / "b.yaml"
+    main([str(first), "method=vtw", "preset=smoke"])
+    main([str(second), "method=vtw", "preset=smoke"])
+    assert first.read_bytes() == second.read_bytes()
+    assert str(tmp_path) not in first.read_text()
+    assert str(ROOT) not in first.read_text()
+    assert OmegaConf.load(first).method.reductions[0].site.layers == [OmegaConf.load(first).method.layer]
+
+
+def test_unknown_method_or_field():
+    with pytest.raises(UserError, match="unknown method 'vwt': did you mean vtw"):
+        thinsight.load_method("vwt")
+    with pytest.raises(UserError, match="unknown field of method vtw 'lyer': did you mean layer"):
+        thinsight.load_method("vtw", lyer=3)
+    with pytest.raises(UserError, match="identity has no fields"):
+        thinsight.load_method("identity", layer=3)
+
+
+def test_a_field_that_changes_nothing_is_refused(tmp_path):
+    whole = OmegaConf.create(OmegaConf.to_container(load_config(["method=vtw"]).method, resolve=False))
+    whole.reductions[0].site.layers = [2]  # no longer points at the field
+    with pytest.raises(UserError, match="layer=5 changes nothing"):
+        thinsight.load_method(whole, layer=5)
+
+
+def test_command_line_exits_with_2_and_one_line():
+    done = subprocess.run(
+        [sys.executable, "-m", "thinsight.config", "out.yaml", "method=vwt"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr == "error: unknown method 'vwt': did you mean vtw?\n"
+
+
+def test_importing_thinsight_is_fast():
+    code = "import sys, thinsight, thinsight.config; sys.exit(any(m in sys.modules for m in ('torch', 'transformers')))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    assert set(thinsight.__all__) <= set(dir(thinsight))

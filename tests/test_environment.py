@@ -1,0 +1,80 @@
+"""pyproject.toml, requirements.lock and environment.yml describe one environment, and code imports what they name."""
+
+import ast
+import re
+import sys
+import tomllib
+from importlib.metadata import packages_distributions
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from thinsight.config import ROOT
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+EXTRAS = PROJECT["optional-dependencies"]
+LOCK = {
+    canonicalize_name(line.split("==")[0]): line.split("==")[1]
+    for line in (ROOT / "requirements.lock").read_text().splitlines()
+    if line and not line.startswith("#")
+}
+
+
+def required(extras=EXTRAS):
+    """The requirements of the package and of some extras."""
+    return [
+        Requirement(text) for text in [*PROJECT["dependencies"], *(text for extra in extras for text in EXTRAS[extra])]
+    ]
+
+
+def test_the_lock_pins_every_package_exactly():
+    lines = [
+        line for line in (ROOT / "requirements.lock").read_text().splitlines() if line and not line.startswith("#")
+    ]
+    for line in lines:
+        assert re.fullmatch(r"[A-Za-z0-9_.-]+==[0-9][^+\s]*", line), (
+            line
+        )  # no local version: CPU and CUDA builds both fit
+    assert len(lines) == len(LOCK)
+    assert LOCK["torch"] == "2.13.0"
+    assert "torchvision" not in LOCK
+
+
+@pytest.mark.parametrize("requirement", required(), ids=str)
+def test_the_lock_meets_the_ranges(requirement):
+    assert requirement.specifier.contains(LOCK[canonicalize_name(requirement.name)])
+
+
+def test_conda_installs_the_same_lock_through_pip():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    python, pip, through_pip = environment["dependencies"]
+    assert (python, pip) == ("python=3.11", "pip")
+    assert through_pip == {"pip": ["-r requirements.lock", "-e ."]}
+    assert PROJECT["requires-python"] == ">=3.11,<3.12"
+
+
+def imported(paths):
+    """Top-level packages, not of the standard library and not ours, that some files import."""
+    found = set()
+    for path in paths:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                found.add(node.module.split(".")[0])
+    return found - sys.stdlib_module_names - {"thinsight"}
+
+
+@pytest.mark.parametrize(
+    ("folder", "extras"), [("src", ["notebooks"]), ("tests", ["notebooks", "pipeline", "dev"])], ids=["src", "tests"]
+)
+def test_what_is_imported_is_declared(folder, extras):
+    files = sorted((ROOT / folder).rglob("*.py"))
+    beside = {path.stem for path in files} if folder == "tests" else set()
+    declared = {canonicalize_name(requirement.name) for requirement in required(extras)}
+    packages = packages_distributions()
+    for name in imported(files) - beside:
+        homes = {canonicalize_name(home) for home in packages.get(name, [name])}
+        assert homes & declared, f"{name} is imported in {folder}/ but no range in pyproject.toml names it"

@@ -1,0 +1,140 @@
+"""The real dvc.yaml, on stand-in notebooks: what runs again after which change, and what DVC then shows."""
+
+import json
+
+import pytest
+import yaml
+from workspace import build, run, stages
+
+from thinsight.config import ROOT, load_config, names
+from thinsight.fingerprint import fingerprint
+from thinsight.reach import reach
+
+CHEAP = {"code@vtw", "presentation", "config@plain", "config@vtw"}
+PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
+PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text())
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    root = tmp_path_factory.mktemp("workspace")
+    build(root)
+    ran = stages(run(root, "dvc", "repro"))
+    assert set(ran) == CHEAP | {"evaluate@plain", "evaluate@vtw", "paper@vtw", "page@vtw", "index"}
+    return root
+
+
+@pytest.fixture
+def change(project):
+    """Append to files, or replace in them, and say what `dvc repro` then runs; nothing is put back."""
+
+    def apply(*changes):
+        for name, text, *instead_of in changes:
+            path = project / name
+            old = path.read_text()
+            assert all(part in old for part in instead_of)
+            path.write_text(old.replace(instead_of[0], text) if instead_of else f"{old}\n{text}\n")
+        return set(stages(run(project, "dvc", "repro")))
+
+    return apply
+
+
+def test_a_second_repro_has_nothing_to_do(project):
+    assert stages(run(project, "dvc", "repro")) == []
+    assert (project / "reports" / "index.html").is_file()
+    assert (project / "reports" / "pages" / "vtw.html").is_file()
+
+
+def test_remarks_and_descriptions_run_only_the_cheap_stages(change):
+    ran = change(("conf/method/vtw.yaml", "# a remark"), ("src/thinsight/overrides.py", "# a remark"))
+    assert ran <= CHEAP
+    ran = change(("conf/method/vtw.yaml", "about: Something else", "about: All visual tokens leave"))
+    assert not {stage for stage in ran if stage.startswith("evaluate")}
+
+
+def test_presentation_runs_no_evaluation_and_no_paper(change):
+    ran = change(("src/thinsight/body.py", "CHANGED = 1"), ("src/thinsight/templates/style.css", "/* changed */"))
+    assert "page@vtw" in ran
+    assert ran <= CHEAP | {"page@vtw", "index"}
+
+
+def test_a_changed_field_runs_only_its_method(change):
+    ran = change(("conf/method/vtw.yaml", "layer: 3 ", "layer: null "))
+    assert "evaluate@vtw" in ran
+    assert "evaluate@plain" not in ran
+
+
+def test_code_that_evaluation_reaches_runs_it_again(change):
+    assert {"evaluate@plain", "evaluate@vtw"} <= change(("src/thinsight/overrides.py", "CHANGED = 1"))
+
+
+def test_an_experiment_and_what_dvc_shows_of_it(project):
+    run(project, "git", "add", "-A")
+    run(project, "git", "-c", "user.name=test", "-c", "user.email=test@example.org", "commit", "-qm", "results")
+    ran = stages(run(project, "dvc", "exp", "run", "-S", "overrides='limit=5'"))
+    assert "evaluate@vtw" in ran
+    assert json.loads((project / "data/runs/vtw/metrics.json").read_text())["scores"]["exist"]["all"]["n"] == 5
+    assert "data/runs/vtw/metrics.json" in run(project, "dvc", "metrics", "show")
+    assert "-19" in run(project, "dvc", "metrics", "diff")
+    shown = run(project, "dvc", "params", "diff")
+    assert "data/runs/vtw/config.yaml" in shown
+    assert "limit" in shown
+    assert "dvc_plots" in run(project, "dvc", "plots", "show")
+    assert "accuracy" in (project / "dvc_plots" / "index.html").read_text()
+
+
+def test_a_failing_notebook_stops_the_pipeline_without_a_result(project):
+    notebook = project / "notebooks" / "vtw.ipynb"
+    before = notebook.read_text()
+    notebook.write_text(before.replace("print(runs)", "1 / 0"))
+    assert "ZeroDivisionError" in run(project, "dvc", "repro", fails=True)
+    assert not (project / "reports/notebooks/vtw.ipynb").exists()
+    assert (project / "reports/notebooks/vtw.failed.ipynb").exists()
+    notebook.write_text(before)
+    assert "paper@vtw" not in stages(run(project, "dvc", "repro"))  # DVC remembers the good run
+    assert (project / "reports/notebooks/vtw.ipynb").exists()
+
+
+def test_the_frozen_stages_train_nothing_by_themselves():
+    for name in ("pocket", "pocket-data"):
+        assert PIPELINE["stages"][name]["frozen"]
+
+
+@pytest.mark.parametrize("preset", names("preset"))
+@pytest.mark.parametrize("name", PARAMS["runs"])
+def test_every_planned_run_composes(name, preset):
+    config = load_config(
+        [*PARAMS["runs"][name].split(), f"preset={preset}", f"tasks=[{PARAMS['tasks']}]", f"run={name}"]
+    )
+    assert config.run == name
+    assert set(config.tasks) == set(names("task"))
+
+
+def test_the_lists_in_dvc_yaml_name_every_run():
+    assert PIPELINE["params"] == [f"data/runs/{name}/config.yaml" for name in PARAMS["runs"]]
+    (plot,) = PIPELINE["plots"][0].values()
+    assert list(plot["y"]) == [f"data/runs/{name}/curve.csv" for name in PARAMS["runs"]]
+    assert set(PARAMS["papers"]) < set(PARAMS["pages"])
+
+
+def test_the_fingerprint_of_an_evaluation_follows_the_method_and_leaves_the_pages_out(tmp_path):
+    config = tmp_path / "config.yaml"
+    config.write_text("method: {reductions: [{filter: {_target_: thinsight.stages.compress.Discard}}]}")
+    lines = fingerprint(ROOT / "notebooks" / "evaluate.ipynb", config).splitlines()
+    found = {line.split()[1] for line in lines}
+    assert {"thinsight.evaluate", "thinsight.attach", "thinsight.stages.compress", "torch", "transformers"} <= found
+    assert not found & {"thinsight.report", "thinsight.body", "thinsight.plots", "matplotlib"}
+
+
+def test_no_module_imports_by_a_computed_name():
+    """The fingerprint sees what the syntax says; only the package's lazy names are looked up otherwise."""
+    for path in (ROOT / "src" / "thinsight").rglob("*.py"):
+        if path != ROOT / "src" / "thinsight" / "__init__.py":
+            assert "import_module" not in path.read_text(), path
+            assert "__import__" not in path.read_text(), path
+
+
+def test_reach_follows_functions_lazy_names_and_packages():
+    ours, others = reach(["thinsight.load_method"])
+    assert {"thinsight", "thinsight.config", "thinsight.instantiate", "thinsight.reduction"} <= set(ours)
+    assert "omegaconf" in others

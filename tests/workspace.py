@@ -1,0 +1,93 @@
+"""A small project in a temporary folder: our package, conf and dvc.yaml, with notebooks in place of the slow ones."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import yaml
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+from thinsight.config import ROOT
+
+EVALUATE = """
+import json
+from pathlib import Path
+import pandas as pd
+from thinsight.config import load_config
+from thinsight.errors import UserError
+
+cfg, home = load_config(path=config), Path(out)
+table = pd.DataFrame({"task": "exist", "budget": "{}", "accuracy": [0.5], "tflops": [float(cfg.limit)]})
+table.to_csv(home / "curve.csv", index=False)
+for name in ("predictions", "trace"):
+    table.to_parquet(home / f"{name}.parquet")
+(home / "protocol.json").write_text(json.dumps({"model": {"name": cfg.model.name}}))
+(home / "metrics.json").write_text(json.dumps({"scores": {"exist": {"all": {"accuracy": 0.5, "n": cfg.limit}}}}))
+"""
+
+
+def write_notebook(path: Path, *cells: str, parameters: str = "", title: str = "A page") -> None:
+    """A notebook with a title, a parameters cell (if any) and code cells."""
+    tagged = [new_code_cell(parameters, metadata={"tags": ["parameters"]})] if parameters else []
+    parts = [new_markdown_cell(f"# {title}\n\nWhat it says."), *tagged, *map(new_code_cell, cells)]
+    for number, cell in enumerate(parts):
+        cell.id = f"cell-{number}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(new_notebook(cells=parts), path)
+
+
+def build(root: Path) -> None:
+    """The project: two runs, one paper, the same dvc.yaml otherwise."""
+    for name in ("src/thinsight", "conf", ".dvc"):
+        shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__", "cache", "tmp"))
+    for name in (".dvcignore", ".gitignore"):
+        shutil.copy(ROOT / name, root / name)
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    params["runs"] = {name: params["runs"][name] for name in ("plain", "vtw")}
+    params |= {"preset": "smoke", "tasks": "exist", "papers": ["vtw"], "pages": ["vtw"]}
+    (root / "params.yaml").write_text(yaml.safe_dump(params))
+    pipeline = yaml.safe_load((ROOT / "dvc.yaml").read_text())
+    del pipeline["stages"]["quickstart"]
+    kept = [f"data/runs/{name}/" for name in params["runs"]]
+    pipeline["params"] = [path for path in pipeline["params"] if path.startswith(tuple(kept))]
+    curves = pipeline["plots"][0]["accuracy against FLOPs"]
+    curves["y"] = {path: column for path, column in curves["y"].items() if path.startswith(tuple(kept))}
+    (root / "dvc.yaml").write_text(yaml.safe_dump(pipeline))
+    for name in (
+        "data/pocket/model/weights",
+        "data/pocket/clip/weights",
+        "data/pocket/tasks/exist.parquet",
+        "data/published/vtw.csv",
+    ):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text("stand-in")
+    write_notebook(root / "notebooks/evaluate.ipynb", EVALUATE, parameters='config: str = ""\nout: str = ""')
+    write_notebook(root / "notebooks/vtw.ipynb", "print(runs)", parameters='runs: str = "data/runs"')
+    run(root, "git", "init", "-q")
+    run(root, "git", "add", "-A")
+    run(root, "git", "-c", "user.name=test", "-c", "user.email=test@example.org", "commit", "-qm", "start")
+
+
+def run(root: Path, *command: str, fails: bool = False) -> str:
+    """Run a command in the project with this Python first on the path; its output, or a failed assertion."""
+    paths = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PYTHONPATH": str(root / "src")}
+    done = subprocess.run(
+        command,
+        cwd=root,
+        env=os.environ | paths,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode != 0) == fails, done.stdout
+    return done.stdout
+
+
+def stages(output: str) -> list[str]:
+    """The stages that a `dvc repro` ran."""
+    return re.findall(r"Running stage '([^']+)'", output)
