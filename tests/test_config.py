@@ -1,5 +1,6 @@
 """One configuration everywhere, and one sentence for whatever is wrong with it."""
 
+import re
 import subprocess
 import sys
 
@@ -126,6 +127,15 @@ def test_resolved_text_is_deterministic_and_free_of_this_machine(tmp_path):
     assert str(tmp_path) not in first.read_text()
     assert str(ROOT) not in first.read_text()
     assert OmegaConf.load(first).method.reductions[0].site.layers == [OmegaConf.load(first).method.layer]
+
+
+def test_a_resolved_file_leaves_out_what_only_describes():
+    """So that a better sentence about a method runs no evaluation again."""
+    config = load_config(["method=vtw"])
+    assert config.method.deviations
+    assert not {"deviations", "about", "paper", "source", "license", "notes"} & set(
+        re.findall(r"\w+(?=:)", to_yaml(config))
+    )
 
 
 def test_unknown_method_or_field():

@@ -111,3 +111,15 @@ def test_visual_mask(llava):
     assert (
         select_layer(llava, [marked], threshold=9).divergence == select_layer(llava, [inputs], threshold=9).divergence
     )
+
+
+def test_right_padding(llava):
+    """The last prompt token is the last one that is no padding, on whichever side that is."""
+    left, mask = BATCHES["two, padded"], BATCHES["two, padded"]["attention_mask"]
+    pad = int((mask[1] == 0).sum())
+    right = {**left, "input_ids": left["input_ids"].clone(), "attention_mask": mask.clone()}
+    right["input_ids"][1] = left["input_ids"][1].roll(-pad)
+    right["attention_mask"][1] = mask[1].roll(-pad)
+    curves = [select_layer(llava, [inputs], threshold=1e9).per_sample for inputs in (left, right)]
+    for layer in range(1, 6):
+        assert curves[1][layer] == pytest.approx(curves[0][layer], abs=2e-5)

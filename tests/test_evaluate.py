@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -14,6 +15,7 @@ import tiny
 import torch
 
 import thinsight.evaluate as module
+from thinsight import batches
 from thinsight.answer import _generated
 from thinsight.config import load_config, load_method
 from thinsight.conventions import PROFILER
@@ -24,6 +26,7 @@ from thinsight.journal import Journal
 from thinsight.meta import decoder_shape
 from thinsight.models import load_model
 from thinsight.protocol import comparable
+from thinsight.sharing import shareable
 from thinsight.tasks import collate, load_task_rows
 
 
@@ -102,6 +105,30 @@ def test_several_tasks_and_a_product_of_budgets(world, tmp_path, monkeypatch):
     assert scores["exist"]["keep=2,seed=1"]["visual_tokens"] == [2.0] * 4
 
 
+def test_features_shared_by_budgets_are_the_ones_each_would_compute(world, tmp_path, monkeypatch):
+    """One look at the pictures per batch gives the same answers, to the bit, and the tower is itself again after it."""
+    looks = []
+    config = load_config(overrides(world, "method=random", "sweep.keep=[1,3]", "sweep.seed=[0,1]", "limit=9"))
+    model, _ = loaded = load_model(config)
+    monkeypatch.setattr(module, "load_model", lambda _: loaded)
+    handle = model.model.vision_tower.encoder.layers[0].register_forward_hook(lambda *a: looks.append(1))
+    shared = evaluate(config, tmp_path / "a", tmp_path / "j")
+    assert len(looks) == 2  # batches of 5 and 4 rows, four budgets
+    assert "forward" not in vars(model.model.vision_tower)
+    monkeypatch.setattr(batches, "shareable", lambda methods: False)
+    assert evaluate(config, tmp_path / "b", tmp_path / "j") == shared
+    assert len(looks) == 2 + 8
+    handle.remove()
+    for name in ("predictions.parquet", "trace.parquet"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_a_site_inside_the_tower_is_not_shared():
+    inside = SimpleNamespace(reductions=[SimpleNamespace(site=object())])
+    assert not shareable([load_method("vtw"), inside])
+    assert shareable([load_method(name) for name in ("identity", "vtw", "random", "grid", "blind", "vtw_random_layer")])
+
+
 def test_a_random_choice_belongs_to_the_row_not_to_its_batch(world, tmp_path):
     questions = pd.read_parquet(world / "flat.parquet").set_index("id").question
     run(world, tmp_path, "method=random", "method.keep=2", "batch_size=7", out="a")
@@ -147,8 +174,8 @@ def test_a_killed_run_goes_on_where_it_stopped(world, tmp_path, monkeypatch):
     assert not (out / "metrics.json").exists()
 
     computed = []
-    real = module.answer
-    monkeypatch.setattr(module, "answer", lambda *a: computed.append(a) or real(*a))
+    real = batches.answer
+    monkeypatch.setattr(batches, "answer", lambda *a: computed.append(a) or real(*a))
     main(line)
     assert len(computed) == total - done  # of the killed process' batches only the one in flight is computed again
     assert json.loads((out / "timing.json").read_text())["resumed"] == done
@@ -187,7 +214,7 @@ def test_nothing_is_resumed_after_a_change(tmp_path, monkeypatch, change):
     world = tmp_path
     tiny.save_model(world / "model")
     tiny.save_task(world / "flat.parquet")
-    real, calls = module.answer, []
+    real, calls = batches.answer, []
 
     def stop(*arguments):
         calls.append(arguments)
@@ -195,7 +222,7 @@ def test_nothing_is_resumed_after_a_change(tmp_path, monkeypatch, change):
             raise KeyboardInterrupt
         return real(*arguments)
 
-    monkeypatch.setattr(module, "answer", stop)
+    monkeypatch.setattr(batches, "answer", stop)
     with pytest.raises(KeyboardInterrupt):
         run(world, tmp_path, "method=vtw")
     assert (tmp_path / "out.jsonl").read_bytes().count(b"\n") == 3

@@ -38,7 +38,7 @@ def qwen():
 
 
 def llava_next():
-    """LLaVA-NeXT: a picture twice as wide as high, in tiles. 16 + 4 * 8 visual tokens, and one more per row of tiles."""
+    """LLaVA-NeXT: a picture twice as wide as high, whole and in two tiles. 16 + 4 * (8 + newline) visual tokens."""
     torch.manual_seed(0)
     vision = transformers.CLIPVisionConfig(
         hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=4, image_size=16, patch_size=4
@@ -63,7 +63,9 @@ def family(request):
     return request.param()
 
 
-@pytest.mark.parametrize(("name", "fields"), [("vtw", {}), ("vtw", {"layer": 0}), ("random", {"layer": 2}), ("grid", {})])
+@pytest.mark.parametrize(
+    ("name", "fields"), [("vtw", {}), ("vtw", {"layer": 0}), ("random", {"layer": 2}), ("grid", {})]
+)
 def test_pruning_is_masking(family, name, fields):
     model, inputs = family
     prompt = inputs["input_ids"].shape[1]
@@ -105,6 +107,12 @@ def test_packing_three_axes_is_refused():
     model, inputs = qwen()
     with reduce(model, load_method("blind")), pytest.raises(UserError, match="multi-axis"):
         model(**inputs)
+
+
+def test_a_video_is_refused():
+    model, inputs = qwen()
+    with reduce(model, load_method("vtw")), pytest.raises(UserError, match="images only"):
+        model(**inputs, pixel_values_videos=inputs["pixel_values"])
 
 
 def test_a_sliding_window_is_refused():

@@ -11,7 +11,7 @@ ALIVE = torch.tensor([[1, 1, 1, 1, 1, 1], [0, 1, 1, 1, 1, 1]]).bool()
 IMAGE = torch.tensor([[-1, 0, 0, 0, -1, -1], [-1, -1, 0, 1, -1, -1]])
 
 
-@pytest.fixture()
+@pytest.fixture
 def prompt():
     position = (ALIVE.long().cumsum(1) - 1).clamp(min=0)
     return Prompt(ALIVE, IMAGE, position, lambda sample: b"")

@@ -45,11 +45,8 @@ def test_a_second_repro_has_nothing_to_do(project):
     assert (project / "reports" / "pages" / "vtw.html").is_file()
 
 
-def test_remarks_and_descriptions_run_only_the_cheap_stages(change):
-    ran = change(("conf/method/vtw.yaml", "# a remark"), ("src/thinsight/overrides.py", "# a remark"))
-    assert ran <= CHEAP
-    ran = change(("conf/method/vtw.yaml", "about: Something else", "about: All visual tokens leave"))
-    assert not {stage for stage in ran if stage.startswith("evaluate")}
+def test_a_remark_in_conf_or_code_runs_only_the_cheap_stages(change):
+    assert change(("conf/method/vtw.yaml", "# a remark"), ("src/thinsight/overrides.py", "# a remark")) <= CHEAP
 
 
 def test_presentation_runs_no_evaluation_and_no_paper(change):
@@ -86,7 +83,7 @@ def test_an_experiment_and_what_dvc_shows_of_it(project):
 def test_a_failing_notebook_stops_the_pipeline_without_a_result(project):
     notebook = project / "notebooks" / "vtw.ipynb"
     before = notebook.read_text()
-    notebook.write_text(before.replace("print(runs)", "1 / 0"))
+    notebook.write_text(before.replace("print(runs)", "len(runs) / 0"))
     assert "ZeroDivisionError" in run(project, "dvc", "repro", fails=True)
     assert not (project / "reports/notebooks/vtw.ipynb").exists()
     assert (project / "reports/notebooks/vtw.failed.ipynb").exists()

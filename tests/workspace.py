@@ -29,6 +29,13 @@ for name in ("predictions", "trace"):
 (home / "metrics.json").write_text(json.dumps({"scores": {"exist": {"all": {"accuracy": 0.5, "n": cfg.limit}}}}))
 """
 
+PAPER = """
+from pathlib import Path
+Path(out).mkdir(parents=True, exist_ok=True)
+(Path(out) / "facts.json").write_text("{}")
+print(runs)
+"""
+
 
 def write_notebook(path: Path, *cells: str, parameters: str = "", title: str = "A page") -> None:
     """A notebook with a title, a parameters cell (if any) and code cells."""
@@ -66,7 +73,7 @@ def build(root: Path) -> None:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text("stand-in")
     write_notebook(root / "notebooks/evaluate.ipynb", EVALUATE, parameters='config: str = ""\nout: str = ""')
-    write_notebook(root / "notebooks/vtw.ipynb", "print(runs)", parameters='runs: str = "data/runs"')
+    write_notebook(root / "notebooks/vtw.ipynb", PAPER, parameters='runs: str = "data/runs"\nout: str = ""')
     run(root, "git", "init", "-q")
     run(root, "git", "add", "-A")
     run(root, "git", "-c", "user.name=test", "-c", "user.email=test@example.org", "commit", "-qm", "start")

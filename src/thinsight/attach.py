@@ -84,6 +84,8 @@ class Attachment:
         ids, encoded = given.get("input_ids"), (given.get("mm_encoder_outputs") or {}).get("image")
         features = None if encoded is None else encoded.pooler_output
         self.sight = Sight(ids, given.get("inputs_embeds"), features)
+        if given.get("pixel_values_videos") is not None and self.method.reductions:
+            raise UserError("reduce() knows images only: a video's tokens would stay, so pass frames as images")
         if encoded is None and given.get("pixel_values") is None:
             return
         if filled(given.get("past_key_values")):

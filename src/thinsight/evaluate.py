@@ -8,19 +8,15 @@ same command goes on from it, and only the batch that was in flight is computed 
 
 import argparse
 import json
-import sys
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
-from tqdm import tqdm
 
-from thinsight.answer import answer, check_reduced
-from thinsight.budgets import Budget, budgets
+from thinsight.batches import Tasks, Work
+from thinsight.budgets import budgets
 from thinsight.config import ROOT, load_config, load_task
 from thinsight.errors import UserError, command
 from thinsight.journal import Journal, code_hash, run_key
@@ -29,12 +25,7 @@ from thinsight.models import load_model
 from thinsight.outputs import write
 from thinsight.protocol import card, weights_hash
 from thinsight.scores import score_of
-from thinsight.tasks import Row, collate, load_task_rows
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, ProcessorMixin
-
-Tasks = dict[str, tuple[DictConfig, list[Row]]]
+from thinsight.tasks import load_task_rows
 
 
 def evaluate(
@@ -51,35 +42,22 @@ def evaluate(
     Equal configs give equal results to the bit on one machine, interrupted or not.
     """
     torch.manual_seed(config.seed)
-    tasks = _tasks(config)
-    points = budgets(config)
-    out = _folder(out)
-    weights = weights_hash(config.model)
+    points, tasks, out = budgets(config), _tasks(config), _folder(out)
     model, processor = load_model(config)
-    protocol = card(model, processor, config, tasks, weights)
-    plain = OmegaConf.to_container(config, resolve=True)
-    key = run_key(config=plain, protocol=protocol, code=code_hash(plain), threads=torch.get_num_threads())
+    protocol = card(model, processor, config, tasks, weights_hash(config.model))
+    key = _key(config, protocol)
     kept = Journal(Path(journal) if journal else ROOT / ".thinsight" / "journal" / f"{key}.jsonl", key)
     resumed, started = len(kept.batches), time.perf_counter()
     try:
-        _fill(kept, _Run(model, processor, config, tasks, points), progress)
-        records = {
-            name: {p.name: _gather(kept, name, i, len(rows), config.batch_size) for i, p in enumerate(points)}
-            for name, (_, rows) in tasks.items()
-        }
-        for found in records.values():
-            for point in points:
-                check_reduced(point.method, found[point.name])
+        work = Work(model, processor, tasks, points, config.batch_size)
+        work.fill(kept, progress)
+        records = work.gather(kept)
         shape, size = decoder_shape(model), model.dtype.itemsize
-        result = {
-            "model": config.model.name,
-            "method": config.method.name,
-            "scores": {
-                name: {label: score_of(rows, shape, size) for label, rows in found.items()}
-                for name, found in records.items()
-            },
-            "protocol": protocol,
+        scores = {
+            task: {budget: score_of(rows, shape, size) for budget, rows in found.items()}
+            for task, found in records.items()
         }
+        result = {"model": config.model.name, "method": config.method.name, "scores": scores, "protocol": protocol}
         if out is not None:
             timing = {"seconds": time.perf_counter() - started, "batches": len(kept.batches), "resumed": resumed}
             write(out, config.run, points, records, result, timing)
@@ -90,57 +68,15 @@ def evaluate(
     return result
 
 
-@dataclass(frozen=True)
-class _Run:
-    """What stays the same from batch to batch."""
-
-    model: "PreTrainedModel"
-    processor: "ProcessorMixin"
-    config: DictConfig
-    tasks: Tasks
-    points: list[Budget]
-
-    def batches(self) -> Iterator[tuple[str, int, DictConfig, list[Row]]]:
-        """Task, number and rows of every batch."""
-        for name, (task, rows) in self.tasks.items():
-            size = self.config.batch_size
-            for number, start in enumerate(range(0, len(rows), size)):
-                yield name, number, task, rows[start : start + size]
-
-    def answer(self, point: Budget, inputs: Any, rows: list[Row], task: DictConfig) -> list[dict]:
-        """The records of one batch under one budget."""
-        try:
-            records = answer(self.model, self.processor, point.method, inputs, rows, task)
-        except torch.cuda.OutOfMemoryError as error:
-            raise UserError(f"out of GPU memory with batch_size={self.config.batch_size}: choose less.") from error
-        return records
-
-
-def _fill(journal: Journal, run: _Run, progress: bool | None) -> None:
-    """Compute every batch that the journal lacks; all budgets of a batch share its preprocessed inputs."""
-    todo = list(run.batches())
-    every = None if progress is None else not progress
-    calm = 0.1 if sys.stderr.isatty() else 5.0  # a line now and then where a bar cannot be redrawn
-    total = len(todo) * len(run.points)
-    with tqdm(total=total, initial=len(journal.batches), disable=every, mininterval=calm, unit="batch") as bar:
-        for name, number, task, rows in todo:
-            missing = [i for i in range(len(run.points)) if (name, i, number) not in journal.batches]
-            if not missing:
-                continue
-            bar.set_description(name, refresh=False)
-            inputs = collate(run.processor, rows, task).to(run.model.device, run.model.dtype)
-            for i in missing:
-                records = run.answer(run.points[i], inputs, rows, task)
-                if number == 0:  # before hours are spent on it
-                    check_reduced(run.points[i].method, records)
-                journal.add((name, i, number), records)
-                bar.update()
-
-
-def _gather(journal: Journal, task: str, point: int, rows: int, batch_size: int) -> list[dict]:
-    """The records of one task under one budget, in the order of the rows."""
-    numbers = range(-(-rows // batch_size))
-    return [record for number in numbers for record in journal.batches[task, point, number]]
+def summary(result: dict[str, Any]) -> dict[str, Any]:
+    """What the command line prints: the result, and where there is one score only, that score's numbers on top."""
+    cells = [cell for found in result["scores"].values() for cell in found.values()]
+    if len(cells) != 1:
+        return result
+    (cell,) = cells
+    head = {key: result[key] for key in ("model", "method")}
+    top = {"score": cell["accuracy"], "interval": cell["interval"], "tokens": cell["visual_tokens"]}
+    return head | top | {"flops": cell["prefill_flops"], "kv_bytes": cell["kv_bytes"]} | result
 
 
 def _tasks(config: DictConfig) -> Tasks:
@@ -160,19 +96,14 @@ def _folder(out: Path | str | None) -> Path | None:
     return Path(out)
 
 
-def summary(result: dict[str, Any]) -> dict[str, Any]:
-    """What the command line prints: the result, and where there is one score only, that score's numbers on top."""
-    cells = [cell for found in result["scores"].values() for cell in found.values()]
-    if len(cells) != 1:
-        return result
-    (cell,) = cells
-    top = {"score": cell["accuracy"], "interval": cell["interval"], "tokens": cell["visual_tokens"]}
-    head = {key: result[key] for key in ("model", "method")}
-    return head | top | {"flops": cell["prefill_flops"], "kv_bytes": cell["kv_bytes"]} | result
+def _key(config: DictConfig, protocol: dict[str, Any]) -> str:
+    """The run's identity: config, data, weights and versions (all on the card), code, and what decides rounding."""
+    plain = OmegaConf.to_container(config, resolve=True)
+    return run_key(config=plain, protocol=protocol, code=code_hash(plain), threads=torch.get_num_threads())
 
 
 def main(arguments: list[str]) -> None:
-    """``override... [--config FILE] [--out FOLDER]``."""
+    """``override... [--config FILE] [--out FOLDER] [--journal FILE]``."""
     parser = argparse.ArgumentParser(prog="python -m thinsight.evaluate")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="Hydra overrides: method=vtw limit=100")
     parser.add_argument("--config", help="a resolved config instead of the files in conf/")

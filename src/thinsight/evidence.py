@@ -15,7 +15,8 @@ class Evidence:
     layer    the decoder layer that the tokens are about to enter, 0-based
     depth    number of decoder layers
     image    (columns,) int64: which of the sample's images each prompt column shows, -1 for text
-    content  the sample's own input as bytes (token ids and pixels, no padding), read only when asked for
+    content  the sample's own input as bytes (token ids and pixels, no padding), read only when asked for; without a
+             cache generate sends a longer prompt for each token, so that this changes with it
     """
 
     layer: int

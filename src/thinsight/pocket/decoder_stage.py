@@ -29,7 +29,7 @@ class Phase:
     weights: dict[str, int]
     question_weight: float
     grow: int = 0  # steps until one more object may appear, from two on; 0: all from the start
-    deep: bool = False  # with all layers, not every second one
+    deep: bool = False  # with all layers, not every second one, and with the words and symbols as they are by then
     first: int = 0  # pictures before this phase's
 
 
@@ -122,8 +122,11 @@ def _train_phase(
         value, right = answers(llava, visual, patch_numbers(placed), packed, packer)
         return value, by_kind(made, right)
 
+    for words in (decoder.embed_tokens, symbols):
+        words.requires_grad_(not phase.deep)
     modules = nn.ModuleDict({"decoder": decoder, "symbols": symbols})
     train(folder, {"decoder": modules}, make, loss, phase.steps, phase.peak, horizon=phase.horizon)
+    modules.requires_grad_(True)
 
 
 def patch_numbers(placed: list[list[Mark | tuple[int, int]]]) -> torch.Tensor:

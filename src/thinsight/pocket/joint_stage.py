@@ -22,9 +22,9 @@ class Size:
     translate_steps: int = 500
     translate_images: int = 48
     translate_peak: float = 2e-3
-    joint_steps: int = 700
-    joint_images: int = 32
-    asked: int = 10
+    joint_steps: int = 600
+    joint_images: int = 24
+    asked: int = 8
     joint_peak: float = 5e-4
     dense_weight: float = 0.1
 
