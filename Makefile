@@ -21,7 +21,7 @@ $(READY): requirements.lock pyproject.toml
 	@touch $@
 
 repro: $(READY) ## Run whatever changed, from configs to reports/index.html (notebooks are stripped of outputs first)
-	nbstripout notebooks/*.ipynb
+	nbstripout --keep-id notebooks/*.ipynb
 	dvc repro
 	@echo "Open reports/index.html"
 
@@ -37,14 +37,17 @@ report: $(READY) ## Write the pages again from the executed notebooks
 	dvc repro --force --single-item page index
 
 play: $(READY) ## Open a copy of a notebook that git and the pipeline ignore: make play NB=vtw
-	@mkdir -p play && cp -n notebooks/$(NB).ipynb play/ || true
+	@test -f notebooks/$(NB).ipynb || { echo "error: no notebook $(NB); there are: $(basename $(notdir $(wildcard notebooks/*.ipynb)))" >&2; exit 2; }
+	@mkdir -p play && test -f play/$(NB).ipynb || cp notebooks/$(NB).ipynb play/
 	jupyter lab play/$(NB).ipynb
 
 pocket: $(READY) ## Train the model in the box again (hours on 2 cores, minutes on a GPU; resumes where it stopped)
-	dvc repro --force --single-item pocket
+	python -m thinsight.pocket
+	dvc commit --force pocket
 
 pocket-data: $(READY) ## Write the model's test and calibration questions again (they are frozen: this must change nothing)
-	dvc repro --force --single-item pocket-data
+	python -m thinsight.pocket.freeze
+	dvc commit --force pocket-data
 
 clean: ## Remove what the pipeline made, but not the environment, DVC's cache or the model
 	git clean -fdXq reports play dvc_plots data/runs .thinsight/journal

@@ -2,6 +2,7 @@
 
 import ast
 import re
+import subprocess
 import sys
 import tomllib
 from importlib.metadata import packages_distributions
@@ -53,6 +54,14 @@ def test_conda_installs_the_same_lock_through_pip():
     assert (python, pip) == ("python=3.11", "pip")
     assert through_pip == {"pip": ["-r requirements.lock", "-e ."]}
     assert PROJECT["requires-python"] == ">=3.11,<3.12"
+
+
+def test_make_help_explains_every_target():
+    text = (ROOT / "Makefile").read_text()
+    (targets,) = re.findall(r"^\.PHONY: (.*)$", text, re.MULTILINE)
+    shown = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for target in targets.split():
+        assert re.search(rf"{target}\W.* \w+ \w+", shown), target
 
 
 def imported(paths):

@@ -11,7 +11,7 @@ from thinsight.pocket.architecture import GRID
 from thinsight.pocket.decoder_stage import answers, by_kind
 from thinsight.pocket.labels import Mark
 from thinsight.pocket.packing import Packed, Packer
-from thinsight.pocket.pictures import Picture, picture
+from thinsight.pocket.pictures import EVEN, PAIRED, UPRIGHT, Picture, picture
 from thinsight.pocket.symbols import Symbols
 from thinsight.pocket.training import train
 from thinsight.pocket.vision_stage import Alignment, Heads, labels_of, penultimate, pixels
@@ -22,11 +22,30 @@ class Size:
     translate_steps: int = 500
     translate_images: int = 48
     translate_peak: float = 2e-3
-    joint_steps: int = 600
-    joint_images: int = 24
-    asked: int = 8
-    joint_peak: float = 5e-4
     dense_weight: float = 0.1
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One stretch of the joint stage. ``horizon``: the steps that the rate's cycle would need."""
+
+    name: str
+    steps: int
+    horizon: int
+    peak: float
+    weights: dict[str, int]
+    first: int  # the number of its first training picture
+    eyes: bool = True  # whether the vision tower learns as well
+
+
+# Places arrive blurred from the translation; the later phases ask most for what needs them.
+PHASES = (
+    Phase("joint/all", 200, 500, 5e-4, EVEN, first=1_000_000),
+    Phase("joint/pairs", 450, 450, 7e-4, PAIRED, first=1_100_000),
+    Phase("joint/upright", 350, 350, 1.5e-3, UPRIGHT, first=1_200_000, eyes=False),
+    Phase("joint/polish", 200, 200, 4e-4, UPRIGHT, first=1_300_000),
+)
+IMAGES, ASKED = 24, 8
 
 
 def whole_grid(marks: list[Mark]) -> list[Mark | tuple[int, int]]:
@@ -87,19 +106,27 @@ def translate(folder: Path, parts: Parts, size: Size = Size()) -> None:
 
 def joint(folder: Path, parts: Parts, packer: Packer, size: Size = Size()) -> None:
     """Everything on pixels, many questions a picture; the dense losses go on with a small weight."""
+    for phase in PHASES:
+        _joint_phase(folder / phase.name, phase, parts, packer, size.dense_weight)
+
+
+def _joint_phase(folder: Path, phase: Phase, parts: Parts, packer: Packer, dense_weight: float) -> None:
     places = torch.arange(GRID * GRID)
 
     def make(step: int) -> tuple[list[Picture], torch.Tensor, dict[str, torch.Tensor], Packed]:
-        first = 1_000_000 + step * size.joint_images
-        made = [picture(first + i, size.asked) for i in range(size.joint_images)]
+        first = phase.first + step * IMAGES
+        made = [picture(first + i, ASKED, weights=phase.weights) for i in range(IMAGES)]
         return made, pixels([p.image for p in made]), labels_of(made), packer([p.questions for p in made], 0.0)
 
     def loss(batch: tuple, step: int) -> tuple[torch.Tensor, dict[str, float]]:
         made, pixel_values, labels, packed = batch
         states, visual = parts.see(pixel_values)
         value, right = answers(parts.llava, visual, places.expand(len(made), -1), packed, packer)
+        if not phase.eyes:
+            return value, by_kind(made, right)
         dense, seen = parts.dense(states, labels)
-        return value + size.dense_weight * dense, by_kind(made, right) | seen
+        return value + dense_weight * dense, by_kind(made, right) | seen
 
     modules = {"tower": nn.ModuleList([parts.alignment, parts.heads]), "llava": parts.llava}
-    train(folder, modules, make, loss, size.joint_steps, size.joint_peak)
+    modules["tower"].requires_grad_(phase.eyes)  # it holds the vision tower that the LLaVA shares
+    train(folder, modules, make, loss, phase.steps, phase.peak, horizon=phase.horizon)

@@ -9,13 +9,15 @@ import numpy as np
 from PIL import Image
 
 from thinsight.pocket.labels import KINDS, Mark, marks
-from thinsight.pocket.questions import FAMILIES, Question, place
+from thinsight.pocket.questions import FAMILIES, Question, place, vertical
 from thinsight.pocket.scenes import COLORS, MAX_OBJECTS, PATCH, SHAPES, SIDE, TEST_SEEDS, draw, sample
 
 # How often each family is asked in training.
 EVEN = {"exist": 3, "attribute": 3, "relation": 4, "place": 2, "count": 4, "read": 3, "choice": 3}
 # What needs an object found by two properties at once is learned last; here it is asked most.
 PAIRED = {"exist": 2, "attribute": 3, "relation": 6, "place": 6, "count": 2, "read": 5, "choice": 2}
+# What the symbols' order gave away and the whole grid of a picture does not.
+UPRIGHT = {"exist": 1, "attribute": 2, "relation": 2, "place": 3, "count": 2, "read": 2, "choice": 2, "vertical": 8}
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Picture:
 def scene_picture(seed: int, asked: int, most: int, drawn: bool, weights: dict[str, int]) -> Picture:
     """A training scene with up to ``asked`` different questions."""
     scene, rng = sample(TEST_SEEDS + seed, most), random.Random(seed)
-    families, found = {**FAMILIES, "place": place}, {}
+    families, found = {**FAMILIES, "place": place, "vertical": vertical}, {}
     for name in rng.choices(list(weights), weights=list(weights.values()), k=2 * asked):
         question = families[name](scene, rng)
         if question and len(found) < asked:

@@ -75,19 +75,27 @@ def attribute(scene: Scene, rng: random.Random) -> Question | None:
 AXES = (("left of", "right of", 1), ("above", "below", 0))
 
 
-def relation(scene: Scene, rng: random.Random) -> Question | None:
+def relation(scene: Scene, rng: random.Random, axes: tuple = AXES) -> Question | None:
     """GQA's form: two objects compared along one axis, to verify or to choose."""
     things = unique(shapes_of(scene), pair)
     if len(things) < 2:
         return None
     first, second = rng.sample(things, 2)
-    low, high, axis = rng.choice([axis for axis in AXES if first.cell[axis[2]] != second.cell[axis[2]]])
+    different = [axis for axis in axes if first.cell[axis[2]] != second.cell[axis[2]]]
+    if not different:
+        return None
+    low, high, axis = rng.choice(different)
     truth = low if first.cell[axis] < second.cell[axis] else high
     one, other = f"the {first.color} {first.shape}", f"the {second.color} {second.shape}"
     if rng.random() < 0.5:
         asked = rng.choice((low, high))
         return Question(f"Is {one} {asked} {other}?", "yes" if asked == truth else "no", "verify")
     return Question(f"Is {one} {low} or {high} {other}?", truth.removesuffix(" of"), "choose")
+
+
+def vertical(scene: Scene, rng: random.Random) -> Question | None:
+    """Only for training: `relation` along the second axis, which pictures teach later than the first."""
+    return relation(scene, rng, AXES[1:])
 
 
 def place(scene: Scene, rng: random.Random) -> Question | None:

@@ -1,6 +1,7 @@
 """The whole recipe in order, and the saving of its result in the standard format."""
 
 import json
+import os
 import platform
 import shutil
 from pathlib import Path
@@ -12,7 +13,12 @@ from thinsight.pocket.architecture import new_models, processor
 from thinsight.pocket.packing import Packer
 from thinsight.pocket.training import use_full_precision_attention
 
-STAGES = ("vision", *(f"decoder/{phase.name}" for phase in decoder_stage.PHASES), "translate", "joint")
+STAGES = (
+    "vision",
+    *(f"decoder/{phase.name}" for phase in decoder_stage.PHASES),
+    "translate",
+    *(phase.name for phase in joint_stage.PHASES),
+)
 
 
 def train_all(work: Path) -> joint_stage.Parts:
@@ -25,7 +31,7 @@ def train_all(work: Path) -> joint_stage.Parts:
     symbols = decoder_stage.train_decoder(work / "decoder", llava, packer)
     parts = joint_stage.Parts(llava, clip, symbols, heads, alignment)
     joint_stage.translate(work / "translate", parts)
-    joint_stage.joint(work / "joint", parts, packer)
+    joint_stage.joint(work, parts, packer)
     return parts
 
 
@@ -38,13 +44,28 @@ def save(parts: joint_stage.Parts, folder: Path, work: Path) -> None:
         model.set_attn_implementation("sdpa")
         model.to(torch.float16).save_pretrained(target)
         words.save_pretrained(target)
-    logs = {stage: (work / stage / "log.jsonl").read_text().splitlines() for stage in STAGES}
-    record = {
-        "hardware": f"{torch.get_num_threads()} threads of {cpu_name()}",
-        "torch": torch.__version__,
-        "stages": {stage: json.loads(lines[-1]) for stage, lines in logs.items()},
+    (folder / "training.json").write_text(json.dumps(record(work), indent=2) + "\n")
+
+
+def record(work: Path) -> dict:
+    """What was trained, on what, for how long, and what each stage measured last on its training questions."""
+    texts = {stage: (work / stage / "log.jsonl").read_text() for stage in STAGES}
+    logs = {stage: [json.loads(line) for line in text.splitlines()] for stage, text in texts.items()}
+    stages = {
+        stage: {"steps": log[-1]["step"], "minutes": round(elapsed(log) / 60, 1)}
+        | {name: value for name, value in log[-1].items() if name not in ("step", "seconds")}
+        for stage, log in logs.items()
     }
-    (folder / "training.json").write_text(json.dumps(record, indent=2) + "\n")
+    return {"cpu": cpu_name(), "cores": os.cpu_count(), "torch": torch.__version__, "stages": stages}
+
+
+def elapsed(log: list[dict]) -> float:
+    """Seconds of all sessions together: the clock of a log starts again with each resumption."""
+    total, before = 0, 0
+    for entry in log:
+        total += entry["seconds"] - (before if entry["seconds"] >= before else 0)
+        before = entry["seconds"]
+    return total
 
 
 def cpu_name() -> str:
