@@ -1,12 +1,13 @@
 """The real dvc.yaml, on stand-in notebooks: what runs again after which change, and what DVC then shows."""
 
+import hashlib
 import json
 
 import pytest
 import yaml
 from workspace import build, run, stages
 
-from thinsight.config import ROOT, load_config, names
+from thinsight.config import ROOT, WORDS, load_config, load_task, names, to_yaml
 from thinsight.fingerprint import fingerprint
 from thinsight.reach import reach
 
@@ -135,3 +136,16 @@ def test_reach_follows_functions_lazy_names_and_packages():
     ours, others = reach(["thinsight.load_method"])
     assert {"thinsight", "thinsight.config", "thinsight.instantiate", "thinsight.reduction"} <= set(ours)
     assert "omegaconf" in others
+
+
+def test_the_fingerprint_of_an_evaluation_sees_the_values_of_its_tasks(tmp_path):
+    """A resolved config only names its tasks; their values decide the score as much as the model's do."""
+    lines = {}
+    for chosen in ("[exist,read]", "[exist]"):
+        config = tmp_path / "config.yaml"
+        config.write_text(to_yaml(load_config(["method=vtw", f"tasks={chosen}"])))
+        lines[chosen] = fingerprint(ROOT / "notebooks" / "evaluate.ipynb", config).splitlines()
+    found = [line for line in lines["[exist,read]"] if line not in lines["[exist]"]]
+    values = {key: value for key, value in load_task("read").items() if key not in WORDS}
+    digest = hashlib.md5(json.dumps(values, sort_keys=True).encode(), usedforsecurity=False).hexdigest()[:12]
+    assert found == [f"{digest}  conf/task/read.yaml"]

@@ -16,7 +16,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from thinsight.config import CONF
+from thinsight.config import CONF, WORDS, load_task
 from thinsight.errors import UserError, command
 from thinsight.notebook import load
 from thinsight.parameters import syntax
@@ -37,6 +37,10 @@ def fingerprint(source: Path, config: Path | None = None) -> str:
     if config is None:
         texts = (json.dumps(value, sort_keys=True, default=str) for value in values)
         lines += [f"{_hash(text)}  conf/{file.relative_to(CONF)}" for file, text in zip(files, texts, strict=True)]
+    else:  # a resolved config only names its tasks
+        for name in values[0].get("tasks") or []:
+            task = {key: value for key, value in load_task(name).items() if key not in WORDS}
+            lines.append(f"{_hash(json.dumps(task, sort_keys=True))}  conf/task/{name}.yaml")
     packages = packages_distributions()
     known = sorted({packages[name][0] for name in others if name in packages})
     return "\n".join([*lines, *(f"{version(name).split('+')[0]}  {name}" for name in known)]) + "\n"
