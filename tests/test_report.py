@@ -52,8 +52,7 @@ def paper():
         ("finding", ["finding"], {"text/markdown": "It keeps **98 %**."}),
         "## Where it looks\n\nText.",
         ("a = 1\nprint('" + "long " * 60 + "')", [], {"image/svg+xml": SVG}),
-        "**Figure 1.** What is seen, with $K = 8$.",
-        "## The end of it",
+        "**Figure 1.** What is seen,\nwith $K = 8$.\n\nAfter the caption.\n\n## The end of it",
         ("table", ["key-figure"], {"text/html": WIDE}),
         "**Table 1.** Everything.",
         ("picture", [], {"text/plain": "x" * 400}),
@@ -187,6 +186,7 @@ def test_captions_sections_formulae_and_links(reports):
     assert text.count("<figure") == 2
     assert text.count("<figcaption>") == 2
     assert 'alt="Figure 1. What is seen' in text
+    assert text.index("</figcaption>") < text.index("<p>After the caption.</p>") < text.index('<h2 id="The-end-of-it"')
     assert text.count("<h1") == 1
     assert [name for name in ("Where it looks", "The end of it") if f">{name}</a></li>" in text] == [
         "Where it looks",

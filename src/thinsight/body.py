@@ -34,20 +34,24 @@ def markdown(text: str) -> str:
 def _arrange(notebook: NotebookNode) -> NotebookNode:
     """Captions joined to what they are about, hidden cells out, formulae drawn.
 
-    A text cell that begins with ``**Figure`` or ``**Table`` right after a cell with outputs is the caption of these.
+    A text cell that begins with ``**Figure`` or ``**Table`` right after a cell with outputs has the caption of these as
+    its first paragraph; what follows is text again.
     """
     cells: list[NotebookNode] = []
     for cell in notebook.cells:
         if HIDDEN & set(cell.metadata.get("tags", [])):
             continue
-        before = cells[-1] if cells else None
+        before = cells[-1] if cells else {}
         if cell.cell_type != "markdown":
             cells.append(cell)
-        elif before and before.get("outputs") and re.match(r"\*\*(Figure|Table)\b", cell.source):
-            before.metadata.caption = markdown(cell.source)
+            continue
+        text = cell.source
+        if before.get("outputs") and re.match(r"\*\*(Figure|Table)\b", text):
+            caption, _, text = text.partition("\n\n")
+            before.metadata.caption = markdown(caption)
             before.metadata.alt = html.unescape(re.sub(r"<math.*?</math>|<[^>]+>", "", before.metadata.caption)).strip()
-        else:
-            cells.append(NotebookNode(cell | {"source": to_mathml(cell.source)}))
+        if text.strip():
+            cells.append(NotebookNode(cell | {"source": to_mathml(text)}))
     return NotebookNode(notebook | {"cells": cells})
 
 

@@ -6,6 +6,7 @@ declared one that nothing reads, are refused (exit 2). When a cell fails (exit 1
 """
 
 import argparse
+import logging
 import sys
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,7 @@ def _execute(source: Path, part: Path, parameters: dict[str, Any], failed: Path)
     from nbclient.exceptions import DeadKernelError
     from papermill import PapermillExecutionError, execute_notebook
 
+    logging.getLogger("papermill").setLevel(logging.ERROR)  # its own reading of parameters, which ours replaces
     try:
         execute_notebook(
             str(source),
@@ -81,6 +83,7 @@ def _execute(source: Path, part: Path, parameters: dict[str, Any], failed: Path)
         )
     except PapermillExecutionError as error:
         part.replace(failed)
+        print("\n".join(error.traceback), file=sys.stderr)
         print(f"error: {source} failed with {error.ename}: {error.evalue}", file=sys.stderr)
     except DeadKernelError:
         part.replace(failed)

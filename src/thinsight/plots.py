@@ -4,6 +4,8 @@ Every function takes tidy data, draws on new axes and returns the figure.
 """
 
 from collections.abc import Mapping, Sequence
+from textwrap import fill
+from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -73,10 +75,17 @@ def use_style() -> None:
         pass
 
 
+def _subplots(*shape: int, **options: Any) -> tuple[Figure, Any]:
+    """New axes on a figure that pyplot forgets at once, so that a notebook shows it once and memory does not grow."""
+    figure, axes = plt.subplots(*shape, **options)
+    plt.close(figure)
+    return figure, axes
+
+
 def attention(shares: pd.DataFrame) -> Figure:
     """Where attention goes, layer by layer. ``shares``: rows, layer, group, share; one panel for each ``rows``."""
     panels = list(dict.fromkeys(shares["rows"]))
-    figure, axes = plt.subplots(1, len(panels), figsize=(PAGE, 2.1), sharey=True, squeeze=False)
+    figure, axes = _subplots(1, len(panels), figsize=(PAGE, 2.1), sharey=True, squeeze=False)
     for axis, rows in zip(axes[0], panels, strict=True):
         wide = shares[shares["rows"] == rows].pivot(index="layer", columns="group", values="share")
         wide = wide[[group for group in GROUPS if group in wide]].fillna(0.0)
@@ -97,7 +106,7 @@ def divergence(
 ) -> Figure:
     """Divergence against the layer: a curve for each direction, single samples behind the first, thresholds with the
     layer each of them chooses."""
-    figure, axis = plt.subplots(figsize=(COLUMN * 1.35, 2.5))
+    figure, axis = _subplots(figsize=(COLUMN * 1.35, 2.5))
     floor = max(1e-9, min(v for curve in curves.values() for v in curve.values() if v > 0) / 3)
     for layer, values in spread.items():
         axis.plot([layer] * len(values), np.maximum(values, floor), ".", color=BLUE, alpha=0.18, ms=3, mew=0)
@@ -125,7 +134,7 @@ def score_by_layer(
     """
     tasks = list(dict.fromkeys(curve["task"]))
     lines = -(-len(tasks) // columns)
-    figure, axes = plt.subplots(
+    figure, axes = _subplots(
         lines, columns, figsize=(PAGE, 1.55 * lines + 0.25), sharex=True, sharey=True, squeeze=False
     )
     for axis, task in zip(axes.flat, tasks, strict=False):
@@ -138,8 +147,7 @@ def score_by_layer(
         axis.plot(part["layer"], part["accuracy"], marker="o", ms=3, color=BLUE, label="VTW")
         if chosen is not None:
             axis.axvline(chosen, color=RED, lw=0.9, ls="--", label="K chosen by KL")
-        axis.set_title(task)
-        axis.set_ylim(-0.03, 1.03)
+        axis.set(title=task, ylim=(-0.03, 1.03), xticks=sorted(part["layer"])[::2])
     for axis in axes.flat[len(tasks) :]:
         axis.axis("off")
     below = axes.flat[max(0, len(tasks) - columns) : len(tasks)]
@@ -158,7 +166,7 @@ def score_by_layer(
 
 def frontier(points: pd.DataFrame) -> Figure:
     """Relative score against relative FLOPs: columns run, flops, score, low, high (all relative to the whole model)."""
-    figure, axis = plt.subplots(figsize=(COLUMN * 1.35, 2.6))
+    figure, axis = _subplots(figsize=(COLUMN * 1.35, 2.6))
     axis.axhline(1.0, color="#999999", lw=0.7)
     for run, part in points.groupby("run", sort=False):
         part = part.sort_values("flops")
@@ -174,10 +182,11 @@ def frontier(points: pd.DataFrame) -> Figure:
 def pictures(images: Sequence, titles: Sequence[str], columns: int = 4) -> Figure:
     """Pictures side by side, each under its title."""
     lines = -(-len(images) // columns)
-    figure, axes = plt.subplots(lines, columns, figsize=(PAGE, 1.9 * lines), squeeze=False)
+    figure, axes = _subplots(lines, columns, figsize=(PAGE, 2.1 * lines), squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
     for axis, image, title in zip(axes.flat, images, titles, strict=False):
         axis.imshow(image)
-        axis.set_title(title, fontsize=7)
+        lines = [fill(line, 26) for line in title.splitlines()]
+        axis.set_title("\n".join(lines), fontsize=7)
     return figure

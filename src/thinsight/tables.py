@@ -12,7 +12,7 @@ NO_SCORE = ("error", "saving", "ratio", "kept", "tokens", "average")  # in the n
 
 
 def comparison(table: pd.DataFrame, base: str) -> Styler:
-    """`results.compare` with a column per task, the mean over tasks, and the costs as shares of the line ``base``.
+    """`results.compare` with a column per task in %, the mean over tasks, and costs as shares of the line ``base``.
 
     A dagger marks a score whose paired interval of the difference to ``base`` excludes zero.
     """
@@ -20,8 +20,8 @@ def comparison(table: pd.DataFrame, base: str) -> Styler:
     out = table.pivot(index="line", columns="task", values="accuracy").loc[order, tasks]
     out["mean"] = out.mean(axis=1)
     sure = (table["low"] > 0) | (table["high"] < 0)
-    marks = table.assign(mark=sure.map({True: " †", False: ""})).pivot(index="line", columns="task", values="mark")
-    text = out.map("{:.3f}".format)
+    marks = table.assign(mark=sure.map({True: "†", False: ""})).pivot(index="line", columns="task", values="mark")
+    text = (100 * out).map("{:.1f}".format)
     text[tasks] = text[tasks] + marks.loc[order, tasks]
     costs = table.groupby("line")[[*FLOPS, "kv_bytes"]].mean().loc[order]
     titles = ("FLOPs, formula", "FLOPs, profiler", "KV bytes")
@@ -40,12 +40,10 @@ def relative(published: pd.DataFrame, papers: Sequence[str], models: Sequence[st
     plain = scores[scores["method"] == "vanilla"].set_index(where)["number"]
     ours = scores[scores["method"] == method].set_index(where)
     kept = ours.assign(kept=ours["number"] / plain.reindex(ours.index)).dropna(subset="kept").reset_index()
-    out = kept.pivot_table(index=["paper", "model", "row"], columns="column", values="kept", sort=False)
-    out = out[out.mean().sort_values(ascending=False).index]
-    out = out.rename_axis(columns=None).reset_index().rename(columns={"row": "as printed"})
-    shares = [column for column in out if column not in ("paper", "model", "as printed")]
-    style = out.style.format("{:.0%}", subset=shares, na_rep="")
-    return style.hide(axis="index").background_gradient("Blues", subset=shares, vmin=0.4, vmax=1.3)
+    kept["line"] = kept["paper"] + ", " + kept["model"] + ", " + kept["row"]
+    out = kept.pivot_table(index="column", columns="line", values="kept", sort=False)
+    out = out.loc[out.mean(axis=1).sort_values(ascending=False).index]
+    return out.rename_axis(index=None, columns=None).style.format("{:.0%}", na_rep="")
 
 
 def efficiency(model: str, layers: Sequence[int], text_tokens: int) -> pd.DataFrame:
@@ -75,7 +73,9 @@ def beside_published(saved: pd.DataFrame, published: pd.DataFrame) -> Styler:
     key = printed["model"].str.lower().str.replace(r"[-.]", "_", regex=True)
     texts = []
     for model, layer in zip(saved["model"], saved["K"], strict=True):
-        wanted = printed["row"].str.fullmatch("vanilla" if pd.isna(layer) else rf"VTW(| K ?=? ?{layer})")
+        wanted = printed["row"].str.fullmatch("vanilla" if pd.isna(layer) else f"VTW K ?=? ?{layer}")
+        if not pd.isna(layer):  # the method's own table does not say its layer
+            wanted |= (printed["row"] == "VTW") & (printed["paper"] == "VTW")
         rows = printed[(key == model) & wanted]
         texts.append(", ".join(f"{value} ({paper})" for value, paper in zip(rows["value"], rows["paper"], strict=True)))
     titles = {"fastv": "formula, T", "profiler": "profiler, T", "counted": "torch, T", "left": "FLOPs left"}
