@@ -15,30 +15,24 @@ from thinsight.pocket.packing import IGNORE, Packed, Packer
 from thinsight.pocket.pictures import EVEN, PAIRED, Picture, picture
 from thinsight.pocket.scenes import MAX_OBJECTS
 from thinsight.pocket.symbols import Symbols, padded
-from thinsight.pocket.training import train
+from thinsight.pocket.training import Phase, train
 
 
 @dataclass(frozen=True)
-class Phase:
-    """One stretch of the stage. ``horizon``: the steps that the rate's cycle would need, if the phase ends before."""
+class DecoderPhase(Phase):
+    """A stretch of this stage."""
 
-    name: str
-    steps: int
-    horizon: int
-    peak: float
-    weights: dict[str, int]
     question_weight: float
     grow: int = 0  # steps until one more object may appear, from two on; 0: all from the start
     deep: bool = False  # with all layers, not every second one, and with the words and symbols as they are by then
-    first: int = 0  # pictures before this phase's
 
 
 # The first phase learns what one property finds; its words of the question, learnt as well, bring attention to the
 # picture. The second learns what only two properties find. The third spreads the work over twice the layers.
 PHASES = (
-    Phase("lookup", 700, 1800, 3e-3, EVEN, 0.5, grow=60),
-    Phase("pairs", 700, 700, 2e-3, PAIRED, 0.05, first=100_000),
-    Phase("deep", 400, 400, 1e-3, EVEN, 0.05, deep=True, first=200_000),
+    DecoderPhase("lookup", 700, 1800, 3e-3, EVEN, 0, question_weight=0.5, grow=60),
+    DecoderPhase("pairs", 700, 700, 2e-3, PAIRED, 100_000, question_weight=0.05),
+    DecoderPhase("deep", 400, 400, 1e-3, EVEN, 200_000, question_weight=0.05, deep=True),
 )
 SCENES, ASKED = 64, 6
 
@@ -105,7 +99,7 @@ def train_decoder(folder: Path, llava: LlavaForConditionalGeneration, packer: Pa
 
 
 def _train_phase(
-    folder: Path, phase: Phase, llava: LlavaForConditionalGeneration, symbols: Symbols, packer: Packer
+    folder: Path, phase: DecoderPhase, llava: LlavaForConditionalGeneration, symbols: Symbols, packer: Packer
 ) -> None:
     decoder = llava.model.language_model
 

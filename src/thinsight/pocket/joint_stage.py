@@ -13,7 +13,7 @@ from thinsight.pocket.labels import Mark
 from thinsight.pocket.packing import Packed, Packer
 from thinsight.pocket.pictures import EVEN, PAIRED, UPRIGHT, Picture, picture
 from thinsight.pocket.symbols import Symbols
-from thinsight.pocket.training import train
+from thinsight.pocket.training import Phase, train
 from thinsight.pocket.vision_stage import Alignment, Heads, labels_of, penultimate, pixels
 
 
@@ -26,24 +26,18 @@ class Size:
 
 
 @dataclass(frozen=True)
-class Phase:
-    """One stretch of the joint stage. ``horizon``: the steps that the rate's cycle would need."""
+class JointPhase(Phase):
+    """A stretch of the joint stage."""
 
-    name: str
-    steps: int
-    horizon: int
-    peak: float
-    weights: dict[str, int]
-    first: int  # the number of its first training picture
     eyes: bool = True  # whether the vision tower learns as well
 
 
 # Places arrive blurred from the translation; the later phases ask most for what needs them.
 PHASES = (
-    Phase("joint/all", 200, 500, 5e-4, EVEN, first=1_000_000),
-    Phase("joint/pairs", 450, 450, 7e-4, PAIRED, first=1_100_000),
-    Phase("joint/upright", 350, 350, 1.5e-3, UPRIGHT, first=1_200_000, eyes=False),
-    Phase("joint/polish", 200, 200, 4e-4, UPRIGHT, first=1_300_000),
+    JointPhase("joint/all", 200, 500, 5e-4, EVEN, first=1_000_000),
+    JointPhase("joint/pairs", 450, 450, 7e-4, PAIRED, first=1_100_000),
+    JointPhase("joint/upright", 350, 350, 1.5e-3, UPRIGHT, first=1_200_000, eyes=False),
+    JointPhase("joint/polish", 200, 200, 4e-4, UPRIGHT, first=1_300_000),
 )
 IMAGES, ASKED = 24, 8
 
@@ -110,7 +104,7 @@ def joint(folder: Path, parts: Parts, packer: Packer, size: Size = Size()) -> No
         _joint_phase(folder / phase.name, phase, parts, packer, size.dense_weight)
 
 
-def _joint_phase(folder: Path, phase: Phase, parts: Parts, packer: Packer, dense_weight: float) -> None:
+def _joint_phase(folder: Path, phase: JointPhase, parts: Parts, packer: Packer, dense_weight: float) -> None:
     places = torch.arange(GRID * GRID)
 
     def make(step: int) -> tuple[list[Picture], torch.Tensor, dict[str, torch.Tensor], Packed]:

@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -12,6 +13,18 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.masking_utils import sdpa_mask
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One stretch of a stage. ``horizon``: the rate's whole cycle in steps; ``first``: its first picture."""
+
+    name: str
+    steps: int
+    horizon: int
+    peak: float
+    weights: dict[str, int]
+    first: int
 
 
 def optimizers(modules: list[nn.Module]) -> list[torch.optim.Optimizer]:
