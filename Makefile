@@ -41,7 +41,7 @@ play: $(READY) ## Open a copy of a notebook that git and the pipeline ignore: ma
 	@mkdir -p play && test -f play/$(NB).ipynb || cp notebooks/$(NB).ipynb play/
 	jupyter lab play/$(NB).ipynb
 
-pocket: $(READY) ## Train the model in the box again (hours on 2 cores, minutes on a GPU; resumes where it stopped)
+pocket: $(READY) ## Train the model in the box again (two hours on 2 cores; resumes where it stopped)
 	python -m thinsight.pocket
 	dvc commit --force pocket
 

@@ -92,7 +92,7 @@ def test_digits_lie_in_their_patches():
         numbers = {}
         for mark in found:
             numbers.setdefault((mark.row, list(COLORS)[mark.color]), []).append(str(mark.digit))
-        assert question.answer in {"".join(digits) for digits in numbers.values()} or len(scene.things) > len(numbers)
+        assert question.answer in {"".join(digits) for digits in numbers.values()}
         pixels = draw(scene).load()
         for mark in found:
             box = [pixels[mark.column * PATCH + x, mark.row * PATCH + y] for x in range(PATCH) for y in range(PATCH)]

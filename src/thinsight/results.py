@@ -84,8 +84,8 @@ def compare(
 ) -> pd.DataFrame:
     """The table of a page. ``lines``: label -> (run, its budgets); several budgets are seeds and are averaged.
 
-    One row per label and task: accuracy, its difference to the line ``base`` on the same questions with a paired
-    interval and McNemar's p (of the pooled seeds' first), spread over seeds, and the costs.
+    One row per label and task: accuracy, its spread over seeds, its difference to the line ``base`` on the same
+    questions with a paired interval (means over seeds) and McNemar's p (the median seed's), and the costs.
     """
     out = []
     for label, (run, budgets) in lines.items():
