@@ -46,8 +46,8 @@ def test_a_grid_gives_each_image_its_share():
 
 
 def test_once():
-    tokens, _ = image_tokens(10)
-    assert [Once(k)(tokens) for k in (0, 3, 10, 99, 0.0, 0.25, 1.0)] == [10, 7, 0, 0, 10, 8, 0]
+    assert [Once(k)(10) for k in (0, 3, 10, 99, 0.0, 0.25, 1.0)] == [0, 3, 10, 10, 0, 2, 10]
+    assert Once(0.5)(6, 1, 2, total=16) == 6
     for wrong in (-1, 1.01, "3", None, True):
         with pytest.raises(UserError):
             Once(wrong)

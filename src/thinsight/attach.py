@@ -1,24 +1,31 @@
 """The context manager that reaches a transformers model: hooks in, hooks out, nothing left behind."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from thinsight.anatomy import find
-from thinsight.beside import Call, beside, shorten
+from thinsight.arrival import arrive
+from thinsight.beside import Call, beside, current_tables, shorten
+from thinsight.encoding import Encoding, projection
 from thinsight.errors import UserError
 from thinsight.hook import listen, listeners
-from thinsight.passage import Passage
-from thinsight.prompt import Sight, read
+from thinsight.look import Look, Record, heads, rotate
+from thinsight.passage import Looks, Passage
+from thinsight.prompt import Prompt, Sight, read
 from thinsight.reduction import Method
 from thinsight.refusal import check, filled
+from thinsight.tokens import Tokens
+from thinsight.tower import find_tower, halves
 from thinsight.trace import Trace
+
+PARTS = ("input_layernorm", "self_attn", "post_attention_layernorm", "mlp")
+"""What Llama and its relatives call the parts of a layer."""
 
 
 @contextmanager
@@ -37,12 +44,9 @@ def reduce(model: nn.Module, method: Method, visual: Tensor | None = None) -> It
 def attached(model: nn.Module, method: Method, visual: Tensor | None = None) -> Iterator["Attachment"]:
     """`reduce` for those who also want the passage of the prompt: the criterion that chooses a layer."""
     attachment = Attachment(model, method, visual)
-    handles = attachment.hook(model)
-    try:
+    with ExitStack() as stack:
+        attachment.enter(model, stack)
         yield attachment
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 class Attachment:
@@ -55,19 +59,40 @@ class Attachment:
         if visual is None and self.anatomy.image_token is None and method.reductions:
             raise UserError(f"{type(model).__name__} has no image token: say which columns are visual, visual=mask")
         self.method, self.visual = method.resolve(self.anatomy.depth), visual
+        self.aids = getattr(model, "aids", None)
         self.trace = Trace(method.name)
         self.passages: WeakKeyDictionary[object, Passage] = WeakKeyDictionary()
         self.sight: Sight | None = None
         self.pixels: list[Tensor] | None = None
         self.call: Call | None = None
+        self.encoding: Encoding | None = None
+        if method.ahead or "features" in method.needs:
+            self.encoding = Encoding(find_tower(model, self.anatomy), method, self.aids)
+        looking = [r for r in self.method.behind if "attention" in r.needs]
+        self.recorded = {n if r.site.inside else n - 1 for r in looking for n in r.site.layers} - {-1}
+        self.records: dict[int, Record] = {}
 
-    def hook(self, model: nn.Module) -> list[RemovableHandle]:
-        """Register everything; the caller removes it."""
+    def enter(self, model: nn.Module, stack: ExitStack) -> None:
+        """Register everything; leaving ``stack`` undoes it."""
         parts = self.anatomy
         modules = [(model, self.refuse), (parts.vision, self.watch), (parts.assembler, self.look)]
-        modules += [(parts.decoder, self.enter)]
+        modules += [(parts.decoder, self.begin)]
         modules += [(layer, partial(self.before, number)) for number, layer in enumerate(parts.layers)]
-        return [listen(module, function) for module, function in modules if module is not None]
+        handles = [listen(module, function) for module, function in modules if module is not None]
+        for number in sorted(self.recorded & set(range(parts.depth))):
+            attention = parts.layers[number].self_attn
+            handles.append(listen(attention, partial(self.attend, number)))
+            for part in ("queries", "keys"):
+                handles.append(projection(attention, part, partial(self.record, number, part)))
+        inside = {n for r in self.method.behind if r.site.inside for n in r.site.layers} & set(range(parts.depth))
+        for handle in handles:
+            stack.callback(handle.remove)
+        for number in sorted(inside):
+            layer = parts.layers[number]
+            layer.forward = halves(layer, PARTS, partial(self.between, number))
+            stack.callback(delattr, layer, "forward")
+        if self.encoding is not None:
+            self.encoding.enter(stack)
 
     def refuse(self, given: dict) -> None:
         """The whole model is called: what cannot work there."""
@@ -78,6 +103,8 @@ class Attachment:
         """The vision tower is called, by the model or by generate ahead of it: keep the pixels for the next prompt."""
         pixels = next((value for value in given.values() if isinstance(value, Tensor)), None)
         self.pixels = list(pixels) if pixels is not None and pixels.dim() == 4 else None
+        if self.encoding is not None:
+            self.encoding.begin(pixels)
 
     def look(self, given: dict) -> None:
         """The assembler is called: token ids are still to be seen here."""
@@ -93,25 +120,37 @@ class Attachment:
         if ids is not None and not ids.is_meta and not (ids == self.anatomy.image_token).any():
             raise UserError("an image was given, but the prompt has no image token to stand for it")
 
-    def enter(self, given: dict) -> dict | None:
+    def begin(self, given: dict) -> dict | None:
         """The decoder is called: begin a prompt, or go on with the one whose cache comes along."""
         sight = self.sight or Sight(given.get("input_ids"), given.get("inputs_embeds"))
-        self.sight = None
+        self.sight, self.records = None, {}
         check(self.anatomy.decoder, given)
         cache = given.get("past_key_values")
         if not filled(cache):
             if self.pixels is not None:
                 sight = replace(sight, pictures=self.pixels)
             self.pixels = None
-            self.call = Call(self.anatomy, self.begin(given, sight), prefill=True, cache=cache)
+            passage, given = self.arrived(given, sight)
+            self.call = Call(self.anatomy, passage, prefill=True, cache=cache)
         elif cache in self.passages:
             self.call = Call(self.anatomy, self.passages[cache], prefill=False, cache=cache)
         else:
             raise UserError("this cache was filled outside this reduce(): let the prompt go through it as well")
         return shorten(self.call, given)
 
-    def begin(self, given: dict, sight: Sight) -> Passage:
-        """A new prompt."""
+    def arrived(self, given: dict, sight: Sight) -> tuple[Passage, dict]:
+        """A new prompt, and the decoder's arguments without the holes of images that were reduced before."""
+        prompt = self.describe(given, sight)
+        self.trace.begin(prompt)
+        seen = None if self.encoding is None else self.encoding.seen
+        start, embeds = arrive(self.method, prompt, sight, given.get("inputs_embeds"), seen, self.trace, self.aids)
+        if self.encoding is not None:
+            self.encoding.seen = type(seen)()
+        passage = Passage(self.method, prompt, self.anatomy.depth, start, self.trace)
+        return passage, given if embeds is None else {**given, "inputs_embeds": embeds, "input_ids": None}
+
+    def describe(self, given: dict, sight: Sight) -> Prompt:
+        """The prompt of a prefill."""
         data = given["input_ids"] if given.get("input_ids") is not None else given["inputs_embeds"]
         position = given.get("position_ids")
         if position is None:
@@ -121,9 +160,7 @@ class Attachment:
         visual = self.visual
         if visual is None and not self.method.reductions and self.anatomy.image_token is None:
             visual = torch.zeros(data.shape[:2], dtype=torch.bool)  # nothing to remove, so nothing has to be known
-        prompt = read(sight, self.anatomy.image_token, visual, given.get("attention_mask"), position)
-        self.trace.begin(prompt)
-        return Passage(self.method, prompt, self.anatomy.depth)
+        return read(sight, self.anatomy.image_token, visual, given.get("attention_mask"), position)
 
     def before(self, number: int, given: dict) -> dict | None:
         """A decoder layer is called: cut what enters it."""
@@ -132,10 +169,53 @@ class Attachment:
             if number == 0 and given.get("past_key_values") is not None:
                 self.passages[given["past_key_values"]] = call.passage  # the decoder may have made it just now
             if number > 0:
-                hidden = call.passage.advance(number, hidden)
+                hidden = call.passage.advance(number, hidden, self.looks(number, hidden, given))
+            self.records.pop(number - 1, None)
             self.trace.record(call.passage.tokens)
         changed = beside(call, number, hidden, given)
         return None if changed is None else {**given, "hidden_states": hidden, **changed}
+
+    def between(self, number: int, hidden: Tensor) -> Tensor:
+        """Between the two halves of a decoder layer."""
+        if not self.call.prefill:
+            return hidden
+        return self.call.passage.inside(number, hidden, Looks(self.records.get(number), None))
+
+    def looks(self, number: int, hidden: Tensor, given: dict) -> Looks:
+        """What a reduction before layer ``number`` can look at."""
+        coming = partial(self.coming, number, given) if number < self.anatomy.depth else None
+        return Looks(self.records.get(number - 1), coming)
+
+    def attend(self, number: int, given: dict) -> None:
+        """The attention of a layer is called whose queries and keys a stage will ask for."""
+        if self.call.prefill:
+            passage, attention = self.call.passage, self.anatomy.layers[number].self_attn
+            index = [tokens.index for tokens in passage.tokens]
+            columns = passage.layouts[number].columns
+            rows = [torch.searchsorted(c.contiguous(), one) for c, one in zip(columns, index, strict=True)]
+            tables = given["position_embeddings"]
+            self.records[number] = Record(attention.head_dim, attention.scaling, index, rows, tables=tables)
+
+    def record(self, number: int, part: str, _: nn.Module, __: tuple, states: Tensor) -> None:
+        """The projections of that layer."""
+        if self.call.prefill:
+            setattr(self.records[number], part, states)
+
+    def coming(self, number: int, given: dict, sample: int, tokens: Tokens) -> Look:
+        """Queries and keys that layer ``number`` would make of the tokens in front of it."""
+        layer, passage = self.anatomy.layers[number], self.call.passage
+        attention = layer.self_attn
+        tables = current_tables(self.call, given)
+        rows = torch.searchsorted(passage.layout.columns[sample].contiguous(), tokens.index).to(tokens.states.device)
+        tables = tuple(table[min(sample, len(table) - 1)][rows] for table in tables)
+        states = layer.input_layernorm(tokens.states)
+        keys = rotate(heads(attention.k_proj(states), attention.head_dim), *tables)
+
+        def queries(at: Tensor) -> Tensor:
+            return rotate(heads(attention.q_proj(states[at]), attention.head_dim), *(t[at] for t in tables))
+
+        groups = attention.q_proj.out_features // attention.k_proj.out_features
+        return Look(tokens.index, queries, keys.repeat_interleave(groups, 0), attention.scaling, causal=True)
 
 
 def is_attached(decoder: nn.Module) -> bool:

@@ -26,11 +26,12 @@ class Call:
 def shorten(call: Call, given: dict) -> dict | None:
     """Arguments of the decoder with everything cut that leaves before its first layer; None to leave them alone."""
     if call.prefill:
-        if not call.passage.acts(0):
+        if not call.passage.acts(0) and not call.passage.remembers:
             call.passage.advance(0, None)
             return None
         embeds = given.get("inputs_embeds")
         embeds = call.anatomy.decoder.embed_tokens(given["input_ids"]) if embeds is None else embeds
+        call.passage.embeds = embeds if call.passage.remembers else None
         embeds = call.passage.advance(0, embeds)
         given = {**given, "inputs_embeds": embeds, "input_ids": None}
     else:
@@ -107,6 +108,17 @@ def cut(call: Call, number: int, hidden: Tensor, given: dict, layout: Layout, ba
     mask = None if mask is None else mask.to(hidden.device)
     position = None if call.anatomy.flash else position
     return {"attention_mask": mask, "position_embeddings": tables, "position_ids": position}
+
+
+def current_tables(call: Call, given: dict) -> tuple[Tensor, Tensor]:
+    """Cosines and sines (batch or 1, held, width) for what the passage holds now; ``given`` was made for its base."""
+    passage, (cos, sin) = call.passage, given["position_embeddings"]
+    layout, base = passage.layout, passage.layouts[0]
+    if layout is base:
+        return cos, sin
+    if bool(layout.packed.any()):
+        return call.anatomy.decoder.rotary_emb(given["hidden_states"], layout.on("position", cos.device))
+    return tuple(take_rows(table, layout.rows_in(base, cos.device)) for table in (cos, sin))
 
 
 def _shift(layout: Layout, wide: Layout, device: torch.device) -> Tensor:

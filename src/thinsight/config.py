@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[2]
 CONF = ROOT / "conf"
 GROUPS = ("method", "model", "preset", "sweep", "task")
-RESERVED = frozenset({"name", "title", "paper", "arxiv", "about", "acts", "needs", "cost", "deviations", "reductions"})
+DESCRIBING = frozenset({"paper", "arxiv", "version", "about", "scores", "acts", "needs", "cost", "deviations"})
+RESERVED = DESCRIBING | {"name", "title", "official", "reductions"}
 """Keys of a method's yaml which describe it; every other key is a field, a knob that its paper publishes."""
-WORDS = (RESERVED - {"name", "title", "reductions"}) | {"notes", "source", "license"}
+WORDS = DESCRIBING | {"notes", "source", "license"}
 
 
 def names(group: str) -> list[str]:

@@ -13,7 +13,10 @@ def listen(module: nn.Module, function: Callable[[dict], dict | None]) -> Remova
 
     def before(_: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
         changed = function({**dict(zip(names, args, strict=False)), **kwargs})
-        return None if changed is None else ((), changed)
+        if changed is None:
+            return None
+        # transformers records the states that enter a layer as its first positional argument
+        return tuple(changed.pop(name) for name in names[: len(args)]), changed
 
     before.owner = getattr(function, "__self__", None)
     return module.register_forward_pre_hook(before, with_kwargs=True)

@@ -15,11 +15,15 @@ if TYPE_CHECKING:
 
 
 def method_of(node: DictConfig, fields: dict[str, Any]) -> "Method":
-    """The method that ``node`` describes, with ``fields`` in place of its own values."""
+    """The method that ``node`` describes, with ``fields`` in place of its own values.
+
+    ``fidelity="official"`` stands for every field under the node's key ``official``, with its value there.
+    """
     from thinsight.reduction import Method
 
     node = OmegaConf.create({"method": OmegaConf.to_container(node, resolve=False)}).method
     knobs = [key for key in node if key not in RESERVED]
+    fields = {**_fidelity(node, fields), **{key: value for key, value in fields.items() if key != "fidelity"}}
     for key, value in fields.items():
         if key not in knobs:
             raise (
@@ -37,6 +41,14 @@ def method_of(node: DictConfig, fields: dict[str, Any]) -> "Method":
     except InstantiationException as error:
         raise _cause(node.name, error) from error
     return Method(node.name, tuple(reductions), {key: plain[key] for key in knobs})
+
+
+def _fidelity(node: DictConfig, fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields that a fidelity stands for: none for "clean", the yaml's ``official`` ones for "official"."""
+    wanted = fields.get("fidelity", "clean")
+    if wanted not in ("clean", "official"):
+        raise nearest("fidelity", str(wanted), ["clean", "official"])
+    return {key: value for key, (value, _) in node.get("official", {}).items()} if wanted == "official" else {}
 
 
 def _resolve(node: DictConfig) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from thinsight.anatomy import find
 from thinsight.attach import is_attached
 from thinsight.errors import UserError
 from thinsight.hook import listen
+from thinsight.look import heads, rotate
 
 BLOCKED = torch.finfo(torch.float32).min
 """What hides a column. Finite, so that the row of a padding token, which may look at nothing, is no NaN."""
@@ -75,9 +76,10 @@ def _record(module: nn.Module, rows: Tensor, found: list[Tensor], given: dict) -
     rows = (rows.to(hidden.device) % columns).expand(batch, -1)  # (batch, rows)
     cos, sin = cos.expand(batch, -1, -1), sin.expand(batch, -1, -1)
     at = rows[:, :, None]
-    query = _heads(module.q_proj(hidden.gather(1, at.expand(-1, -1, hidden.shape[-1]))), module.head_dim)
-    query = _rotate(query, *(table.gather(1, at.expand(-1, -1, table.shape[-1])) for table in (cos, sin)))
-    key = _rotate(_heads(module.k_proj(hidden), module.head_dim), cos, sin)
+    query = heads(module.q_proj(hidden.gather(1, at.expand(-1, -1, hidden.shape[-1]))), module.head_dim)
+    tables = (table.gather(1, at.expand(-1, -1, table.shape[-1]))[:, None] for table in (cos, sin))
+    query = rotate(query, *tables)
+    key = rotate(heads(module.k_proj(hidden), module.head_dim), cos[:, None], sin[:, None])
     key = key.repeat_interleave(query.shape[1] // key.shape[1], 1)  # grouped-query attention
     scores = (query @ key.transpose(2, 3)).float() * module.scaling  # (batch, heads, rows, columns)
     found.append((scores + _seen(mask, rows, columns)).softmax(-1).mean(1))
@@ -94,14 +96,3 @@ def _seen(mask: Tensor | None, rows: Tensor, columns: int) -> Tensor:
     if mask.dtype == torch.bool:
         return torch.zeros(mask.shape, device=rows.device).masked_fill(~mask, BLOCKED)
     return mask.float()
-
-
-def _heads(states: Tensor, width: int) -> Tensor:
-    """(batch, columns, heads * width) -> (batch, heads, columns, width)."""
-    return states.unflatten(-1, (-1, width)).transpose(1, 2)
-
-
-def _rotate(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Llama's half-split rotary embedding: states (batch, heads, columns, width), tables (batch, columns, width)."""
-    first, second = states.chunk(2, -1)
-    return states * cos[:, None] + torch.cat([-second, first], -1) * sin[:, None]

@@ -1,26 +1,132 @@
-"""How many tokens leave at a layer: values, not code."""
+"""How many tokens leave at a layer: values, not code.
 
+A schedule is asked at each stage (layer of its site) how many of the ``present`` visual tokens stay, and so can be
+played through without a model: that is what `thinsight.solve` does. Where the stages of a reduction make new tokens
+(a merged or recycled one), ``inclusive`` says whether they count among those that stay.
+"""
+
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from thinsight.errors import UserError
-from thinsight.tokens import Tokens
+
+
+class Schedule(Protocol):
+    """``schedule(present, stage, stages, total)`` -> how many stay; None where the filter decides.
+
+    present  visual tokens before this stage;  total  those that the picture came with
+    stage    which of the ``stages`` layers of the site this is, counted from 0
+    """
+
+    inclusive: bool
+
+    def __call__(self, present: int, stage: int, stages: int, total: int) -> int | None: ...
 
 
 @dataclass(frozen=True)
 class Once:
-    """Leave ``keep`` visual tokens of the prompt: a count (int), or a fraction of those present (float in 0..1)."""
+    """``keep`` visual tokens stay: a count (int), or a fraction of those it came with (float in 0..1)."""
 
     keep: int | float = 0
+    inclusive = True
 
     def __post_init__(self) -> None:
-        keep = self.keep
-        if isinstance(keep, bool) or not isinstance(keep, int | float):
-            raise UserError(f"keep is a count or a fraction of the visual tokens, not {keep!r}")
-        if keep < 0 or (isinstance(keep, float) and not keep <= 1):
-            raise UserError(f"keep={keep} is neither a count (0, 1, 2, ...) nor a fraction between 0.0 and 1.0")
+        check_keep(self.keep)
 
-    def __call__(self, tokens: Tokens) -> int:
-        """Number of tokens that leave: the visual ones present, less those kept."""
-        visual = int(tokens.visual.sum())
-        keep = round(self.keep * visual) if isinstance(self.keep, float) else self.keep
-        return max(visual - keep, 0)
+    def __call__(self, present: int, stage: int = 0, stages: int = 1, total: int | None = None) -> int:
+        return min(count(self.keep, present if total is None else total), present)
+
+
+@dataclass(frozen=True)
+class Even:
+    """An equal number leaves at every stage, so that ``keep`` (as in `Once`) are left after the last; the first
+    stages take one more where it does not come out even. ``half``: at most half of those present leave (ToMe's pairs).
+    """
+
+    keep: int | float = 0.5
+    half: bool = False
+    inclusive = True
+
+    def __post_init__(self) -> None:
+        check_keep(self.keep)
+
+    def __call__(self, present: int, stage: int, stages: int, total: int) -> int:
+        leave = max(total - count(self.keep, total), 0)
+        each = leave // stages + (stage < leave % stages)
+        return max(present - (min(each, present // 2) if self.half else each), 0)
+
+
+@dataclass(frozen=True)
+class Geometric:
+    """After stage s of S, floor(total * keep^((s + 1) / S)) are left: equal ratios from stage to stage."""
+
+    keep: int | float = 0.125
+    inclusive = True
+
+    def __post_init__(self) -> None:
+        check_keep(self.keep)
+
+    def __call__(self, present: int, stage: int, stages: int, total: int) -> int:
+        final = count(self.keep, total) / max(total, 1)
+        if stage + 1 == stages:
+            return min(count(self.keep, total), present)
+        return min(int(total * final ** ((stage + 1) / stages) + 1e-9), present)
+
+
+@dataclass(frozen=True)
+class Rate:
+    """The fraction ``rate`` of those present stays at every stage, rounded up (EViT); new tokens come on top."""
+
+    rate: float = 0.7
+    inclusive = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rate <= 1:
+            raise UserError(f"rate={self.rate} is no fraction between 0 and 1")
+
+    def __call__(self, present: int, stage: int, stages: int, total: int) -> int:
+        return math.ceil(self.rate * present)
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """After stage s ``counts[s]`` are left, or that fraction of ``total`` (float; rounded down: PyramidDrop)."""
+
+    counts: Sequence[int | float]
+    inclusive = True
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "counts", tuple(self.counts))
+        for keep in self.counts:
+            check_keep(keep)
+
+    def __call__(self, present: int, stage: int, stages: int, total: int) -> int:
+        if len(self.counts) != stages:
+            raise UserError(f"{len(self.counts)} counts do not fit {stages} layers: give one for each")
+        keep = self.counts[stage]
+        return min(int(keep * total + 1e-9) if isinstance(keep, float) else keep, present)
+
+
+@dataclass(frozen=True)
+class Adaptive:
+    """The filter itself decides how many leave, sample by sample."""
+
+    inclusive = True
+
+    def __call__(self, present: int, stage: int, stages: int, total: int) -> None:
+        return None
+
+
+def check_keep(keep: int | float) -> None:
+    """Refuse what is neither a count nor a fraction."""
+    if isinstance(keep, bool) or not isinstance(keep, int | float):
+        raise UserError(f"keep is a count or a fraction of the visual tokens, not {keep!r}")
+    if keep < 0 or (isinstance(keep, float) and not keep <= 1):
+        raise UserError(f"keep={keep} is neither a count (0, 1, 2, ...) nor a fraction between 0.0 and 1.0")
+
+
+def count(keep: int | float, total: int) -> int:
+    """A count as it is; a fraction of ``total``, rounded."""
+    return round(keep * total) if isinstance(keep, float) else keep

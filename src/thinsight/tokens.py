@@ -11,10 +11,13 @@ class Tokens:
     """Tokens of one sample in raster order. Bookkeeping stays on the CPU; only ``states`` lives with the model.
 
     states   (tokens, width)    what enters the layer; None while nobody asks for it
-    index    (tokens,) int64    column of the original prompt, ascending: drives positions, masks and pictures
-    visual   (tokens,) bool     image (True) or text (False)
+    index    (tokens,) int64    column of the prompt (in the vision tower: of its sequence), ascending: drives
+                                positions, masks and pictures
+    visual   (tokens,) bool     image (True), or text and class tokens (False)
     size     (tokens,) float    how many original tokens each stands for; sums to the original count under merging
     sources  (tokens, columns)  share of each original column that went into each token; None: each is only itself
+    origin   (tokens,) int64    the column each token is named after, -1 for one that shows no place of the picture;
+                                None: its own index. They differ only where a method hands tokens on out of raster order
     """
 
     states: Tensor | None
@@ -22,17 +25,23 @@ class Tokens:
     visual: Tensor
     size: Tensor
     sources: Tensor | None = None
+    origin: Tensor | None = None
 
     @classmethod
     def fresh(cls, index: Tensor, visual: Tensor) -> "Tokens":
-        """Tokens that have not been touched yet, at the prompt columns ``index``."""
+        """Tokens that have not been touched yet, at the columns ``index``."""
         return cls(None, index, visual, torch.ones(len(index)))
 
     def __len__(self) -> int:
         return len(self.index)
 
+    @property
+    def named(self) -> Tensor:
+        """(tokens,) the column each token is named after; -1 for none."""
+        return self.index if self.origin is None else self.origin
+
     def take(self, rows: Tensor) -> "Tokens":
-        """The tokens at ``rows`` (int64, or bool of length ``tokens``), all five parts alike."""
+        """The tokens at ``rows`` (int64, in that order; or bool of length ``tokens``), all parts alike."""
         rows = rows.nonzero().squeeze(1) if rows.dtype == torch.bool else rows
         return Tokens(
             None if self.states is None else self.states[rows.to(self.states.device)],
@@ -40,6 +49,7 @@ class Tokens:
             self.visual[rows],
             self.size[rows],
             None if self.sources is None else self.sources[rows],
+            None if self.origin is None else self.origin[rows],
         )
 
     def rest(self, rows: Tensor) -> Tensor:
@@ -48,21 +58,35 @@ class Tokens:
         stays[rows] = False
         return stays.nonzero().squeeze(1)
 
-    def joined(self, other: "Tokens") -> "Tokens":
-        """Both sets of tokens, in raster order."""
-        order = torch.cat([self.index, other.index]).argsort()
+    def followed(self, other: "Tokens") -> "Tokens":
+        """These tokens, then those."""
+        mine, theirs = self, other
+        if (self.origin is None) != (other.origin is None):
+            mine, theirs = replace(self, origin=self.named), replace(other, origin=other.named)
         parts = {}
         for part in fields(self):
-            mine, theirs = getattr(self, part.name), getattr(other, part.name)
-            parts[part.name] = None if mine is None else torch.cat([mine, theirs])[order.to(mine.device)]
+            first, then = getattr(mine, part.name), getattr(theirs, part.name)
+            parts[part.name] = None if first is None else torch.cat([first, then])
         return Tokens(**parts)
+
+    def joined(self, other: "Tokens") -> "Tokens":
+        """Both sets of tokens, by ascending index."""
+        both = self.followed(other)
+        return both.take(both.index.argsort())
+
+    def settled(self) -> "Tokens":
+        """The tokens in the order they are in, at the same set of places: the first one gets the lowest index."""
+        places = self.index.sort().values
+        if torch.equal(places, self.index):
+            return self
+        return replace(self, index=places, origin=self.named)
 
     def with_states(self, states: Tensor | None) -> "Tokens":
         """The same tokens with other states, (tokens, width)."""
         return replace(self, states=states)
 
     def traced(self, columns: int) -> "Tokens":
-        """The same tokens with an explicit source map over a prompt of ``columns`` columns."""
+        """The same tokens with an explicit source map over ``columns`` columns."""
         if self.sources is not None:
             return self
         return replace(self, sources=torch.eye(columns)[self.index])

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from itertools import groupby
 
+import torch
 from torch import Tensor
 
 from thinsight.prompt import Prompt
@@ -17,7 +18,10 @@ class Trace:
     sequence_lengths  the same for all tokens, padding and filling excluded
     kept              per sample: patches alive at the end, numbered from 0 among that sample's visual tokens
     sources           per sample, per kept patch: the patches that went into it, itself included
+    weights           the same shape as sources: the share of each of those patches that went in, 1 for all of it
     columns           per sample: prompt columns alive at the end, text included
+    tower             per image: tokens that entered each block of the vision tower, where something is reduced there
+    steps             where something was reduced ("features", "before layer 3") -> kept and sources after it
     prefills          how many prompts have gone through
     """
 
@@ -25,6 +29,8 @@ class Trace:
     prefills: int = 0
     lengths: list[list[int]] = field(default_factory=list)
     sequence_lengths: list[list[int]] = field(default_factory=list)
+    tower: list[list[int]] = field(default_factory=list)
+    _steps: dict[str, list[Tokens]] = field(default_factory=dict)
     _prompt: Prompt | None = None
     _tokens: list[Tokens] = field(default_factory=list)
 
@@ -33,7 +39,12 @@ class Trace:
         self.prefills += 1
         self.lengths = [[] for _ in prompt.alive]
         self.sequence_lengths = [[] for _ in prompt.alive]
+        self.tower, self._steps = [], {}
         self._prompt, self._tokens = prompt, []
+
+    def step(self, where: str, tokens: list[Tokens]) -> None:
+        """Note what a place has left of each sample."""
+        self._steps[where] = self._tokens = list(tokens)
 
     def record(self, tokens: list[Tokens]) -> None:
         """Note what enters the next layer."""
@@ -44,8 +55,9 @@ class Trace:
 
     @property
     def kept(self) -> list[list[int]]:
-        """Per sample: original patch index of every visual token alive at the end, ascending."""
-        return [self._patches(sample, t.index[t.visual]).tolist() for sample, t in enumerate(self._tokens)]
+        """Per sample: original patch of every visual token alive at the end, in their order; -1 for one that shows no
+        place of the picture (a class token that a method hands on)."""
+        return self._kept(self._tokens)
 
     @property
     def columns(self) -> list[list[int]]:
@@ -55,18 +67,42 @@ class Trace:
     @property
     def sources(self) -> list[list[list[int]]]:
         """Per sample and kept token: the patches that were merged into it."""
-        found = []
-        for sample, tokens in enumerate(self._tokens):
-            if tokens.sources is None:
-                found.append([[patch] for patch in self.kept[sample]])
-                continue
-            visual = self._prompt.visual[sample]
-            rows = [(row > 0) & visual for row in tokens.sources[tokens.visual]]
-            found.append([self._patches(sample, row.nonzero().squeeze(1)).tolist() for row in rows])
+        return [[patches for patches, _ in tokens] for tokens in self._merged(self._tokens)]
+
+    @property
+    def weights(self) -> list[list[list[float]]]:
+        """Per sample, kept token and source: the share of that patch that went in."""
+        return [[shares for _, shares in tokens] for tokens in self._merged(self._tokens)]
+
+    @property
+    def steps(self) -> dict[str, list[list[tuple[int, list[int]]]]]:
+        """Where something was reduced -> per sample, per token left there: its patch and the patches merged into it."""
+        found = {}
+        for where, tokens in self._steps.items():
+            pairs = zip(self._kept(tokens), self._merged(tokens), strict=True)
+            found[where] = [
+                [(patch, patches) for patch, (patches, _) in zip(kept, merged, strict=True)] for kept, merged in pairs
+            ]
         return found
 
-    def _patches(self, sample: int, columns: Tensor) -> Tensor:
-        return self._prompt.patch[sample, columns]
+    def _kept(self, samples: list[Tokens]) -> list[list[int]]:
+        return [self._patches(sample, tokens.named[tokens.visual]) for sample, tokens in enumerate(samples)]
+
+    def _merged(self, samples: list[Tokens]) -> list[list[tuple[list[int], list[float]]]]:
+        found = []
+        for sample, tokens in enumerate(samples):
+            if tokens.sources is None:
+                kept = self._patches(sample, tokens.named[tokens.visual])
+                found.append([([patch], [1.0]) if patch >= 0 else ([], []) for patch in kept])
+                continue
+            visual = self._prompt.visual[sample]
+            shares = tokens.sources[tokens.visual] * visual
+            rows = [row.nonzero().squeeze(1) for row in shares]
+            found.append([(self._patches(sample, at), row[at].tolist()) for at, row in zip(rows, shares, strict=True)])
+        return found
+
+    def _patches(self, sample: int, columns: Tensor) -> list[int]:
+        return torch.where(columns < 0, -1, self._prompt.patch[sample, columns]).tolist()
 
     def __repr__(self) -> str:
         if not self.prefills:

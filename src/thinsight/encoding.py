@@ -1,0 +1,209 @@
+"""Pictures on their way through the vision tower, up to the projector: reductions of one image at a time."""
+
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.hooks import RemovableHandle
+
+from thinsight.errors import UserError
+from thinsight.evidence import Evidence
+from thinsight.hook import listen
+from thinsight.look import Look, Record, heads
+from thinsight.prompt import as_bytes
+from thinsight.reduction import Method, Reduction
+from thinsight.site import Features, Vision
+from thinsight.step import one_step
+from thinsight.tokens import Tokens
+from thinsight.tower import PARTS, Tower, halves
+
+Plan = list[tuple[Reduction, int, int]]
+"""The reductions of a place, each with the number of its stage and how many stages it has."""
+
+
+@dataclass
+class Seen:
+    """The images encoded since the last prompt, in the order in which they came.
+
+    tokens    what the projector got of each, in the tower's numbering: class token 0, then patches in raster order
+    steps     where something was reduced -> each image's tokens after it
+    lengths   tokens that entered each block of the tower, class token included
+    features  (patches, width) what the projector reads of an unreduced image, where a stage needs it
+    notes     what stages left for later ones
+    """
+
+    tokens: list[Tokens] = field(default_factory=list)
+    steps: dict[str, list[Tokens]] = field(default_factory=dict)
+    lengths: list[list[int]] = field(default_factory=list)
+    features: list[Tensor] = field(default_factory=list)
+    notes: list[dict] = field(default_factory=list)
+
+
+class Encoding:
+    """The hooks on a vision tower, and what is left of the images that are in it."""
+
+    def __init__(self, tower: Tower, method: Method, aids: object | None) -> None:
+        self.tower, self.aids, self.seen = tower, aids, Seen()
+        self.active, self.needs_features = bool(method.ahead), "features" in method.needs
+        self.inside: dict[int, Plan] = {}
+        self.before: dict[int, Plan] = {}
+        self.behind: Plan = [(r, 0, 1) for r in method.ahead if isinstance(r.site, Features)]
+        self.proportional = any(getattr(r.site, "proportional", False) for r in method.ahead)
+        recorded = {tower.used - 1} if any("attention" in r.needs for r, _, _ in self.behind) else set()
+        for reduction in (r for r in method.ahead if isinstance(r.site, Vision)):
+            blocks = reduction.site.blocks(len(tower.blocks), tower.used)
+            for stage, block in enumerate(blocks):
+                plan = self.inside if reduction.site.inside else self.before
+                plan.setdefault(block, []).append((reduction, stage, len(blocks)))
+                if "attention" in reduction.needs:
+                    recorded.add(block if reduction.site.inside else block - 1)
+        self.recorded = sorted(recorded - {-1})
+        if "cls" in method.needs and not tower.classes:
+            raise UserError(
+                f"method {method.name} looks at a class token, and this vision tower has none: name a substitute "
+                "for it in the method's field cls"
+            )
+
+    def enter(self, stack: ExitStack) -> None:
+        """Register every hook and split the blocks that need it; leaving ``stack`` undoes all of it."""
+        blocks, handles = self.tower.blocks, []
+        if self.active:
+            handles += [listen(block, partial(self.block, number)) for number, block in enumerate(blocks)]
+            handles.append(blocks[self.tower.used - 1].register_forward_hook(self.selected))
+        for number in self.recorded:
+            for part in ("queries", "keys"):
+                handles.append(projection(blocks[number].self_attn, part, partial(self.record, number, part)))
+        for number in self.inside:
+            blocks[number].forward = halves(blocks[number], PARTS, partial(self.between, number))
+            stack.callback(delattr, blocks[number], "forward")
+        if self.active or self.needs_features:
+            handles.append(listen(self.tower.projector, self.enter_projector))
+            handles.append(self.tower.projector.register_forward_hook(self.leave_projector))
+        for handle in handles:
+            stack.callback(handle.remove)
+
+    def begin(self, pixels: Tensor) -> None:
+        """The tower is called with (images, 3, height, width)."""
+        self.pixels, self.images, self.records = list(pixels), [], {}
+
+    def block(self, number: int, given: dict) -> dict:
+        """A block is called."""
+        hidden = given["hidden_states"]
+        if not self.images:
+            self.columns = hidden.shape[1]
+            index = torch.arange(self.columns)
+            self.images = [Tokens.fresh(index, index >= self.tower.classes)] * len(hidden)
+            self.first = len(self.seen.lengths)
+            self.seen.lengths += [[] for _ in self.images]
+            self.seen.notes += [{} for _ in self.images]
+        if number in self.before:
+            hidden = self.reduce(self.before[number], number, hidden, f"before vision block {number}")
+        for tokens, lengths in zip(self.images, self.seen.lengths[self.first :], strict=True):
+            lengths.append(len(tokens))
+        if number in self.recorded:
+            self.records[number] = self.blank(number)
+        return {**given, "hidden_states": hidden, "attention_mask": self.mask(hidden, given.get("attention_mask"))}
+
+    def between(self, number: int, hidden: Tensor) -> Tensor:
+        """Between the two halves of a block."""
+        return self.reduce(self.inside[number], number, hidden, f"in vision block {number}")
+
+    def selected(self, _: nn.Module, __: tuple, hidden: Tensor) -> None:
+        """The states that the projector reads, class token included, leave the last block that it reads."""
+        self.hidden = hidden
+
+    def enter_projector(self, given: dict) -> dict | None:
+        """Features enter the projector: reduce them here, or just look at them."""
+        name, features = next((key, value) for key, value in given.items() if isinstance(value, Tensor))
+        if self.needs_features:
+            self.seen.features += list(features)
+        if not self.behind:
+            return None
+        self.hidden = self.reduce(self.behind, self.tower.used, self.hidden, "features")
+        return {**given, name: self.hidden[:, self.tower.classes :]}
+
+    def leave_projector(self, _: nn.Module, __: tuple, projected: Tensor) -> Tensor | None:
+        """Projected rows go to the places of their patches. The empty places hold NaN until they leave the prompt."""
+        if not self.active:
+            return None
+        full = projected.new_full((len(projected), self.columns - self.tower.classes, projected.shape[-1]), torch.nan)
+        for image, tokens in enumerate(self.images):
+            places = tokens.index[tokens.visual] - self.tower.classes
+            full[image, places.to(full.device)] = projected[image, : len(places)]
+        self.seen.tokens += self.images
+        return full
+
+    def reduce(self, plan: Plan, number: int, hidden: Tensor, where: str) -> Tensor:
+        """Every image through the reductions of one place; hidden (images, rows, width), then with fewer rows."""
+        after = []
+        for image, tokens in enumerate(self.images):
+            tokens = tokens.with_states(hidden[image, : len(tokens)])
+            for reduction, stage, stages in plan:
+                evidence = self.evidence(image, number, tokens, stage, stages, reduction.site)
+                tokens = one_step(reduction, tokens, evidence, self.columns)
+            after.append(tokens)
+        self.images = [tokens.with_states(None) for tokens in after]
+        self.seen.steps.setdefault(where, []).extend(self.images)
+        return pad_sequence([tokens.states for tokens in after], batch_first=True)
+
+    def evidence(self, image: int, number: int, tokens: Tokens, stage: int, stages: int, site: object) -> Evidence:
+        """What a stage may ask about one image at block ``number``."""
+        own = number if getattr(site, "inside", False) else number - 1
+        looks = {}
+        if own in self.records:
+            looks["attention"] = partial(self.records[own].look, image)
+        if own == number - 1 and number < len(self.tower.blocks):
+            looks["next"] = partial(self.coming, number, tokens)
+        shown = torch.full((self.columns,), -1)
+        shown[self.tower.classes :] = 0
+        more = {"features": lambda: self.hidden[image, self.tower.classes :]}
+        notes, content = self.seen.notes[self.first + image], partial(as_bytes, self.pixels[image])
+        depth = len(self.tower.blocks)
+        return Evidence(number, depth, shown, content, stage, stages, tokens, looks, more, notes, self.aids)
+
+    def blank(self, number: int) -> Record:
+        """A record of a block that is about to run."""
+        attention = self.tower.blocks[number].self_attn
+        index = [tokens.index for tokens in self.images]
+        bias = [tokens.size.log() for tokens in self.images] if self.proportional else None
+        rows = [torch.arange(len(one)) for one in index]
+        return Record(attention.head_dim, attention.head_dim**-0.5, index, rows, bias=bias)
+
+    def record(self, number: int, part: str, _: nn.Module, __: tuple, states: Tensor) -> None:
+        """The projections of a block."""
+        setattr(self.records[number], part, states)
+
+    def coming(self, number: int, tokens: Tokens) -> Look:
+        """Queries and keys that block ``number`` would make of ``tokens``."""
+        block = self.tower.blocks[number]
+        states, width = block.layer_norm1(tokens.states), block.self_attn.head_dim
+        return Look(
+            tokens.index,
+            lambda at: heads(block.self_attn.q_proj(states[at]), width),
+            heads(block.self_attn.k_proj(states), width),
+            width**-0.5,
+            False,
+        )
+
+    def mask(self, hidden: Tensor, given: Tensor | None) -> Tensor | None:
+        """(images, 1, rows, rows) additive: log sizes of the keys, rows that only fill up hidden; or ``given``."""
+        counts = torch.tensor([len(tokens) for tokens in self.images])
+        sized = self.proportional and any(bool((tokens.size != 1).any()) for tokens in self.images)
+        if not sized and bool((counts == hidden.shape[1]).all()):
+            return given
+        sizes = pad_sequence([t.size if sized else torch.ones(len(t)) for t in self.images], batch_first=True)
+        bias = sizes.log().clamp(min=torch.finfo(hidden.dtype).min).to(hidden)
+        return bias[:, None, None].expand(-1, 1, hidden.shape[1], -1)
+
+
+def projection(attention: nn.Module, part: str, hook: object) -> RemovableHandle:
+    """Call ``hook`` with the queries or keys that ``attention`` projects."""
+    module = getattr(attention, f"{part[0]}_proj", None)
+    if module is None or hasattr(attention, "q_norm"):
+        raise UserError(
+            f"{type(attention).__name__} does not make queries as Llama and CLIP do, so attention cannot be looked at"
+        )
+    return module.register_forward_hook(hook)
