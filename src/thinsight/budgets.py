@@ -39,4 +39,14 @@ def budgets(config: DictConfig) -> list[Budget]:
         if len({str(value) for value in values}) < len(values):
             raise UserError(f"the sweep of {field} names a value twice: {values}.")
     points = [dict(zip(sweep, values, strict=True)) for values in product(*sweep.values())]
-    return [Budget(point, load_method(config.method, **point)) for point in points]
+    return [Budget(point, load_method(config.method, **_fields(config, point))) for point in points]
+
+
+def _fields(config: DictConfig, point: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a point; a measure of a budget (see `thinsight.solve`) is solved for the method's own knob."""
+    from thinsight.solve import MEASURES, solve, stage_of
+
+    fields = {key: value for key, value in point.items() if key.split(":")[0] not in MEASURES}
+    for measure in set(point) - set(fields):
+        fields = solve(config.method, stage_of(config), measure, point[measure], **fields)
+    return fields

@@ -23,6 +23,8 @@ GROUPS = ("method", "model", "preset", "sweep", "task")
 DESCRIBING = frozenset({"paper", "arxiv", "version", "about", "scores", "acts", "needs", "cost", "deviations"})
 RESERVED = DESCRIBING | {"name", "title", "official", "reductions"}
 """Keys of a method's yaml which describe it; every other key is a field, a knob that its paper publishes."""
+MEASURES = ("kept", "layer_mean", "flops")
+"""Measures of a budget, which a sweep may name in place of a field: see `thinsight.solve`."""
 WORDS = DESCRIBING | {"notes", "source", "license"}
 
 
@@ -101,6 +103,8 @@ def _check(config: DictConfig) -> None:
     for key, values in plain["sweep"].items():
         if not knobs:
             raise UserError(f"method {plain['method'].get('name')} has no field to sweep, so no {key}")
+        if key.split(":")[0] in MEASURES and {"keep", "layer"} & set(knobs):
+            continue
         if key not in knobs:
             raise nearest(f"field to sweep in method {plain['method'].get('name')}", key, knobs)
         if not values:

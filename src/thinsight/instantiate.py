@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 def method_of(node: DictConfig, fields: dict[str, Any]) -> "Method":
     """The method that ``node`` describes, with ``fields`` in place of its own values.
 
-    ``fidelity="official"`` stands for every field under the node's key ``official``, with its value there.
+    ``fidelity=official`` stands for every field under the node's key ``official``, with its value there.
     """
     from thinsight.reduction import Method
 
     node = OmegaConf.create({"method": OmegaConf.to_container(node, resolve=False)}).method
     knobs = [key for key in node if key not in RESERVED]
-    fields = {**_fidelity(node, fields), **{key: value for key, value in fields.items() if key != "fidelity"}}
+    fields = {**_fidelity(node, fields), **fields}
     for key, value in fields.items():
         if key not in knobs:
             raise (
@@ -33,7 +33,7 @@ def method_of(node: DictConfig, fields: dict[str, Any]) -> "Method":
             )
         before, old = _resolve(node), node[key]
         node[key] = value
-        if old != value and _resolve(node)["reductions"] == before["reductions"]:
+        if key != "fidelity" and old != value and _resolve(node)["reductions"] == before["reductions"]:
             raise UserError(f"{key}={value} changes nothing in method {node.name}: its reductions do not point at it")
     plain = _resolve(node)
     try:
@@ -45,7 +45,7 @@ def method_of(node: DictConfig, fields: dict[str, Any]) -> "Method":
 
 def _fidelity(node: DictConfig, fields: dict[str, Any]) -> dict[str, Any]:
     """The fields that a fidelity stands for: none for "clean", the yaml's ``official`` ones for "official"."""
-    wanted = fields.get("fidelity", "clean")
+    wanted = fields.get("fidelity", node.get("fidelity", "clean"))
     if wanted not in ("clean", "official"):
         raise nearest("fidelity", str(wanted), ["clean", "official"])
     return {key: value for key, (value, _) in node.get("official", {}).items()} if wanted == "official" else {}

@@ -42,20 +42,28 @@ class Once:
 @dataclass(frozen=True)
 class Even:
     """An equal number leaves at every stage, so that ``keep`` (as in `Once`) are left after the last; the first
-    stages take one more where it does not come out even. ``half``: at most half of those present leave (ToMe's pairs).
+    stages take one more where it does not come out even.
+
+    half   at most half of those present leave at a stage (ToMe's pairs)
+    share  only this share of those who have to leave does so here; the rest is another reduction's (FiCoCo-VL)
+    each   so many leave at every stage, whatever ``keep`` says; None: as many as it takes
     """
 
     keep: int | float = 0.5
     half: bool = False
+    share: float = 1.0
+    each: int | None = None
     inclusive = True
 
     def __post_init__(self) -> None:
         check_keep(self.keep)
+        if not 0 <= self.share <= 1:
+            raise UserError(f"share={self.share} is no fraction between 0 and 1")
 
     def __call__(self, present: int, stage: int, stages: int, total: int) -> int:
-        leave = max(total - count(self.keep, total), 0)
-        each = leave // stages + (stage < leave % stages)
-        return max(present - (min(each, present // 2) if self.half else each), 0)
+        last = total - round(self.share * max(total - count(self.keep, total), 0))
+        leave = math.ceil(max(present - last, 0) / (stages - stage)) if self.each is None else self.each
+        return max(present - (min(leave, present // 2) if self.half else leave), 0)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,134 @@
+"""FiCoCo's filters (arXiv:2411.17686): the most redundant tokens leave.
+
+    s_i = weight * u_i - (1 - weight) * a_i
+
+u_i is how much token i shares with the other visual tokens, a_i how much it matters: to the class token (equation 1) or
+to the text (equation 3). What "vision-aware redundancy" u_i means is read in three ways:
+
+    row_softmax  the mean attention that i pays to the others: the equation to the letter (nearly constant)
+    col_softmax  the mean attention that i receives from the others: the paper's prose
+    row_logit    the mean of i's logits, u and a scaled to unit length over the tokens: the released code
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from thinsight.errors import UserError, nearest
+from thinsight.evidence import Evidence
+from thinsight.tokens import Tokens
+
+READINGS = ("row_softmax", "col_softmax", "row_logit")
+
+
+@dataclass(frozen=True)
+class EncoderRedundancy:
+    """FiCoCo-V: redundant among patches, and of little interest to the class token.
+
+    weight   lambda of equation 1
+    reading  what redundancy means: one of `READINGS`
+    cls      token: the class token's attention; key_mean: cosine of the mean key and each key (equations 9-13),
+             negated, so that resembling the mean key makes redundant; for towers without a class token
+    penalty  the largest score in every ``window`` x ``window`` cells of the grid is multiplied by it if positive and
+             divided by it if negative, so that neighbours do not leave together; 1 for none
+    """
+
+    weight: float = 0.35
+    reading: str = "col_softmax"
+    cls: str = "token"
+    penalty: float = 2.0
+    window: int = 2
+    among = "visual"
+
+    def __post_init__(self) -> None:
+        _check(self.reading)
+        if self.cls not in ("token", "key_mean"):
+            raise nearest("substitute for the class token", self.cls, ["token", "key_mean"])
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Attention of the block; its class token, unless a substitute is named."""
+        return frozenset({"attention", "cls"} if self.cls == "token" else {"attention"})
+
+    def __call__(self, tokens: Tokens, evidence: Evidence, leave: int) -> Tensor:
+        return _top(self.scores(tokens, evidence), leave)
+
+    def scores(self, tokens: Tokens, evidence: Evidence) -> Tensor:
+        """(tokens,) fp32 on the CPU: redundancy with the local penalty."""
+        redundant = _among(evidence, tokens.index, self.reading)
+        logits = self.reading == "row_logit"
+        if self.cls == "key_mean":
+            keys = evidence.keys(tokens.index).float().mean(0)
+            matters = -torch.cosine_similarity(keys.mean(0, keepdim=True), keys, dim=-1)
+        elif logits:
+            matters = evidence.logits(evidence.cls, tokens.index)[0]
+        else:
+            matters = evidence.attention(evidence.cls, tokens.index)[0]
+        if logits:
+            redundant, matters = normalize(redundant, dim=0), normalize(matters, dim=0)
+        scores = (self.weight * redundant - (1 - self.weight) * matters).cpu()
+        return self.spread(scores, evidence.cells(tokens.index))
+
+    def spread(self, scores: Tensor, cells: Tensor) -> Tensor:
+        """The local penalty: scores (tokens,), cells (tokens, 3) of image, row and column -> scores."""
+        windows = torch.div(cells[:, 1:], self.window, rounding_mode="floor")
+        key = torch.stack([cells[:, 0], windows[:, 0], windows[:, 1]], 1)
+        group = torch.unique(key, dim=0, return_inverse=True)[1]
+        best = torch.full((int(group.max()) + 1,), -torch.inf).scatter_reduce(0, group, scores, "amax")
+        chosen = scores == best[group]
+        amplified = torch.where(scores > 0, scores * self.penalty, scores / self.penalty)
+        return torch.where(chosen, amplified, scores)
+
+
+@dataclass(frozen=True)
+class DecoderRedundancy:
+    """FiCoCo-L: redundant among visual tokens, and of little interest to the question.
+
+    Under a causal mask no visual token attends to text behind it, so that equation 3's task term is the attention that
+    a visual token receives from the text, except for ``row_logit``, whose logits stand before the mask.
+
+    weight   beta of equation 3
+    reading  what redundancy means: one of `READINGS`
+    """
+
+    weight: float = 0.6
+    reading: str = "col_softmax"
+    among = "visual"
+    needs = frozenset({"attention"})
+
+    def __post_init__(self) -> None:
+        _check(self.reading)
+
+    def __call__(self, tokens: Tokens, evidence: Evidence, leave: int) -> Tensor:
+        return _top(self.scores(tokens, evidence), leave)
+
+    def scores(self, tokens: Tokens, evidence: Evidence) -> Tensor:
+        """(tokens,) fp32 on the CPU."""
+        text = evidence.question
+        if len(text) == 0:
+            raise UserError("FiCoCo-L scores visual tokens by the text behind them, and this prompt has none")
+        if self.reading == "row_logit":
+            matters = evidence.logits(tokens.index, text).mean(1)
+        else:
+            matters = evidence.attention(text, tokens.index).mean(0)
+        redundant = _among(evidence, tokens.index, self.reading)
+        return (self.weight * redundant - (1 - self.weight) * matters).cpu()
+
+
+def _among(evidence: Evidence, index: Tensor, reading: str) -> Tensor:
+    """(tokens,) vision-aware redundancy."""
+    if reading == "row_logit":
+        return evidence.logits(index, index).mean(1)
+    return evidence.attention(index, index).mean(1 if reading == "row_softmax" else 0)
+
+
+def _top(scores: Tensor, leave: int) -> Tensor:
+    """Rows of the ``leave`` largest scores; the first of equals."""
+    return scores.argsort(descending=True, stable=True)[:leave]
+
+
+def _check(reading: str) -> None:
+    if reading not in READINGS:
+        raise nearest("reading of redundancy", reading, READINGS)
