@@ -46,7 +46,7 @@ def tiny_llava(attention: str):
 
     torch.manual_seed(0)
     vision = CLIPVisionConfig(
-        hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=4, image_size=16, patch_size=4
+        hidden_size=32, intermediate_size=64, num_hidden_layers=6, num_attention_heads=4, image_size=16, patch_size=4
     )
     text = LlamaConfig(
         hidden_size=32,

@@ -13,7 +13,7 @@ from thinsight.trace import Trace
 def masked_logits(model, inputs: dict, trace: Trace, pack: bool = False, generated: Tensor | None = None) -> Tensor:
     """Logits (batch, 1 + generated, vocabulary) of a teacher-forced run, the first one after the last prompt token.
 
-    For methods with one removal per sample. Where ``pack``, the rotary numbers of what is left close ranks.
+    For removals before a layer. Where ``pack``, the rotary numbers of what is left close ranks.
     """
     ids, mask = inputs["input_ids"], inputs["attention_mask"]
     prompt = ids.shape[1]
@@ -25,7 +25,7 @@ def masked_logits(model, inputs: dict, trace: Trace, pack: bool = False, generat
     decoder = model.model.language_model
     handles = []
     for number, layer in enumerate(decoder.layers):
-        hook = _hide(decoder, trace, number, mask.bool(), position, prompt, pack)
+        hook = _hide(decoder, trace.entered(number), mask.bool(), position, prompt, pack)
         handles.append(layer.register_forward_pre_hook(hook, with_kwargs=True))
     try:
         logits = model(
@@ -41,13 +41,12 @@ def masked_logits(model, inputs: dict, trace: Trace, pack: bool = False, generat
     return logits[:, prompt - 1 :]
 
 
-def _hide(decoder, trace: Trace, number: int, mask: Tensor, position: Tensor, prompt: int, pack: bool):
+def _hide(decoder, entered: list[list[int]], mask: Tensor, position: Tensor, prompt: int, pack: bool):
     """The pre-hook of one layer: its own mask, and its own rotary tables if numbers are packed."""
     alive = mask.clone()
-    for sample, columns in enumerate(trace.columns):
-        if trace.sequence_lengths[sample][number] < int(mask[sample, :prompt].sum()):
-            alive[sample, :prompt] = False
-            alive[sample, columns] = True
+    for sample, columns in enumerate(entered):
+        alive[sample, :prompt] = False
+        alive[sample, columns] = True
     length = mask.shape[1]
     attend = alive[:, None, None, :] & torch.ones(length, length, dtype=torch.bool).tril()
     attend |= torch.eye(length, dtype=torch.bool)  # a row that sees nothing would be NaN under eager attention

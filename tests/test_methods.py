@@ -6,11 +6,17 @@ import pytest
 import torch
 from masked import masked_logits
 from prompts import BATCHES, IMAGE
+from replay import playback, recording
 
 import thinsight
 from thinsight import reduce
-from thinsight.config import names
-from thinsight.stages.compress import Discard
+from thinsight.config import load_config, names
+from thinsight.errors import UserError
+from thinsight.reduction import Reduction
+from thinsight.site import Vision
+from thinsight.solve import Stage, play
+from thinsight.stages.compress import Discard, WeightedMerge
+from thinsight.stages.order import Raster
 
 METHODS = names("method")
 GREEDY = {"do_sample": False, "suppress_tokens": [IMAGE]}  # random weights may well answer with an image token
@@ -24,17 +30,38 @@ def load_method(name: str, **fields):
 
 
 def settings(name: str) -> list[dict]:
-    """Ways to run a method: both position policies where it has the choice."""
+    """Ways to run a method: each position policy and each fidelity, where it has the choice."""
     fields = load_method(name).fields
-    return [{"positions": p} for p in ("keep", "pack")] if "positions" in fields else [{}]
+    ways = [{"positions": p} for p in ("keep", "pack")] if "positions" in fields else [{}]
+    return [*ways, {"fidelity": "official"}] if "official" in load_config([f"method={name}"]).method else ways
+
+
+@cache
+def runs_bare(name: str) -> bool:
+    """Whether a method can do without tokenizer and text tower, which the tiny model lacks."""
+    return not {"words", "text_tower"} & load_method(name).needs
 
 
 def packs(method) -> bool:
     return any(r.site.positions == "pack" for r in method.reductions)
 
 
-CASES = [pytest.param(n, s, id=f"{n}-{'-'.join(s.values()) or 'default'}") for n in METHODS for s in settings(n)]
-PRUNING = [c for c in CASES if all(isinstance(r.compress, Discard) for r in load_method(c.values[0]).reductions)]
+def prunes(method) -> bool:
+    """Whether it only ever drops tokens, in places where that can be told by hiding columns of the decoder."""
+    return all(
+        type(r) is Reduction
+        and isinstance(r.compress, Discard)
+        and isinstance(r.order, Raster)
+        and not isinstance(r.site, Vision)
+        and not getattr(r.site, "inside", False)
+        for r in method.reductions
+    )
+
+
+BARE = [name for name in METHODS if runs_bare(name)]
+CASES = [pytest.param(n, s, id=f"{n}-{'-'.join(s.values()) or 'default'}") for n in BARE for s in settings(n)]
+PRUNING = [c for c in CASES if prunes(load_method(c.values[0], **c.values[1]))]
+MERGING = [c for c in CASES if any(r.merges for r in load_method(c.values[0]).reductions)]
 
 
 def state(model) -> list:
@@ -73,13 +100,12 @@ def test_leaves_nothing_behind_after_an_exception(llava, name, fields):
 
 
 @pytest.mark.parametrize("inputs", BATCHES.values(), ids=BATCHES)
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", BARE)
 def test_zero_budget_is_identity(llava, name, inputs):
     depth = llava.config.text_config.num_hidden_layers
-    whole = {"keep": 1.0, "layer": depth, "low": depth, "high": depth}
-    method = load_method(name)
-    nothing = {key: value for key, value in whole.items() if key in method.fields}
-    if method.reductions and not nothing:
+    whole = {"keep": 1.0} if "keep" in load_method(name).fields else {"layer": depth, "low": depth, "high": depth}
+    nothing = {key: value for key, value in whole.items() if key in load_method(name).fields}
+    if load_method(name).reductions and not nothing:
         assert name == "blind"  # the one method without a budget: it keeps nothing by definition
         return
     with reduce(llava, load_method(name, **nothing)) as trace:
@@ -102,18 +128,41 @@ def test_lengths_are_those_of_the_cache(llava, name, fields, inputs):
         held = max(sample[layer] for sample in trace.sequence_lengths)
         untouched = all(sample[layer] == n for sample, n in zip(trace.sequence_lengths, alive, strict=True))
         assert cache.get_seq_length(layer) == (inputs["input_ids"].shape[1] if untouched else held)
+    inside = any(getattr(r.site, "inside", False) for r in method.behind)
     for sample in range(len(alive)):
         kept, lengths = trace.kept[sample], trace.lengths[sample]
-        assert kept == sorted(set(kept))
-        assert len(kept) == lengths[-1]
+        assert len(set(kept)) == len(kept)
+        assert len(kept) <= lengths[-1] if inside else len(kept) == lengths[-1]
         assert lengths == sorted(lengths, reverse=True)
-        assert not kept or (kept[0] >= 0 and kept[-1] < visual[sample])
-    shortened = any(sample[-1] < n for sample, n in zip(trace.sequence_lengths, alive, strict=True))
-    assert shortened == bool(method.reductions)
+        assert all(-1 <= patch < visual[sample] for patch in kept)
+        if all(isinstance(r.order, Raster) for r in method.reductions):
+            assert kept == sorted(kept)
+    shortened = any(len(kept) < n for kept, n in zip(trace.kept, visual, strict=True))
+    assert name == "vtw_random_tokens" or shortened == bool(method.reductions)
 
 
-@pytest.mark.parametrize("inputs", BATCHES.values(), ids=BATCHES)
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize(("name", "fields"), CASES)
+def test_lengths_are_those_of_the_schedule(llava, name, fields):
+    """What a budget's solver plays through without a model is what happens to one image."""
+    inputs = BATCHES["one"]
+    with reduce(llava, load_method(name, **fields)) as trace:
+        llava(**inputs)
+    try:
+        played = play(load_method(name, **fields), Stage(depth=6, total=16, blocks=6, used=5))
+    except UserError as error:
+        assert "decides by the picture" in str(error) or "draws its layer" in str(error)  # noqa: PT017
+        return
+    if name != "vtw_random_tokens":  # it takes text as well
+        assert trace.lengths[0] == played.visual
+        assert len(trace.kept[0]) == played.kept
+    if trace.tower:
+        assert [n - 1 for n in trace.tower[0]] == played.tower
+
+
+@pytest.mark.parametrize(
+    ("attention", "inputs"),
+    [*(pytest.param("sdpa", b, id=f"sdpa-{n}") for n, b in BATCHES.items()), ("eager", BATCHES["two, padded"])],
+)
 @pytest.mark.parametrize(("name", "fields"), PRUNING)
 def test_pruning_is_masking(llava, llava_eager, name, fields, attention, inputs):
     """Prefill and four cached steps against one full-length run in which the removed columns are hidden."""
@@ -127,6 +176,47 @@ def test_pruning_is_masking(llava, llava_eager, name, fields, attention, inputs)
     torch.testing.assert_close(torch.stack(out.logits, 1), expected, **CLOSE)
     expected[..., IMAGE] = -torch.inf
     assert torch.equal(expected.argmax(-1), new)
+
+
+@pytest.mark.parametrize(("name", "fields"), [c for c in CASES if c not in PRUNING])
+def test_cached_steps_equal_one_long_prefill(llava, name, fields):
+    """Where tokens merge: decoding from the cache against a run over prompt and answer with the same choices."""
+    if any(type(r) is not Reduction for r in load_method(name, **fields).reductions):
+        pytest.skip("not made of three stages")
+    inputs = BATCHES["unequal"]
+    method = recording(load_method(name, **fields))
+    with reduce(llava, method):
+        out = llava.generate(**inputs, **GREEDY, max_new_tokens=4, return_dict_in_generate=True, output_logits=True)
+    ids = out.sequences[:, :-1]
+    mask = torch.cat([inputs["attention_mask"], torch.ones_like(ids[:, inputs["input_ids"].shape[1] :])], 1)
+    with reduce(llava, playback(method)):
+        again = llava(input_ids=ids, attention_mask=mask, pixel_values=inputs["pixel_values"], logits_to_keep=4).logits
+    torch.testing.assert_close(torch.stack(out.logits, 1), again, **CLOSE)
+
+
+@pytest.mark.parametrize(("name", "fields"), CASES)
+def test_eager_attention_gives_the_same(llava, llava_eager, name, fields):
+    inputs, found = BATCHES["two, padded"], []
+    for model in (llava, llava_eager):
+        with reduce(model, load_method(name, **fields)) as trace:
+            found.append((model(**inputs, logits_to_keep=1).logits, trace.kept))
+    assert found[0][1] == found[1][1]
+    torch.testing.assert_close(found[0][0], found[1][0], atol=5e-4, rtol=0)
+
+
+@pytest.mark.parametrize(("name", "fields"), MERGING)
+def test_merging_conserves(llava, name, fields):
+    """No patch goes into more than it has to give; where everything is merged, nothing is lost."""
+    method, inputs = load_method(name, **fields), BATCHES["several images"]
+    with reduce(llava, method) as trace:
+        llava(**inputs)
+    for sample, (sources, weights) in enumerate(zip(trace.sources, trace.weights, strict=True)):
+        given = torch.zeros(int((inputs["input_ids"][sample] == IMAGE).sum()))
+        for patches, shares in zip(sources, weights, strict=True):
+            given[patches] += torch.tensor(shares)
+        assert given.max() <= 1 + 1e-5
+        if all(isinstance(r.compress, WeightedMerge) for r in method.reductions):
+            torch.testing.assert_close(given, torch.ones_like(given))
 
 
 @pytest.mark.parametrize(("name", "fields"), CASES)
@@ -166,6 +256,27 @@ def test_one_method_after_the_other(llava):
         with reduce(llava, load_method(name)):
             return llava(**inputs, logits_to_keep=1).logits
 
-    alone = {name: run(name) for name in METHODS}
-    for name in reversed(METHODS):
+    alone = {name: run(name) for name in BARE}
+    for name in reversed(BARE):
         assert torch.equal(run(name), alone[name])
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if not runs_bare(name)])
+def test_what_a_bare_model_lacks_is_one_sentence(llava, name):
+    with pytest.raises(UserError) as error, reduce(llava, load_method(name)):
+        llava(**BATCHES["one"])
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_yaml_says_what_it_has_to(name):
+    node = load_config([f"method={name}"]).method
+    assert node.name == name
+    assert node.about
+    assert node.acts
+    knobs = load_method(name).fields
+    for field, (value, why) in node.get("official", {}).items():
+        assert field in knobs
+        assert knobs[field] != value, f"{field} is official already"
+        assert len(why) > 10
+    assert ("official" in node) == ("fidelity" in knobs)

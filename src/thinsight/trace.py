@@ -31,6 +31,7 @@ class Trace:
     sequence_lengths: list[list[int]] = field(default_factory=list)
     tower: list[list[int]] = field(default_factory=list)
     _steps: dict[str, list[Tokens]] = field(default_factory=dict)
+    _entered: list[list[Tokens]] = field(default_factory=list)
     _prompt: Prompt | None = None
     _tokens: list[Tokens] = field(default_factory=list)
 
@@ -39,7 +40,7 @@ class Trace:
         self.prefills += 1
         self.lengths = [[] for _ in prompt.alive]
         self.sequence_lengths = [[] for _ in prompt.alive]
-        self.tower, self._steps = [], {}
+        self.tower, self._steps, self._entered = [], {}, []
         self._prompt, self._tokens = prompt, []
 
     def step(self, where: str, tokens: list[Tokens]) -> None:
@@ -52,6 +53,11 @@ class Trace:
             self.lengths[sample].append(int(one.visual.sum()))
             self.sequence_lengths[sample].append(len(one))
         self._tokens = list(tokens)
+        self._entered.append(self._tokens)
+
+    def entered(self, layer: int) -> list[list[int]]:
+        """Per sample: column in the padded prompt of every token that entered decoder layer ``layer``, ascending."""
+        return [tokens.index.tolist() for tokens in self._entered[layer]]
 
     @property
     def kept(self) -> list[list[int]]:
