@@ -1,5 +1,6 @@
 """From the vision tower to the decoder: which of a prompt's visual columns are left, and what a stage may ask of it."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
@@ -16,7 +17,14 @@ from thinsight.trace import Trace
 
 
 def arrive(
-    method: Method, prompt: Prompt, sight: Sight, embeds: Tensor | None, seen: Seen | None, trace: Trace, aids: object
+    method: Method,
+    prompt: Prompt,
+    sight: Sight,
+    embeds: Tensor | None,
+    seen: Seen | None,
+    trace: Trace,
+    aids: object,
+    projector: Callable | None = None,
 ) -> tuple[Start, Tensor | None]:
     """What the decoder starts with, and its embeddings without holes; None where they need no change.
 
@@ -34,6 +42,7 @@ def arrive(
         for sample in samples:
             own = [seen.features[i] for i in numbers[sample]]
             more[sample]["features"] = partial(torch.cat, own)
+            more[sample]["projector"] = lambda: projector
     if numbers is not None and seen.notes:
         for sample in samples:
             notes[sample]["images"] = [seen.notes[i] for i in numbers[sample]]
@@ -92,5 +101,8 @@ def _images(prompt: Prompt, count: int) -> list[list[int]] | None:
 
 def _words(prompt: Prompt, sight: Sight, aids: object, sample: int) -> list:
     if aids is None or sight.ids is None:
-        raise UserError("the words of the question are needed: load the model with thinsight.load_model")
+        raise UserError(
+            "the words of the question are needed, and this model has no tokenizer or this prompt no ids: load the "
+            "model with thinsight.load_model, or take the method's substitute (rewriting=none, space=llm)"
+        )
     return aids.words(sight.ids[sample].cpu(), prompt, sample)

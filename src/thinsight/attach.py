@@ -143,9 +143,16 @@ class Attachment:
         prompt = self.describe(given, sight)
         self.trace.begin(prompt)
         seen = None if self.encoding is None else self.encoding.seen
-        start, embeds = arrive(self.method, prompt, sight, given.get("inputs_embeds"), seen, self.trace, self.aids)
+        # called by its forward: the module's own hooks belong to the pictures
+        project = None if self.encoding is None else self.encoding.tower.projector.forward
+        start, embeds = arrive(
+            self.method, prompt, sight, given.get("inputs_embeds"), seen, self.trace, self.aids, project
+        )
         if self.encoding is not None:
             self.encoding.seen = type(seen)()
+        norm = self.anatomy.decoder.norm
+        for more in start.more:
+            more["norm"] = lambda: norm
         passage = Passage(self.method, prompt, self.anatomy.depth, start, self.trace)
         return passage, given if embeds is None else {**given, "inputs_embeds": embeds, "input_ids": None}
 
@@ -173,7 +180,8 @@ class Attachment:
             self.records.pop(number - 1, None)
             self.trace.record(call.passage.tokens)
         changed = beside(call, number, hidden, given)
-        return None if changed is None else {**given, "hidden_states": hidden, **changed}
+        same = changed is None and hidden is given["hidden_states"]  # as many may stay, and yet not as they were
+        return None if same else {**given, "hidden_states": hidden, **(changed or {})}
 
     def between(self, number: int, hidden: Tensor) -> Tensor:
         """Between the two halves of a decoder layer."""
@@ -194,7 +202,8 @@ class Attachment:
             columns = passage.layouts[number].columns
             rows = [torch.searchsorted(c.contiguous(), one) for c, one in zip(columns, index, strict=True)]
             tables = given["position_embeddings"]
-            self.records[number] = Record(attention.head_dim, attention.scaling, index, rows, tables=tables)
+            sizes = [tokens.size.log() for tokens in passage.tokens] if passage.proportional else None
+            self.records[number] = Record(attention.head_dim, attention.scaling, index, rows, tables=tables, bias=sizes)
 
     def record(self, number: int, part: str, _: nn.Module, __: tuple, states: Tensor) -> None:
         """The projections of that layer."""
@@ -215,7 +224,8 @@ class Attachment:
             return rotate(heads(attention.q_proj(states[at]), attention.head_dim), *(t[at] for t in tables))
 
         groups = attention.q_proj.out_features // attention.k_proj.out_features
-        return Look(tokens.index, queries, keys.repeat_interleave(groups, 0), attention.scaling, causal=True)
+        keys = keys.repeat_interleave(groups, 0)
+        return Look(tokens.index, queries, keys, attention.scaling, causal=True, tables=tables)
 
 
 def is_attached(decoder: nn.Module) -> bool:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from thinsight.anatomy import Anatomy
 from thinsight.errors import UserError
-from thinsight.gather import cut_mask, take_rows
+from thinsight.gather import cut_mask, take_rows, weighed
 from thinsight.layout import Layout
 from thinsight.passage import Passage
 
@@ -81,6 +81,21 @@ def check_length(call: Call, given: dict, new: int) -> None:
 
 def beside(call: Call, number: int, hidden: Tensor, given: dict) -> dict | None:
     """Arguments of decoder layer ``number`` that have to change, ``hidden`` being what enters it; None for none."""
+    changed, bias = _shortened(call, number, hidden, given), call.passage.biases[number]
+    if bias is None:
+        return changed
+    if call.anatomy.flash:
+        raise UserError(
+            "sizes on attention logits are beyond FlashAttention: load the model with sdpa or eager attention"
+        )
+    changed, layout, new = changed or {}, call.passage.layouts[number], hidden.shape[1]
+    keys = new + (0 if call.prefill else call.cache.get_seq_length(number))
+    mask = changed.get("attention_mask", given.get("attention_mask"))
+    return {**changed, "attention_mask": weighed(mask, layout, new, keys, bias.to(hidden.device), hidden.dtype)}
+
+
+def _shortened(call: Call, number: int, hidden: Tensor, given: dict) -> dict | None:
+    """What has to change because columns are gone."""
     base, layout = call.passage.layouts[0], call.passage.layouts[number]
     if layout is base:
         # FlashAttention takes gaps in the position numbers for the borders of packed sequences.

@@ -21,7 +21,9 @@ NEEDS = {
     "next": "the weights of the layer to come",
     "cls": "a class token in the vision tower",
     "features": "the picture's features before the projector, one for each visual token",
+    "projector": "the projector, as a function of features",
     "embeddings": "the prompt as it entered the decoder",
+    "norm": "the decoder's final norm",
     "words": "the words of the question",
     "text_tower": "an aligned text tower (CLIP)",
 }
@@ -139,7 +141,9 @@ class Evidence:
         """One of the things in `NEEDS` that are made on demand.
 
         features    (total, width)   features before the projector, in the order of `place`
+        projector   features (n, width) -> (n, the decoder's width)
         embeddings  (columns, width) what entered the decoder's first layer, by index
+        norm        (n, width) -> (n, width): the decoder's final norm
         words       list of `thinsight.aids.Word` of the question, the template's own left out
         """
         if name not in self.more:

@@ -53,6 +53,14 @@ def hide(mask: Tensor, dead: Tensor) -> Tensor:
     return mask
 
 
+def weighed(mask: Tensor | None, layout: Layout, queries: int, keys: int, bias: Tensor, dtype: torch.dtype) -> Tensor:
+    """The additive mask of a layer, with ``bias`` (batch, held) on top of the logits of its keys; ``mask``: its own."""
+    mask = _causal(layout, queries, keys - layout.held).to(bias.device) if mask is None else mask
+    if mask.dtype == torch.bool:
+        mask = torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(~mask, torch.finfo(dtype).min)
+    return mask + torch.nn.functional.pad(bias, (0, keys - layout.held)).to(mask)[:, None, None]
+
+
 def _padding(layout: Layout, tail: int) -> Tensor:
     """(batch, held + tail) bool: what may be attended to."""
     return torch.nn.functional.pad(layout.alive, (0, tail), value=True)

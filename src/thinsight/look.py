@@ -17,6 +17,7 @@ class Look:
     scaling  float                      what logits are multiplied with
     causal   bool                       whether a row sees no later ones
     bias     (tokens,) or None          added to the logits of each key (log size under proportional attention)
+    tables   two (tokens, d) or None    cosines and sines of the rotation; None where there is none
     """
 
     index: Tensor
@@ -25,6 +26,7 @@ class Look:
     scaling: float
     causal: bool
     bias: Tensor | None = None
+    tables: tuple[Tensor, Tensor] | None = None
 
     def rows(self, index: Tensor) -> Tensor:
         """(n,) where the tokens ``index`` stand in this layer."""
@@ -83,7 +85,7 @@ class Record:
 
         bias = None if self.bias is None else self.bias[sample]
         keys = keys.repeat_interleave(groups, 0)
-        return Look(self.index[sample], some, keys, self.scaling, self.tables is not None, bias)
+        return Look(self.index[sample], some, keys, self.scaling, self.tables is not None, bias, tables)
 
 
 def heads(states: Tensor, width: int) -> Tensor:

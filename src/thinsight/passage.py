@@ -41,6 +41,7 @@ class Passage:
 
     full     the layout of the prompt as it came
     layouts  the layout that entered each layer so far; ``layouts[0]`` is what the decoder's own masks are made for
+    biases   per layer: (batch, held) what proportional attention adds to the logits of its keys; None for nothing
     tokens   per sample: the tokens alive now
     """
 
@@ -49,6 +50,7 @@ class Passage:
         self.start = start
         self.full = self.layout = Layout.full(prompt)
         self.layouts: list[Layout] = []
+        self.biases: list[Tensor | None] = []
         self.embeds: Tensor | None = None
         samples = range(len(prompt.alive))
         self.whole = [prompt.tokens(sample) for sample in samples]
@@ -82,7 +84,17 @@ class Passage:
                 hidden = self._narrowed(self.whole, pack, hidden)
             hidden = self._reduced(layer, False, hidden, looks, f"before layer {layer}")
         self.layouts.append(self.layout)
+        self.biases.append(self._bias() if self.proportional else None)
         return hidden
+
+    def _bias(self) -> Tensor | None:
+        """(batch, held) log sizes of what the layout holds; None while nothing has merged."""
+        if all(bool((tokens.size == 1).all()) for tokens in self.tokens):
+            return None
+        bias = torch.zeros(self.layout.columns.shape)
+        for sample, tokens in enumerate(self.tokens):
+            bias[sample, self._rows(sample, tokens)] = tokens.size.log()
+        return bias
 
     def inside(self, layer: int, hidden: Tensor, looks: "Looks") -> Tensor:
         """Apply what happens between the halves of ``layer``."""

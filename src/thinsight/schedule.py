@@ -127,6 +127,30 @@ class Adaptive:
         return None
 
 
+@dataclass(frozen=True)
+class Target:
+    """``keep`` as in `Once`, or None: the filter itself decides, as under `Adaptive`.
+
+    down       a fraction is rounded down, not to the nearest count
+    inclusive  whether a new token that the stages make counts among those that stay
+    """
+
+    keep: int | float | None = None
+    down: bool = False
+    inclusive: bool = True
+
+    def __post_init__(self) -> None:
+        if self.keep is not None:
+            check_keep(self.keep)
+
+    def __call__(self, present: int, stage: int = 0, stages: int = 1, total: int | None = None) -> int | None:
+        if self.keep is None:
+            return None
+        total = present if total is None else total
+        keep = int(self.keep * total) if self.down and isinstance(self.keep, float) else count(self.keep, total)
+        return min(keep, present)
+
+
 def check_keep(keep: int | float) -> None:
     """Refuse what is neither a count nor a fraction."""
     if isinstance(keep, bool) or not isinstance(keep, int | float):
