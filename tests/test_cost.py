@@ -6,9 +6,11 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from thinsight.config import load_config
 from thinsight.conventions import CONVENTIONS, FASTV, FASTV_VISUAL, PROFILER, PROFILER_LAST, PYRAMIDDROP_VISUAL
 from thinsight.cost import Shape, decode_steps, flops, kv_bytes, ledger
 from thinsight.errors import UserError
+from thinsight.meta import report
 
 VICUNA_7B = Shape(layers=32, width=4096, ffn=11008, matrices=3, queries=4096, keys=4096, vocabulary=32000)
 VICUNA_13B = Shape(layers=40, width=5120, ffn=13824, matrices=3, queries=5120, keys=5120, vocabulary=32000)
@@ -141,3 +143,15 @@ def llama():
     )  # fmt: skip
     with torch.device("meta"):
         return LlamaForCausalLM(config).eval()
+
+
+@pytest.mark.parametrize(("method", "visual"), [("fastv", [576] * 2 + [288] * 30), ("fastervlm", [192] * 32)])
+def test_the_cost_of_a_method_that_looks(method, visual):
+    """On the meta device there is nothing to look at: the lengths are those of the schedule, the operations real."""
+    keep = "0.5" if method == "fastv" else "0.3333"
+    config = load_config(["model=llava_1_5_7b", f"method={method}", f"method.keep={keep}", "text_tokens=64"])
+    found = report(config)
+    assert found["lengths"]["visual"] == visual
+    assert found["counted"]["decoder"]["ratio"] == pytest.approx(found["conventions"]["profiler"]["ratio"], abs=1e-3)
+    with pytest.raises(UserError, match="decides by the picture"):
+        report(load_config(["model=llava_1_5_7b", "method=prumerge"]))

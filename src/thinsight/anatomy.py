@@ -9,6 +9,9 @@ from thinsight.errors import UserError
 VISION = ("vision_tower", "vision_model", "visual")
 """What model families call the module that takes the pixels."""
 
+LANGUAGE = ("language_model", "text_model")
+"""What they call the decoder beside it."""
+
 
 @dataclass(frozen=True)
 class Anatomy:
@@ -47,10 +50,10 @@ def find(model: nn.Module) -> Anatomy:
     """Take the model apart; a model that is not built like Llama or LLaVA is a `UserError`."""
     decoder, assembler = model, None
     while not _is_stack(decoder):
-        inner = next((n for n in ("language_model", "model") if isinstance(getattr(decoder, n, None), nn.Module)), None)
+        inner = next((n for n in (*LANGUAGE, "model") if isinstance(getattr(decoder, n, None), nn.Module)), None)
         if inner is None:
             raise UserError(f"{type(model).__name__} has no Llama-like decoder (layers, norm, rotary_emb) to reduce in")
-        assembler = decoder if inner == "language_model" else assembler
+        assembler = decoder if inner in LANGUAGE else assembler
         decoder = getattr(decoder, inner)
     config = decoder.config
     if set(getattr(config, "layer_types", None) or ["full_attention"]) != {"full_attention"}:

@@ -19,7 +19,7 @@ from thinsight.look import Look, Record, heads, rotate
 from thinsight.passage import Looks, Passage
 from thinsight.prompt import Prompt, Sight, read
 from thinsight.reduction import Method
-from thinsight.refusal import check, filled
+from thinsight.refusal import check, check_packing, filled
 from thinsight.tokens import Tokens
 from thinsight.tower import find_tower, halves
 from thinsight.trace import Trace
@@ -102,15 +102,16 @@ class Attachment:
     def watch(self, given: dict) -> None:
         """The vision tower is called, by the model or by generate ahead of it: keep the pixels for the next prompt."""
         pixels = next((value for value in given.values() if isinstance(value, Tensor)), None)
-        self.pixels = list(pixels) if pixels is not None and pixels.dim() == 4 else None
+        tiled = hasattr(self.anatomy.assembler.config, "image_grid_pinpoints")  # rows are tiles then, not pictures
+        self.pixels = list(pixels) if pixels is not None and pixels.dim() == 4 and not tiled else None
         if self.encoding is not None:
             self.encoding.begin(pixels)
 
     def look(self, given: dict) -> None:
         """The assembler is called: token ids are still to be seen here."""
         ids, encoded = given.get("input_ids"), (given.get("mm_encoder_outputs") or {}).get("image")
-        features = None if encoded is None else encoded.pooler_output
-        self.sight = Sight(ids, given.get("inputs_embeds"), features)
+        pictures = given.get("pixel_values") if encoded is None else encoded.pooler_output
+        self.sight = Sight(ids, given.get("inputs_embeds"), pictures)
         if given.get("pixel_values_videos") is not None and self.method.reductions:
             raise UserError("reduce() knows images only: a video's tokens would stay, so pass frames as images")
         if encoded is None and given.get("pixel_values") is None:
@@ -162,8 +163,8 @@ class Attachment:
         position = given.get("position_ids")
         if position is None:
             position = torch.arange(data.shape[1])[None]
-        if position.dim() == 3 and any(r.site.positions == "pack" for r in self.method.reductions):
-            raise UserError("positions=pack is not defined for multi-axis rotary embedding: use positions=keep")
+        if position.dim() == 3:
+            check_packing(self.method)
         visual = self.visual
         if visual is None and not self.method.reductions and self.anatomy.image_token is None:
             visual = torch.zeros(data.shape[:2], dtype=torch.bool)  # nothing to remove, so nothing has to be known

@@ -53,11 +53,17 @@ def shorten(call: Call, given: dict) -> dict | None:
 def _base_positions(call: Call, given: dict, past: int, new: int, device: torch.device) -> Tensor:
     """Position numbers at the first layer: cut in the prefill, shifted after it where numbers are packed."""
     full, base, position = call.passage.full, call.passage.layouts[0], given.get("position_ids")
+    packed = base.on("packed", device)[:, None]
     if call.prefill:
         if position is not None and position.dim() == 3:
             rows = base.rows_in(full, position.device)
-            return position.expand(-1, len(rows), -1).gather(2, rows.expand(len(position), -1, -1))
+            kept = position.expand(-1, len(rows), -1).gather(2, rows.expand(len(position), -1, -1))
+            return torch.where(packed, base.on("position", device), kept)
         return base.on("position", device)
+    if position is not None and position.dim() == 3:
+        if len(position) == 3 and given.get("attention_mask") is None:  # Qwen counted them from the shortened cache
+            position = position + full.held - base.held
+        return torch.where(packed, position[:1] + _shift(base, full, device), position)
     if position is None:
         position = full.on("last", device)[:, None] + past - base.held + 1 + torch.arange(new, device=device)
     return position + _shift(base, full, device) if bool(base.packed.any()) else position

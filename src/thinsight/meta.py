@@ -4,6 +4,7 @@ Nothing is computed there, so a 13B model costs a second and no memory, yet ever
 by ``FlopCounterMode``: two operations per multiply-add, attention in full, no biases and no element-wise work.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from thinsight.conventions import CONVENTIONS
 from thinsight.cost import Shape, kv_bytes, ledger
 from thinsight.errors import UserError
+from thinsight.picture import Picture, encode, largest
+from thinsight.solve import Stage, measured, shadow
 
 if TYPE_CHECKING:
     from thinsight.reduction import Method
@@ -56,44 +59,33 @@ def count(model: nn.Module, method: "Method", text: int, visual: int) -> Counted
     return Counted(decoder, head, list(trace.sequence_lengths[0]), list(trace.lengths[0]))
 
 
-def tower_flops(model: nn.Module, images: int = 1) -> dict[str, int]:
-    """FLOPs of the vision tower and of the projector for ``images`` pictures (or tiles), counted apart.
+def tower_flops(model: nn.Module, picture: Picture) -> dict[str, int]:
+    """FLOPs of the vision tower and of the projector for one ``picture``, counted apart.
 
-    The tower runs all of its layers even though LLaVA reads the last but one; that is what a run pays for.
+    The tower runs all of its layers even where LLaVA reads the last but one; that is what a run pays for. What puts
+    patches together without arithmetic (InternVL's and SmolVLM's shuffle) costs nothing here.
     """
-    tower, projector = model.get_encoder("image"), model.model.multi_modal_projector
-    config = tower.config
-    pixels = torch.empty(
-        images, config.num_channels, config.image_size, config.image_size, dtype=model.dtype, device="meta"
-    )
-    counts = {}
-    with torch.no_grad():
-        with FlopCounterMode(display=False) as counter:
-            features = tower(pixels).last_hidden_state
-        counts["vision_tower"] = counter.get_total_flops()
-        with FlopCounterMode(display=False) as counter:
-            projector(features[:, 1:])
-        counts["projector"] = counter.get_total_flops()
-    return counts
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        projector = encode(model, picture)
+    counts = {name: sum(ops.values()) for name, ops in counter.get_flop_counts().items()}
+    behind = next(n for name, n in counts.items() if name.split(".")[-1] in (type(projector).__name__, "merger"))
+    return {"vision_tower": counts["Global"] - behind, "projector": behind}
 
 
-def picture(model: nn.Module) -> tuple[int, int]:
+def picture(model: nn.Module, settings: Mapping[str, Any] | None = None) -> tuple[int, int]:
     """(tiles, visual tokens) of the largest picture: 576 per tile for CLIP-L/336; any-resolution models add tiles.
 
-    The tokens are those that papers count, without the unpadding and the newline tokens of LLaVA-NeXT.
+    ``settings``: of the processor, where it has a say in the size (see `thinsight.picture`).
     """
-    config = model.config
-    side = config.vision_config.image_size
-    grids = getattr(config, "image_grid_pinpoints", None) or []
-    tiles = 1 + max((h * w // side**2 for h, w in grids), default=0)
-    return tiles, tiles * (side // config.vision_config.patch_size) ** 2
+    found = largest(model.config, settings)
+    return found.tiles, found.tokens
 
 
 def report(config: DictConfig) -> dict[str, Any]:
     """The cost of ``config.model`` under ``config.method`` at ``config.text_tokens``, whole and reduced, as plain data.
 
     ``conventions``: prefill of one picture by formula; ``counted``: the same prefill seen by torch's counter on the
-    meta device; ``kv_bytes``: the cache after it, in 2-byte elements; ``vision``: FLOPs in front of the decoder.
+    meta device (what a method computes to choose is not in it); ``kv_bytes``: the cache after it, in 2-byte elements; ``vision``: FLOPs in front of the decoder.
     """
     from thinsight.config import load_method
     from thinsight.models import meta_model
@@ -101,12 +93,13 @@ def report(config: DictConfig) -> dict[str, Any]:
     model = meta_model(config.model)
     method = load_method(config.method)
     shape = decoder_shape(model)
-    tiles, visual = picture(model)
+    shown = largest(model.config, config.model.processor)
+    visual = shown.tokens
     text = int(config.text_tokens)
     if text < 2:
         raise UserError(f"text_tokens must be at least 2 (one before the picture, one after), not {text}.")
     full = count(model, load_method("identity"), text, visual)
-    reduced = count(model, method, text, visual)
+    reduced = count(model, _unseeing(method, measured(model, config)), text, visual)
     whole = ledger(shape, full.lengths, visual=full.visual)
     short = ledger(shape, reduced.lengths, visual=reduced.visual)
     return {
@@ -125,9 +118,14 @@ def report(config: DictConfig) -> dict[str, Any]:
             "counts": "torch FlopCounterMode over the model on the meta device, LM head on the last row",
         },
         "kv_bytes": _pair(kv_bytes(shape, full.lengths), kv_bytes(shape, reduced.lengths)),
-        "vision": tower_flops(model, tiles) | {"tiles": tiles},
+        "vision": tower_flops(model, shown) | {"tiles": shown.tiles, "pixels": list(shown.size)},
         "lengths": {"sequence": reduced.lengths, "visual": reduced.visual},
     }
+
+
+def _unseeing(method: "Method", stage: Stage) -> "Method":
+    """The method itself if it looks at nothing; else its `shadow`, with which the choice costs nothing."""
+    return shadow(method, stage) if method.needs or method.ahead else method
 
 
 def _pair(full: int, reduced: int) -> dict[str, Any]:

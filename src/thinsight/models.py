@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from thinsight.aids import Aids
 from thinsight.config import ROOT, load_config
 from thinsight.errors import UserError, nearest
+from thinsight.processors import open_processor
 
 if TYPE_CHECKING:
     import torch
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 def load_model(
     name_or_config: str | DictConfig, device: str | None = None, dtype: str | None = None
 ) -> tuple["PreTrainedModel", "ProcessorMixin"]:
-    """The model in evaluation mode, and its processor with left padding and the PIL image backend.
+    """The model in evaluation mode, with its `Aids`, and its processor with left padding and the PIL image backend.
 
     ``name_or_config``: a name in ``conf/model``, such a node, or a whole config. ``device`` and ``dtype`` replace the
     config's; device "auto" is CUDA if there is one. Missing, incomplete or unreadable weights, an unreachable hub and a
@@ -44,17 +46,16 @@ def load_model(
     gaps = sorted(info["missing_keys"]) + sorted(str(key) for key in info["mismatched_keys"])
     if gaps:
         raise UserError(f"the weights in {source} do not fit model {config.name}: {gaps[0]} ({len(gaps)} in all).")
-    return model.eval().to(place), load_processor(config)
+    processor = load_processor(config)
+    model.aids = Aids(processor, config.text_tower, config.text_sign)
+    return model.eval().to(place), processor
 
 
 def load_processor(name_or_config: str | DictConfig) -> "ProcessorMixin":
     """The processor alone, with the settings of ``config.processor`` put in place and checked to be read."""
-    from transformers import AutoProcessor
-
     config = model_config(name_or_config)
     with _loading(config):
-        # torchvision and PIL resize differently, so the numbers must not depend on which of them is installed
-        processor = AutoProcessor.from_pretrained(str(checkpoint(config)), revision=config.revision, backend="pil")
+        processor = open_processor(str(checkpoint(config)), config.revision)
     processor.tokenizer.padding_side = "left"
     for key, value in OmegaConf.to_container(config.processor, resolve=True).items():
         _set(processor, key, value)

@@ -3,6 +3,9 @@
 from torch import Tensor, nn
 
 from thinsight.errors import UserError
+from thinsight.reduction import Method
+from thinsight.site import Projected
+from thinsight.stages.filter import AllVisual
 
 
 def filled(cache: object | None) -> bool:
@@ -21,3 +24,11 @@ def check(decoder: nn.Module, given: dict) -> None:
         raise UserError("reduce() reads attention masks with 2 or 4 dimensions, not flex attention's blocks")
     if decoder.config._attn_implementation == "flex_attention":
         raise UserError("reduce() does not work with flex attention: load the model with sdpa or eager attention")
+
+
+def check_packing(method: Method) -> None:
+    """Refuse to pack numbers along several axes, unless only text enters the decoder: its axes all agree."""
+    for reduction in method.reductions:
+        blind = isinstance(reduction.filter, AllVisual) and isinstance(reduction.site, Projected)
+        if reduction.site.positions == "pack" and not blind:
+            raise UserError("positions=pack is not defined for multi-axis rotary embedding: use positions=keep")

@@ -18,6 +18,8 @@ class ModelConfig:
     attn_implementation: str = "sdpa"
     processor: dict[str, Any] = field(default_factory=dict)  # keyword arguments of the processor
     architecture: dict[str, Any] | None = None  # a transformers config with `model_type`, for the meta device
+    text_tower: str | None = None  # a CLIP checkpoint with the same vision tower: a folder or a hub id
+    text_sign: int = 1  # in that space: 1 if patches that show what a text names score higher, -1 if lower
     notes: str = ""
 
 
@@ -49,7 +51,8 @@ class Config:
     tasks: list[str] = field(default_factory=list)  # names in conf/task; empty: just `task`
     sweep: dict[str, list[Any]] = field(default_factory=dict)  # method field -> values; a run does their product
     layers: list[int] = field(default_factory=list)  # what a preset offers to conf/sweep
-    keeps: list[float] = field(default_factory=list)  # likewise, fractions of the visual tokens that stay
+    budgets: list[float] = field(default_factory=list)  # likewise, fractions of the visual tokens: every method's keep
+    keeps: list[float] = field(default_factory=list)  # likewise: the controls' keep, the budgets among them
     limit: int | None = None  # rows per task; null: all of them
     batch_size: int = 32
     seed: int = 0

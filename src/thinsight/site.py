@@ -101,7 +101,7 @@ class Decoder:
         """The same with numbers; a layer that the decoder does not have is a `UserError`."""
         if self.layers is None:
             return replace(self, layers=tuple(range(_number(self.start, depth), depth)))
-        layers = tuple(_number(layer, depth) for layer in self.layers)
+        layers = _apart(self.layers, depth)
         if len(set(layers)) < len(layers):
             raise UserError(f"layers={list(layers)} of a decoder of {depth} layers names a layer twice")
         return replace(self, layers=layers)
@@ -155,6 +155,17 @@ Site = Ahead | Behind
 def _check_positions(positions: str) -> None:
     if positions not in POSITIONS:
         raise UserError(f"positions is keep or pack, not {positions!r}")
+
+
+def _apart(layers: Sequence[Layer], depth: int) -> tuple[int, ...]:
+    """The numbers of ``layers``; ascending fractions that meet in a shallow decoder move on to the next layer."""
+    found: list[int] = []
+    for at, layer in enumerate(layers):
+        number, before = _number(layer, depth), layers[at - 1] if at else None
+        if isinstance(layer, float) and isinstance(before, float) and layer > before:
+            number = min(max(number, found[-1] + 1), depth)
+        found.append(number)
+    return tuple(found)
 
 
 def _number(layer: Layer, depth: int) -> int:

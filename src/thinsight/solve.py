@@ -14,7 +14,8 @@ A count (int) or a fraction of the visual tokens (float); flops are always a fra
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
@@ -23,7 +24,10 @@ from thinsight.conventions import CONVENTIONS
 from thinsight.cost import Shape, flops
 from thinsight.errors import UserError, command, nearest
 from thinsight.reduction import Method, Reduction
-from thinsight.site import Features, Projected, RandomDecoder, Vision
+from thinsight.site import Decoder, Features, Projected, RandomDecoder, Vision
+
+if TYPE_CHECKING:
+    from torch import nn
 
 KNOBS = ("keep", "layer")
 """The fields that a budget is solved for, the first that a method has."""
@@ -95,6 +99,18 @@ def _step(method: Method, plan: list[tuple[Reduction, tuple[int, ...]]], layer: 
     return now
 
 
+def shadow(method: Method, stage: Stage) -> Method:
+    """A method that looks at nothing and leaves as many tokens everywhere as ``method`` does: for counting operations
+    where there are no numbers. What leaves inside a layer leaves before the next one here."""
+    from thinsight.schedule import Once
+    from thinsight.stages.filter import Grid
+
+    lengths = play(method, stage).visual
+    cuts = [layer for layer, (n, m) in enumerate(pairwise([stage.total, *lengths])) if m < n]
+    reductions = [Reduction(Grid(), site=Decoder([layer]), schedule=Once(lengths[layer])) for layer in cuts]
+    return Method(method.name, tuple(reductions), method.fields)
+
+
 def solve(node: str | DictConfig, stage: Stage, measure: str, target: float, **fields: Any) -> dict[str, Any]:
     """The fields that bring ``measure`` nearest to ``target``: ``fields`` and the method's own knob, keep or layer.
 
@@ -156,13 +172,18 @@ def _size(measure: str, stage: Stage) -> Callable[[Played], float]:
 
 def stage_of(config: DictConfig) -> Stage:
     """The sizes of ``config.model`` and the text of ``config.text_tokens``, from its shape alone."""
+    from thinsight.models import meta_model
+
+    return measured(meta_model(config.model), config)
+
+
+def measured(model: "nn.Module", config: DictConfig) -> Stage:
+    """The same of a ``model`` that is there already."""
     from thinsight.anatomy import find
     from thinsight.meta import decoder_shape, picture
-    from thinsight.models import meta_model
     from thinsight.tower import find_tower
 
-    model = meta_model(config.model)
-    shape, (_, total) = decoder_shape(model), picture(model)
+    shape, (_, total) = decoder_shape(model), picture(model, config.model.processor)
     try:
         tower = find_tower(model, find(model))
         blocks, used = len(tower.blocks), tower.used

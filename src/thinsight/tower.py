@@ -42,6 +42,11 @@ def find_tower(model: nn.Module, anatomy: Anatomy) -> Tower:
             f"the projector of {name} does not read one row for each patch of a CLIP- or SigLIP-like tower, so nothing "
             "can be reduced in front of it: choose a method that acts behind the projector or in the decoder"
         )
+    if hasattr(config, "vision_aspect_ratio"):
+        raise UserError(
+            f"{name} shrinks large pictures by interpolation behind its projector, which would mix patches that stay "
+            "with those that are gone: choose a method that acts behind the projector or in the decoder"
+        )
     depth = len(blocks)
     used = layer if layer >= 0 else depth + 1 + layer
     classes = int(getattr(config, "vision_feature_select_strategy", "full") == "default")

@@ -22,6 +22,8 @@ class Trace:
     columns           per sample: prompt columns alive at the end, text included
     tower             per image: tokens that entered each block of the vision tower, where something is reduced there
     steps             where something was reduced ("features", "before layer 3") -> kept and sources after it
+    shares            the same for weights
+    pictures          per sample: how many patches each of its images came with
     prefills          how many prompts have gone through
     """
 
@@ -90,6 +92,17 @@ class Trace:
                 [(patch, patches) for patch, (patches, _) in zip(kept, merged, strict=True)] for kept, merged in pairs
             ]
         return found
+
+    @property
+    def shares(self) -> dict[str, list[list[list[float]]]]:
+        """The same shape as `steps`: per sample, per token left there, the share of each patch that went in."""
+        return {where: [[of for _, of in one] for one in self._merged(tokens)] for where, tokens in self._steps.items()}
+
+    @property
+    def pictures(self) -> list[list[int]]:
+        """Per sample: how many patches each of its images came with; `kept` and `steps` number them in a row."""
+        images = [] if self._prompt is None else self._prompt.image
+        return [torch.bincount(row[row >= 0]).tolist() for row in images]
 
     def _kept(self, samples: list[Tokens]) -> list[list[int]]:
         return [self._patches(sample, tokens.named[tokens.visual]) for sample, tokens in enumerate(samples)]

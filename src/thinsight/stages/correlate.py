@@ -28,7 +28,8 @@ class Routes(NamedTuple):
 class Correlate(Protocol):
     """``correlate(tokens, leaving, evidence)`` -> weights (leaving, staying), stayers in order, or `Routes`.
 
-    Where it makes new tokens it has ``adds(leave, keep)``: how many, if ``leave`` leave and ``keep`` stay.
+    Where it makes new tokens it has ``adds(leave, keep)``: how many, if ``leave`` leave and ``keep`` stay. Where it
+    sends some leavers nowhere it says so: ``lossy``.
     """
 
     def __call__(self, tokens: Tokens, leaving: Tensor, evidence: Evidence) -> Tensor | Routes: ...
