@@ -1,0 +1,63 @@
+"""A vision tower's tokens by hand: what a stage is shown of one image, from numbers that a test gives."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from thinsight.evidence import Evidence
+from thinsight.look import Look, heads
+from thinsight.reduction import Reduction
+from thinsight.step import one_step
+from thinsight.tokens import Tokens
+
+
+@dataclass(frozen=True)
+class Given(Evidence):
+    """Evidence with a class token's attention (heads, columns), keys (heads, columns, d), or a whole layer."""
+
+    row: Tensor | None = None
+    metric: Tensor | None = None
+
+    def attention(self, rows: Tensor, columns: Tensor, of: str = "attention", heads: bool = False) -> Tensor:
+        if self.row is None:
+            return super().attention(rows, columns, of, heads)
+        found = self.row[:, None, columns]
+        return found if heads else found.mean(0)
+
+    def keys(self, index: Tensor, of: str = "attention") -> Tensor:
+        return super().keys(index, of) if self.metric is None else self.metric[:, index]
+
+
+def sequence(states: Tensor, classes: int = 1) -> Tokens:
+    """Untouched tokens of one image, class tokens first: states (classes + patches, width)."""
+    index = torch.arange(len(states))
+    return Tokens.fresh(index, index >= classes).with_states(states)
+
+
+def given(tokens: Tokens, classes: int = 1, columns: int | None = None, **facts) -> Given:
+    """What a stage may ask about ``tokens`` of an image that came with ``columns`` of them."""
+    image = torch.zeros(columns or len(tokens), dtype=torch.int64)
+    image[:classes] = -1
+    return Given(0, 1, image, lambda: b"", sequence=tokens, **facts)
+
+
+def look(index: Tensor, queries: Tensor, keys: Tensor, width: int) -> dict:
+    """The looks of one layer: queries and keys (columns, heads * width)."""
+    made = Look(index, lambda at: heads(queries[at], width), heads(keys, width), width**-0.5, causal=False)
+    return {"attention": lambda: made, "next": lambda: made}
+
+
+def run(reduction: Reduction, tokens: Tokens, evidence: Evidence) -> Tokens:
+    """One step of a reduction over the tokens of one image."""
+    return one_step(reduction, tokens, replace(evidence, sequence=tokens), len(evidence.image))
+
+
+def patches(tokens: Tokens, classes: int = 1) -> list[int]:
+    """What the tokens that are no class tokens are named after, counted from 0."""
+    return (tokens.named[tokens.visual] - classes).tolist()
+
+
+def noise(*shape: int, seed: int = 0) -> Tensor:
+    """Random numbers of a shape."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
