@@ -139,7 +139,7 @@ def test_a_resolved_file_leaves_out_what_only_describes():
 
 
 def test_unknown_method_or_field():
-    with pytest.raises(UserError, match="unknown method 'vwt': did you mean vtw"):
+    with pytest.raises(UserError, match="unknown method 'vtww': did you mean vtw"):
         thinsight.load_method("vwt")
     with pytest.raises(UserError, match="unknown field of method vtw 'lyer': did you mean layer"):
         thinsight.load_method("vtw", lyer=3)
@@ -156,13 +156,13 @@ def test_a_field_that_changes_nothing_is_refused(tmp_path):
 
 def test_command_line_exits_with_2_and_one_line():
     done = subprocess.run(
-        [sys.executable, "-m", "thinsight.config", "out.yaml", "method=vwt"],
+        [sys.executable, "-m", "thinsight.config", "out.yaml", "method=vtww"],
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 2
-    assert done.stderr == "error: unknown method 'vwt': did you mean vtw?\n"
+    assert done.stderr == "error: unknown method 'vtww': did you mean vtw?\n"
 
 
 def test_importing_thinsight_is_fast():

@@ -1,7 +1,22 @@
-"""VTW against the official implementation's own numbers (tests/golden/vtw.safetensors)."""
+"""Methods against the official implementations' own numbers, one file in the folder of golden files for each.
+
+Here VTW; the families of the others are in golden_vision.py, golden_projector.py and golden_decoder.py. All sizes,
+hyper-parameters and cases are read from the files: ``pytest tests/test_golden.py --golden DIR`` checks others like them.
+"""
 
 import pytest
 import torch
+from golden_decoder import test_end_to_end, test_pivots, test_plain_llama, test_raters, test_recycling  # noqa: F401
+from golden_projector import test_cdpruner, test_divprune, test_trim  # noqa: F401
+from golden_vision import (  # noqa: F401
+    test_evit,
+    test_fastervlm,
+    test_mustdrop,
+    test_prumerge,
+    test_tome,
+    test_visionzip,
+    test_vispruner,
+)
 from safetensors import safe_open
 from transformers import LlamaConfig, LlamaForCausalLM
 

@@ -96,7 +96,8 @@ class Evidence:
     def look(self, of: str = "attention") -> Look:
         """Queries and keys: of the layer before (inside a layer: its own), or of the "next" one."""
         if of not in self.looks:
-            raise UserError(f"there is no {NEEDS[of]} here, at layer {self.layer}: choose a later layer")
+            there = "no layer to come" if of == "next" else "no layer before that could be looked at"
+            raise UserError(f"there is {there} here, at layer {self.layer}: choose another layer")
         return self.looks[of]()
 
     def attention(self, rows: Tensor, columns: Tensor, of: str = "attention", heads: bool = False) -> Tensor:

@@ -163,7 +163,7 @@ def _apart(layers: Sequence[Layer], depth: int) -> tuple[int, ...]:
     for at, layer in enumerate(layers):
         number, before = _number(layer, depth), layers[at - 1] if at else None
         if isinstance(layer, float) and isinstance(before, float) and layer > before:
-            number = min(max(number, found[-1] + 1), depth)
+            number = min(max(number, found[-1] + 1), depth - (layer < 1))
         found.append(number)
     return tuple(found)
 

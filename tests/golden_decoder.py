@@ -141,7 +141,7 @@ def test_pivots(golden):
         assert torch.equal(reduction(tokens, evidence).index, case["kept"])
 
 
-def test_plain_model(golden):
+def test_plain_llama(golden):
     cases = read(golden / "fastv.safetensors")[0]
     for case in cases:
         logits = build(golden / "fastv.safetensors", "sdpa")(inputs_embeds=case["inputs_embeds"]).logits[:, -1]
