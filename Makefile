@@ -7,6 +7,8 @@ READY := $(VENV)/.ready
 NB    ?= vtw
 export PATH := $(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
+# Threads that wait actively stand in each other's way where cores are few.
+export OMP_WAIT_POLICY := PASSIVE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup repro test lint report play pocket pocket-data clean

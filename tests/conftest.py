@@ -6,7 +6,6 @@ import pytest
 import pytest_socket
 import torch
 
-
 OWN = Path(__file__).parent / "golden"
 """The project's own golden files."""
 

@@ -1,7 +1,7 @@
 """Methods against the official implementations' own numbers, one file in the folder of golden files for each.
 
 Here VTW; the families of the others are in golden_vision.py, golden_projector.py and golden_decoder.py. All sizes,
-hyper-parameters and cases are read from the files: ``pytest tests/test_golden.py --golden DIR`` checks others like them.
+hyper-parameters and cases are read from the files: ``pytest tests/test_golden.py --golden DIR`` checks others.
 """
 
 import pytest
