@@ -24,7 +24,8 @@ def code(notebook):
 
 
 def test_there_are_notebooks():
-    assert {"evaluate"} <= {path.stem for path in NOTEBOOKS}
+    found = {path.stem for path in NOTEBOOKS}
+    assert {"evaluate", "quickstart", "vtw", "methods", "new_method", "explore"} <= found
 
 
 def test_no_outputs_and_no_traces_of_a_run(notebook):
@@ -127,6 +128,17 @@ def test_a_run_leaves_one_notebook_and_equal_runs_equal_bytes(tmp_path):
     assert sorted(file.name for file in first.parent.iterdir()) == ["a.ipynb", "b.ipynb"]
     assert first.read_bytes() == second.read_bytes()
     assert [output.text for cell in code(load(first)) for output in cell.outputs] == ["x is 5\n"]
+
+
+def test_widgets_and_their_state_are_not_kept(tmp_path):
+    """They are names of what lived in the kernel, other ones in every run."""
+    path = source(tmp_path, "x = 1", "import ipywidgets\nipywidgets.IntSlider(x)", "print(x)")
+    for name in ("a", "b"):
+        main([str(path), str(tmp_path / f"{name}.ipynb")])
+    assert (tmp_path / "a.ipynb").read_bytes() == (tmp_path / "b.ipynb").read_bytes()
+    notebook = load(tmp_path / "a.ipynb")
+    assert "widgets" not in notebook.metadata
+    assert [output.text for cell in code(notebook) for output in cell.outputs] == ["1\n"]
 
 
 def test_a_failing_cell_leaves_nothing_that_looks_like_a_result(tmp_path, capsys):

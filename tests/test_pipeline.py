@@ -112,7 +112,19 @@ def test_the_lists_in_dvc_yaml_name_every_run():
     assert PIPELINE["params"] == [f"data/runs/{name}/config.yaml" for name in PARAMS["runs"]]
     (plot,) = PIPELINE["plots"][0].values()
     assert list(plot["y"]) == [f"data/runs/{name}/curve.csv" for name in PARAMS["runs"]]
-    assert set(PARAMS["papers"]) < set(PARAMS["pages"])
+    assert sorted(PARAMS["papers"] + PARAMS["tours"]) == sorted(PARAMS["pages"])
+
+
+@pytest.mark.parametrize("preset", names("preset"))
+def test_random_is_run_at_every_budget_with_three_seeds(preset):
+    """What a method is compared with at a budget has to be there at that budget."""
+    config = load_config([*PARAMS["runs"]["random"].split(), f"preset={preset}"])
+    assert set(config.budgets) <= set(config.sweep["keep"])
+    assert len(config.sweep["seed"]) >= 3
+    swept = [words for words in PARAMS["runs"].values() if "sweep=budgets" in words.split()]
+    assert len(swept) > 20
+    for words in swept:
+        assert load_config([*words.split(), f"preset={preset}"]).sweep["keep"] == config.budgets
 
 
 def test_the_fingerprint_of_an_evaluation_follows_the_method_and_leaves_the_pages_out(tmp_path):

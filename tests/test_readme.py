@@ -3,10 +3,12 @@
 import re
 import subprocess
 
+import pandas as pd
 import pytest
 
 from thinsight import readme
-from thinsight.config import ROOT, load_config
+from thinsight.catalogue import catalogue
+from thinsight.config import MEASURES, ROOT, load_config, names
 from thinsight.errors import UserError
 
 TEXT = readme.FILE.read_text()
@@ -30,12 +32,53 @@ def test_links_and_pictures_resolve():
 
 def test_make_targets_exist():
     known = subprocess.run(["make", "-pnq"], cwd=ROOT, capture_output=True, text=True, check=False).stdout
-    for target in re.findall(r"\bmake ([a-z-]+)", TEXT):
+    for target in re.findall(r"(?:^|`)make ([a-z-]+)", TEXT, re.MULTILINE):
         assert re.search(rf"^{target}:", known, re.MULTILINE), target
 
 
 def test_overrides_shown_are_valid():
-    commands = re.findall(r"python -m thinsight\.(?:evaluate|cost) ([^`]+)`", TEXT)
+    commands = re.findall(r"python -m thinsight\.(?:evaluate|cost|solve) ([^`]+)`", TEXT)
     assert commands
     for line in commands:
-        load_config(line.split())
+        load_config([word for word in line.split() if word.split("=")[0] not in MEASURES])
+
+
+def test_every_method_has_a_line_with_what_its_file_says():
+    lines = {line.split("`")[1]: line for line in readme.methods().splitlines()[2:]}
+    assert set(lines) == set(names("method"))
+    for entry in catalogue():
+        for words in (entry.about, entry.scores, entry.acts, entry.cost, entry.link, *entry.needs):
+            assert words in lines[entry.name]
+        assert ("control" in lines[entry.name].split("|")[-2]) == entry.is_control
+
+
+def test_the_methods_standing_is_read_off_their_page(tmp_path, monkeypatch):
+    folder = tmp_path / "data" / "pages" / "methods"
+    monkeypatch.setattr(readme, "ROOT", tmp_path)
+    with pytest.raises(UserError, match="make repro"):
+        readme.standing()
+    line = {"task": "mean", "picture": 144.0, "flops": 0.4, "place": "before the decoder"}
+    made = [
+        ("poor", 0.5, 0.2, "below", False),
+        ("good", 0.5, 0.9, "above", False),
+        ("good", 0.25, 0.8, "inside", False),
+        ("grid", 0.5, 0.95, "above", True),
+        ("random", 0.5, 0.5, "inside", True),
+        ("random", 0.25, 0.4, "inside", True),
+    ]
+    table = pd.DataFrame(
+        [
+            {**line, "run": run, "title": run, "keep": keep, "accuracy": score, "verdict": verdict, "control": control}
+            for run, keep, score, verdict, control in made
+        ]
+    )
+    folder.mkdir(parents=True)
+    table.to_csv(folder / "standing.csv", index=False)
+    assert readme.standing().splitlines() == [
+        "|  | acts | 72 of 144 tokens | FLOPs | 36 of 144 tokens | FLOPs |",
+        "| --- | --- | --- | --- | --- | --- |",
+        "| random | before the decoder | 50.0% | 40% | 40.0% | 40% |",
+        "| grid | before the decoder | 95.0% | 40% | – | – |",
+        "| good | before the decoder | 90.0% | 40% | 80.0% ○ | 40% |",
+        "| poor | before the decoder | 20.0% ▾ | 40% | – | – |",
+    ]

@@ -181,6 +181,17 @@ def test_on_paper_it_is_light_and_has_no_buttons(browser, reports):
     assert light(page) > 200
 
 
+def test_a_notebook_that_is_about_its_code_shows_it(browser, reports, tmp_path):
+    notebook = executed("# T", ("print(1)", [], {"text/plain": "1"}), thinsight={"code": True})
+    nbformat.write(notebook, tmp_path / "t.ipynb")
+    main(["page", str(tmp_path / "t.ipynb"), str(tmp_path / "t.html")])
+    page = opened(browser, tmp_path / "t.html")
+    assert page.locator(".code").first.is_visible()
+    assert page.get_attribute("#code", "aria-pressed") == "true"
+    page.click("#code")
+    assert not page.locator(".code").first.is_visible()
+
+
 def test_captions_sections_formulae_and_links(reports):
     text = (reports / "pages" / "vtw.html").read_text()
     assert text.count("<figure") == 2

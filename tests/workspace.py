@@ -55,10 +55,10 @@ def build(root: Path) -> None:
         shutil.copy(ROOT / name, root / name)
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     params["runs"] = {name: params["runs"][name] for name in ("plain", "vtw")}
-    params |= {"preset": "smoke", "tasks": "exist", "papers": ["vtw"], "pages": ["vtw"]}
+    params |= {"preset": "smoke", "tasks": "exist", "papers": ["vtw"], "tours": [], "pages": ["vtw"]}
     (root / "params.yaml").write_text(yaml.safe_dump(params))
     pipeline = yaml.safe_load((ROOT / "dvc.yaml").read_text())
-    del pipeline["stages"]["quickstart"]
+    del pipeline["stages"]["tour"]
     kept = [f"data/runs/{name}/" for name in params["runs"]]
     pipeline["params"] = [path for path in pipeline["params"] if path.startswith(tuple(kept))]
     curves = pipeline["plots"][0]["accuracy against FLOPs"]

@@ -69,30 +69,38 @@ class Aids:
         visual = prompt.visual[sample].nonzero().squeeze(1)
         if len(visual):
             columns = columns[columns > visual[-1]]
-        pieces = self._surface(ids[columns].tolist())
-        ends, text = [], ""
-        for piece in pieces:
-            text += piece
-            ends.append(len(text))
+        text, spans = self._spelled(ids[columns].tolist())
         plain = self._untagged(text)
         found = list(WORD.finditer(plain))
         words = []
         for word, following in zip(found, [*found[1:], None], strict=True):
-            own = [i for i, end in enumerate(ends) if end > word.start() and end - len(pieces[i]) < word.end()]
+            own = [i for i, (start, end) in enumerate(spans) if start < word.end() and end > word.start()]
             after = plain[word.end() : following.start() if following else None]
             words.append(Word(word.group(), columns[own], after if following else after.rstrip()))
         return words
 
-    def _surface(self, ids: list[int]) -> list[str]:
-        """Each token as it stands in the text, the space before a word included."""
-        tokenizer = self.processor.tokenizer
-        pieces = tokenizer.convert_ids_to_tokens(ids)
+    def _spelled(self, ids: list[int]) -> tuple[str, list[tuple[int, int]]]:
+        """The text of the tokens, and where in it each one stands; tokens that share a character share its place."""
+        text, spans, open_ = "", [], []
+        for piece in self.processor.tokenizer.convert_ids_to_tokens(ids):
+            open_.append(piece)
+            part = self._text(open_)
+            if part.endswith("\ufffd") and len(open_) < 4:  # the first bytes of a character of up to four
+                continue
+            spans += [(len(text), len(text) + len(part))] * len(open_)
+            text, open_ = text + part, []
+        return text, spans + [(len(text), len(text))] * len(open_)
+
+    def _text(self, pieces: list[str]) -> str:
+        """Tokens as they stand in the text, the space before a word included."""
         if self._marks == BYTE_SPACE:
-            return [tokenizer.convert_tokens_to_string([piece]) for piece in pieces]
+            return self.processor.tokenizer.convert_tokens_to_string(pieces)
         if self._marks == SPACE:
-            plain = [re.sub(r"^<0x(..)>$", lambda byte: chr(int(byte[1], 16)), piece) for piece in pieces]
-            return [piece.replace(SPACE, " ") for piece in plain]
-        return [" " + piece for piece in pieces]  # tokens know no spaces: each is a word
+            raw = [re.fullmatch(r"<0x(..)>", piece) for piece in pieces]
+            if all(raw):
+                return bytes(int(byte[1], 16) for byte in raw).decode("utf-8", "replace")
+            return "".join(pieces).replace(SPACE, " ")
+        return " " + " ".join(pieces)  # tokens know no spaces: each is a word
 
     @cached_property
     def _marks(self) -> str | None:
