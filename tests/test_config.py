@@ -140,7 +140,7 @@ def test_a_resolved_file_leaves_out_what_only_describes():
 
 def test_unknown_method_or_field():
     with pytest.raises(UserError, match="unknown method 'vtww': did you mean vtw"):
-        thinsight.load_method("vwt")
+        thinsight.load_method("vtww")
     with pytest.raises(UserError, match="unknown field of method vtw 'lyer': did you mean layer"):
         thinsight.load_method("vtw", lyer=3)
     with pytest.raises(UserError, match="identity has no fields"):

@@ -120,6 +120,20 @@ def test_zero_budget_is_identity(llava, name, inputs):
     assert trace.lengths == [[n] * depth for n in visual.tolist()]
 
 
+@pytest.mark.parametrize("keep", [0, 1, 0.0, 99])
+@pytest.mark.parametrize("name", [name for name in BARE if "keep" in load_method(name).fields])
+def test_budgets_at_the_edge(llava, name, keep):
+    """Next to nothing, nothing, and more than there is: an answer, or one sentence."""
+    try:
+        with reduce(llava, load_method(name, keep=keep)) as trace:
+            logits = llava(**BATCHES["two, padded"], logits_to_keep=1).logits
+    except UserError as error:
+        assert "\n" not in str(error)  # noqa: PT017
+        return
+    assert logits.isfinite().all()
+    assert all(len(kept) <= 16 for kept in trace.kept)
+
+
 @pytest.mark.parametrize("inputs", BATCHES.values(), ids=BATCHES)
 @pytest.mark.parametrize(("name", "fields"), CASES)
 def test_lengths_are_those_of_the_cache(llava, name, fields, inputs):

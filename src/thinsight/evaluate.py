@@ -23,7 +23,7 @@ from thinsight.journal import Journal, code_hash, run_key
 from thinsight.meta import decoder_shape
 from thinsight.models import load_model
 from thinsight.outputs import write
-from thinsight.protocol import card, weights_hash
+from thinsight.protocol import card, folder_hash, weights_hash
 from thinsight.scores import score_of
 from thinsight.tasks import load_task_rows
 
@@ -99,7 +99,11 @@ def _folder(out: Path | str | None) -> Path | None:
 def _key(config: DictConfig, protocol: dict[str, Any]) -> str:
     """The run's identity: config, data, weights and versions (all on the card), code, and what decides rounding."""
     plain = OmegaConf.to_container(config, resolve=True)
-    return run_key(config=plain, protocol=protocol, code=code_hash(plain), threads=torch.get_num_threads())
+    tower = ROOT / (config.model.text_tower or "")
+    text = folder_hash(tower) if config.model.text_tower and tower.is_dir() else None  # on the hub: its name, in config
+    return run_key(
+        config=plain, text_tower=text, protocol=protocol, code=code_hash(plain), threads=torch.get_num_threads()
+    )
 
 
 def main(arguments: list[str]) -> None:

@@ -85,7 +85,8 @@ def report(config: DictConfig) -> dict[str, Any]:
     """The cost of ``config.model`` under ``config.method`` at ``config.text_tokens``, whole and reduced, as plain data.
 
     ``conventions``: prefill of one picture by formula; ``counted``: the same prefill seen by torch's counter on the
-    meta device (what a method computes to choose is not in it); ``kv_bytes``: the cache after it, in 2-byte elements; ``vision``: FLOPs in front of the decoder.
+    meta device, without what a method computes to choose; ``kv_bytes``: the cache after it, in 2-byte elements;
+    ``vision``: FLOPs in front of the decoder, of the whole tower.
     """
     from thinsight.config import load_method
     from thinsight.models import meta_model

@@ -17,6 +17,8 @@ from nbformat.reader import NotJSONError
 from thinsight.errors import UserError, command
 from thinsight.parameters import check_read, convert
 
+WIDGET = "application/vnd.jupyter.widget-view+json"
+
 
 def run(source: Path, out: Path, given: dict[str, str]) -> None:
     """Execute ``source`` into ``out``. Raises `UserError` for bad parameters, `SystemExit` (1) for a failing cell."""
@@ -53,15 +55,20 @@ def load(path: Path) -> NotebookNode:
 
 
 def settle(notebook: NotebookNode) -> None:
-    """Take out, in place, what differs between equal runs: times, the runner's own notes, progress bars, random ids."""
-    notebook.metadata.pop("papermill", None)
+    """Take out, in place, what differs between equal runs: times, the runner's own notes, progress bars, random ids.
+
+    Widgets go as well: without the kernel that they talked to they are names of things that are gone.
+    """
+    for key in ("papermill", "widgets"):
+        notebook.metadata.pop(key, None)
     for index, cell in enumerate(notebook.cells):
         for key in ("papermill", "execution"):
             cell.metadata.pop(key, None)
         if "injected-parameters" in cell.metadata.get("tags", []):
             cell.id = f"injected-parameters-{index}"
         if cell.cell_type == "code":
-            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+            outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+            cell.outputs = [output for output in outputs if WIDGET not in output.get("data", {})]
 
 
 def _execute(source: Path, part: Path, parameters: dict[str, Any], failed: Path) -> None:

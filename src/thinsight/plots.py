@@ -1,31 +1,29 @@
-"""Figures in one style: column width, colours that the colour-blind can tell apart, vector in HTML.
+"""Figures of the pages, in one style (`thinsight.style`).
 
 Every function takes tidy data, draws on new axes and returns the figure.
 """
 
 from collections.abc import Mapping, Sequence
 from textwrap import fill
-from typing import Any
 
-import matplotlib as mpl
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-COLUMN, PAGE = 3.4, 7.0  # inches: one column of a paper, and its whole width
+from thinsight.overlay import gallery, overlay
+from thinsight.style import BLUE, COLUMN, GREEN, INK, ORANGE, PAGE, PURPLE, RED, subplots, use_style
 
-# Okabe and Ito's colours: distinct under every common colour blindness, and in grey.
-INK, BLUE, ORANGE, GREEN, PURPLE, SKY, RED, YELLOW = (
-    "#222222",
-    "#0072B2",
-    "#E69F00",
-    "#009E73",
-    "#CC79A7",
-    "#56B4E9",
-    "#D55E00",
-    "#F0E442",
-)
+__all__ = [
+    "attention",
+    "divergence",
+    "frontier",
+    "gallery",
+    "overlay",
+    "pictures",
+    "score_by_layer",
+    "use_style",
+]
+
 METHODS = {
     "plain": INK,
     "vtw": BLUE,
@@ -39,53 +37,10 @@ GROUPS = {"system": "#BBBBBB", "visual": BLUE, "question": ORANGE, "answer": GRE
 MARKERS = {"plain": "s", "vtw": "o", "random": "^", "grid": "D", "vtw_random_layer": "v", "vtw_random_tokens": "X"}
 
 
-def use_style() -> None:
-    """The project's style for this process; in a notebook figures become SVG, the same bytes every time."""
-    mpl.rcParams.update(
-        {
-            "font.size": 8,
-            "axes.titlesize": 8,
-            "axes.labelsize": 8,
-            "legend.fontsize": 7,
-            "xtick.labelsize": 7,
-            "ytick.labelsize": 7,
-            "font.family": "DejaVu Sans",
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "axes.linewidth": 0.6,
-            "axes.edgecolor": "#444444",
-            "axes.grid": True,
-            "axes.axisbelow": True,
-            "grid.color": "#E6E6E6",
-            "grid.linewidth": 0.5,
-            "lines.linewidth": 1.4,
-            "lines.markersize": 4,
-            "legend.frameon": False,
-            "figure.constrained_layout.use": True,
-            "figure.dpi": 110,
-            "svg.fonttype": "path",
-            "svg.hashsalt": "thinsight",
-        }
-    )
-    try:
-        from matplotlib_inline.backend_inline import set_matplotlib_formats
-
-        set_matplotlib_formats("svg", metadata={"Date": None})
-    except ImportError:  # outside a notebook there is nothing to set
-        pass
-
-
-def _subplots(*shape: int, **options: Any) -> tuple[Figure, Any]:
-    """New axes on a figure that pyplot forgets at once, so that a notebook shows it once and memory does not grow."""
-    figure, axes = plt.subplots(*shape, **options)
-    plt.close(figure)
-    return figure, axes
-
-
 def attention(shares: pd.DataFrame) -> Figure:
     """Where attention goes, layer by layer. ``shares``: rows, layer, group, share; one panel for each ``rows``."""
     panels = list(dict.fromkeys(shares["rows"]))
-    figure, axes = _subplots(1, len(panels), figsize=(PAGE, 2.1), sharey=True, squeeze=False)
+    figure, axes = subplots(1, len(panels), figsize=(PAGE, 2.1), sharey=True, squeeze=False)
     for axis, rows in zip(axes[0], panels, strict=True):
         wide = shares[shares["rows"] == rows].pivot(index="layer", columns="group", values="share")
         wide = wide[[group for group in GROUPS if group in wide]].fillna(0.0)
@@ -106,7 +61,7 @@ def divergence(
 ) -> Figure:
     """Divergence against the layer: a curve for each direction, single samples behind the first, thresholds with the
     layer each of them chooses."""
-    figure, axis = _subplots(figsize=(COLUMN * 1.35, 2.5))
+    figure, axis = subplots(figsize=(COLUMN * 1.35, 2.5))
     floor = max(1e-9, min(v for curve in curves.values() for v in curve.values() if v > 0) / 3)
     for layer, values in spread.items():
         axis.plot([layer] * len(values), np.maximum(values, floor), ".", color=BLUE, alpha=0.18, ms=3, mew=0)
@@ -134,7 +89,7 @@ def score_by_layer(
     """
     tasks = list(dict.fromkeys(curve["task"]))
     lines = -(-len(tasks) // columns)
-    figure, axes = _subplots(
+    figure, axes = subplots(
         lines, columns, figsize=(PAGE, 1.55 * lines + 0.25), sharex=True, sharey=True, squeeze=False
     )
     for axis, task in zip(axes.flat, tasks, strict=False):
@@ -166,7 +121,7 @@ def score_by_layer(
 
 def frontier(points: pd.DataFrame) -> Figure:
     """Relative score against relative FLOPs: columns run, flops, score, low, high (all relative to the whole model)."""
-    figure, axis = _subplots(figsize=(COLUMN * 1.35, 2.6))
+    figure, axis = subplots(figsize=(COLUMN * 1.35, 2.6))
     axis.axhline(1.0, color="#999999", lw=0.7)
     for run, part in points.groupby("run", sort=False):
         part = part.sort_values("flops")
@@ -182,7 +137,7 @@ def frontier(points: pd.DataFrame) -> Figure:
 def pictures(images: Sequence, titles: Sequence[str], columns: int = 4) -> Figure:
     """Pictures side by side, each under its title."""
     lines = -(-len(images) // columns)
-    figure, axes = _subplots(lines, columns, figsize=(PAGE, 2.1 * lines), squeeze=False)
+    figure, axes = subplots(lines, columns, figsize=(PAGE, 2.1 * lines), squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
     for axis, image, title in zip(axes.flat, images, titles, strict=False):

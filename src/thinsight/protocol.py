@@ -99,8 +99,11 @@ def flatten(card: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def weights_hash(config: DictConfig) -> str | None:
     """SHA-256 over the weights files of a local checkpoint; None for one on the hub, which its commit identifies."""
     folder = checkpoint(config)
-    if not isinstance(folder, Path):
-        return None
+    return folder_hash(folder) if isinstance(folder, Path) else None
+
+
+def folder_hash(folder: Path) -> str:
+    """SHA-256 over the files of a checkpoint."""
     found = hashlib.sha256()
     for path in sorted([*folder.glob("*.safetensors"), *folder.glob("*.json"), *folder.glob("*.jinja")]):
         found.update(path.name.encode())

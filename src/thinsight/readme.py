@@ -1,7 +1,7 @@
 """The generated parts of README.md: ``python -m thinsight.readme`` rewrites what stands between its markers.
 
-``<!-- name -->`` ... ``<!-- /name -->``, for ``results`` (from the VTW page's table), ``pocket`` (from the model's own
-scores) and ``methods`` (from ``conf/method``).
+``<!-- name -->`` ... ``<!-- /name -->``, for ``results`` (from the VTW page's table), ``standing`` (from the methods'
+page's), ``pocket`` (from the model's own scores) and ``methods`` (from ``conf/method``).
 """
 
 import json
@@ -9,18 +9,18 @@ import re
 
 import pandas as pd
 
-from thinsight.config import ROOT, load_config, names
+from thinsight.catalogue import CONTROL, FAMILIES, Entry, catalogue
+from thinsight.config import ROOT
 from thinsight.errors import UserError, command
+from thinsight.scoreboard import MARKS
+from thinsight.standing import MEAN
 
 FILE = ROOT / "README.md"
 
 
 def results() -> str:
     """The comparison of VTW's page: accuracy by task, their mean, and costs as shares of the whole model."""
-    path = ROOT / "data" / "pages" / "vtw" / "comparison.csv"
-    if not path.is_file():
-        raise UserError(f"{path.relative_to(ROOT)} is not there: `make repro` makes it.")
-    table = pd.read_csv(path)
+    table = _saved("vtw", "comparison")
     order, tasks = list(dict.fromkeys(table["line"])), list(dict.fromkeys(table["task"]))
     wide = table.pivot(index="line", columns="task", values="accuracy").loc[order, tasks]
     costs = table.groupby("line")[["profiler", "kv_bytes"]].mean().loc[order]
@@ -34,6 +34,27 @@ def results() -> str:
     return _table(head, lines)
 
 
+def standing() -> str:
+    """The methods' mean scores at each budget with their marks and FLOPs; random first, then the other controls, then
+    methods by their score at the first budget."""
+    table = _saved("methods", "standing")
+    means = table[table["task"] == MEAN].sort_values("accuracy", ascending=False, kind="stable")
+    picture, keeps = means["picture"].iloc[0], sorted(means["keep"].unique(), reverse=True)
+    means["order"] = 2 - means["control"] - (means["run"] == "random")
+    first = means.sort_values(["order", "keep"], ascending=[True, False], kind="stable").drop_duplicates("run")
+    cells = {(row["run"], row["keep"]): (_score(row), f"{row['flops']:.0%}") for _, row in means.iterrows()}
+    lines = [
+        [row["title"], row["place"], *(part for keep in keeps for part in cells.get((row["run"], keep), ("–", "–")))]
+        for _, row in first.iterrows()
+    ]
+    head = [part for keep in keeps for part in (f"{round(keep * picture)} of {picture:.0f} tokens", "FLOPs")]
+    return _table(["", "acts", *head], lines)
+
+
+def _score(row: pd.Series) -> str:
+    return f"{row['accuracy']:.1%}" + ("" if row["run"] == "random" else f" {MARKS.get(row['verdict'], '')}".rstrip())
+
+
 def pocket() -> str:
     """The model's score on every test question of each task, with and without the picture."""
     found = json.loads((ROOT / "data" / "pocket" / "scores.json").read_text())["tasks"]
@@ -45,14 +66,25 @@ def pocket() -> str:
 
 
 def methods() -> str:
-    """One line for each file in ``conf/method``."""
-    found = [load_config([f"method={name}"]).method for name in names("method")]
-    lines = [[f"`{m.name}`", m.about, m.acts, m.cost, _paper(m)] for m in found]
-    return _table(["method", "what leaves", "where it acts", "cost", "paper"], lines)
+    """One line for each file in ``conf/method``, published methods by the place where they act, controls last."""
+    order = [*FAMILIES, CONTROL]
+    found = sorted(catalogue(), key=lambda entry: order.index(entry.family))
+    lines = [[f"`{e.name}`", e.about, e.scores, e.acts, ", ".join(e.needs), e.cost, _paper(e)] for e in found]
+    lines = [[text or "–" for text in line] for line in lines]
+    return _table(["method", "what leaves", "scores by", "acts", "needs", "cost", "paper"], lines)
 
 
-def _paper(method: dict) -> str:
-    return f"[arXiv:{method['arxiv']}](https://arxiv.org/abs/{method['arxiv']})" if method["arxiv"] else "control"
+def _paper(entry: Entry) -> str:
+    if entry.is_control:
+        return CONTROL
+    return f"[{entry.title}, arXiv:{entry.arxiv}]({entry.link})" if entry.link else entry.title
+
+
+def _saved(page: str, name: str) -> pd.DataFrame:
+    path = ROOT / "data" / "pages" / page / f"{name}.csv"
+    if not path.is_file():
+        raise UserError(f"{path.relative_to(ROOT)} is not there: `make repro` makes it.")
+    return pd.read_csv(path)
 
 
 def _table(head: list[str], lines: list[list[str]]) -> str:
@@ -60,17 +92,18 @@ def _table(head: list[str], lines: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
-PARTS = {"results": results, "pocket": pocket, "methods": methods}
+PARTS = {"results": results, "standing": standing, "pocket": pocket, "methods": methods}
 
 
 def filled(text: str, parts: dict = PARTS) -> str:
     """``text`` with every marked part made again."""
-    for name, make in parts.items():
-        pattern = rf"(<!-- {name} -->\n).*?(\n<!-- /{name} -->)"
+    patterns = {name: rf"(<!-- {name} -->\n).*?(\n<!-- /{name} -->)" for name in parts}
+    for name, pattern in patterns.items():
         if not re.search(pattern, text, re.DOTALL):
             raise UserError(f"README.md has no markers for the part '{name}'.")
+    for name, make in parts.items():
         new = make()
-        text = re.sub(pattern, lambda m, new=new: m[1] + new + m[2], text, flags=re.DOTALL)
+        text = re.sub(patterns[name], lambda m, new=new: m[1] + new + m[2], text, flags=re.DOTALL)
     return text
 
 

@@ -22,10 +22,15 @@ from thinsight.summary import executed, summarize
 
 
 def page(source: Path, out: Path, folder: Path) -> None:
-    """Write the page of the executed notebook ``source``; the runs in ``folder`` that it read are its protocol box."""
+    """Write the page of the executed notebook ``source``; the runs in ``folder`` that it read are its protocol box.
+
+    Code is hidden until asked for, unless the notebook's metadata say ``thinsight.code: true``.
+    """
     notebook = executed(source)
     summary = summarize(notebook, source.name)
+    code = bool(notebook.metadata.get("thinsight", {}).get("code"))
     text = body(notebook)
+    text = re.sub(r'<div class="code" hidden[^>]*>', '<div class="code">', text) if code else text
     sections = re.findall(r'<h2 id="([^"]+)">(.*?)<a class="anchor-link"', text, flags=re.DOTALL)
     _write(
         out,
@@ -36,6 +41,7 @@ def page(source: Path, out: Path, folder: Path) -> None:
         sections=sections,
         runs=read_runs(folder) if "runs" in declared(notebook) else [],
         notebook=_link(source, out.parent),
+        code=code,
     )
 
 

@@ -16,7 +16,8 @@ FLOPS = ("fastv", "profiler")  # the two conventions that VTW's own numbers mix:
 
 
 def scores(folder: Path) -> pd.DataFrame:
-    """One line per run, task and budget: accuracy, low, high, n, layer, tokens, kv_bytes, and a column per convention.
+    """One line per run, task and budget: method, accuracy, low, high, n, layer, kv_bytes, a column per convention, and
+    visual tokens: entering a layer on average (visual), alive at the end (kept), in the prompt (picture).
 
     Runs whose protocol cards differ in more than the method are refused.
     """
@@ -34,6 +35,7 @@ def _lines(file: Path) -> list[dict]:
     return [
         {
             "run": file.parent.name,
+            "method": found["method"],
             "task": task,
             "budget": budget,
             "accuracy": cell["accuracy"],
@@ -42,6 +44,8 @@ def _lines(file: Path) -> list[dict]:
             "n": cell["n"],
             "layer": cell["layer"],
             "visual": cell["visual_tokens_mean"],
+            "kept": cell["visual_tokens_kept"],
+            "picture": cell["picture_tokens"],
             "kv_bytes": cell["kv_bytes"],
             **cell["prefill_flops"],
         }

@@ -61,6 +61,8 @@ class StrongestPaths:
 
     def edges(self, strengths: Tensor) -> Tensor:
         """Weights of the same shape: the strongest entries, each row scaled to sum to one (or to zero, if none is)."""
+        if strengths.shape[1] == 0:
+            return strengths  # nobody stays who could take anything in
         if self.scope == "row":
             least = strengths.quantile(self.quantile, dim=1, keepdim=True)
         else:
