@@ -1,10 +1,12 @@
 """How reduce() reaches a model: positions, composition, beams, padding."""
 
+import pytest
 import torch
 from masked import masked_logits
 from prompts import BATCHES, IMAGE, PATCHES, batch, prompt
 
 from thinsight import load_method, reduce
+from thinsight.errors import UserError
 from thinsight.reduction import Decoder, Method, Once, Projected, Reduction
 from thinsight.stages.compress import WeightedMerge
 from thinsight.stages.correlate import ToNearest
@@ -200,3 +202,50 @@ def test_right_padding(llava):
         logits = llava(**inputs).logits
         alone = llava(input_ids=row, pixel_values=PADDED["pixel_values"][:1]).logits
     torch.testing.assert_close(logits[0, : alone.shape[1]], alone[0], **CLOSE)
+
+
+def test_nothing_is_left_when_a_model_turns_out_unfit(llava):
+    """Attention that cannot be looked at is found while hooks are registered: those go again."""
+    attention = llava.model.language_model.layers[1].self_attn
+    attention.q_norm = torch.nn.Identity()
+    try:
+        with pytest.raises(UserError, match="cannot be looked at"), reduce(llava, load_method("fastv", layer=2)):
+            pass
+    finally:
+        del attention.q_norm
+    with reduce(llava, load_method("fastv", layer=2)) as trace:
+        llava(**BATCHES["one"])
+    assert trace.prefills == 1
+
+
+def test_a_replaced_forward_is_not_bypassed(llava):
+    """Libraries that spread a model over devices put their own forward on a layer."""
+    layer = llava.model.language_model.layers[3]
+    layer.forward = layer.forward
+    try:
+        with pytest.raises(UserError, match="one device"), reduce(llava, load_method("ficoco_l")):
+            pass
+        assert "forward" in vars(layer)
+    finally:
+        del layer.forward
+
+
+@pytest.mark.parametrize("name", ["vtw", "tome", "dart", "sparsevlm"])
+def test_a_prompt_that_ends_with_its_picture_is_refused(llava, name):
+    inputs = {key: value[:, : 1 + 4 + 16] if key != "pixel_values" else value for key, value in BATCHES["one"].items()}
+    with pytest.raises(UserError, match="put text behind it"), reduce(llava, load_method(name)):
+        llava(**inputs)
+
+
+@pytest.mark.parametrize("name", ["tome", "prumerge"])
+def test_a_call_that_failed_leaves_no_picture_behind(llava, name):
+    inputs = BATCHES["one"]
+    short = {**inputs, "input_ids": inputs["input_ids"].clone()}
+    short["input_ids"][0, 5] = 7
+    with reduce(llava, load_method(name)) as trace:
+        llava(**inputs)
+        once = trace.sources, trace.tower
+        with pytest.raises(ValueError, match="do not match"):
+            llava(**short)
+        llava(**inputs)
+        assert (trace.sources, trace.tower) == once

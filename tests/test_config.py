@@ -15,7 +15,7 @@ from thinsight.errors import UserError
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [
-        (["method=vtww"], "unknown method 'vtww': did you mean vtw"),
+        (["method=identiy"], "unknown method 'identiy': did you mean identity"),
         (["modle=pocket"], "unknown config key 'modle': did you mean model"),
         (["method=vtw", "method.lyer=3"], "unknown config key 'method.lyer': did you mean method.layer"),
         (
@@ -138,9 +138,26 @@ def test_a_resolved_file_leaves_out_what_only_describes():
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [
+        ("ficoco_v", {"lambda": "abc"}),
+        ("ficoco_v", {"window": 0}),
+        ("ficoco_v", {"leave": 1.5}),
+        ("ficoco_l", {"most": -1}),
+        ("par", {"tau_r": "high"}),
+        ("grid", {"keep": [1]}),
+    ],
+)
+def test_values_of_the_wrong_kind_are_one_sentence(name, fields):
+    with pytest.raises(UserError) as error:
+        thinsight.load_method(name, **fields)
+    assert "\n" not in str(error.value)
+
+
 def test_unknown_method_or_field():
-    with pytest.raises(UserError, match="unknown method 'vtww': did you mean vtw"):
-        thinsight.load_method("vtww")
+    with pytest.raises(UserError, match="unknown method 'identiy': did you mean identity"):
+        thinsight.load_method("identiy")
     with pytest.raises(UserError, match="unknown field of method vtw 'lyer': did you mean layer"):
         thinsight.load_method("vtw", lyer=3)
     with pytest.raises(UserError, match="identity has no fields"):
@@ -156,13 +173,13 @@ def test_a_field_that_changes_nothing_is_refused(tmp_path):
 
 def test_command_line_exits_with_2_and_one_line():
     done = subprocess.run(
-        [sys.executable, "-m", "thinsight.config", "out.yaml", "method=vtww"],
+        [sys.executable, "-m", "thinsight.config", "out.yaml", "method=identiy"],
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 2
-    assert done.stderr == "error: unknown method 'vtww': did you mean vtw?\n"
+    assert done.stderr == "error: unknown method 'identiy': did you mean identity?\n"
 
 
 def test_importing_thinsight_is_fast():

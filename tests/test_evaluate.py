@@ -274,11 +274,11 @@ def test_the_command_prints_one_json_object_or_one_sentence(world, tmp_path, cap
     assert found["flops"].keys() == cell["prefill_flops"].keys()
     assert found["protocol"]["tasks"]["exist"]["rows"] == 7
     assert "exist" in printed.err  # the progress bar
-    monkeypatch.setattr(sys, "argv", ["evaluate", "method=vtww"])
+    monkeypatch.setattr(sys, "argv", ["evaluate", "method=identiy"])
     with pytest.raises(SystemExit) as stop:
         command(main)
     assert stop.value.code == 2
-    assert capsys.readouterr() == ("", "error: unknown method 'vtww': did you mean vtw?\n")
+    assert capsys.readouterr() == ("", "error: unknown method 'identiy': did you mean identity?\n")
 
 
 def test_where_results_cannot_be_written_is_known_before_the_work(world, tmp_path):

@@ -168,5 +168,5 @@ def test_wrong_readings_are_refused():
 
 def test_a_prompt_without_a_question_is_refused(llava):
     inputs = {key: value[:, : 1 + 4 + 16] if key != "pixel_values" else value for key, value in BATCHES["one"].items()}
-    with pytest.raises(UserError, match="text behind"), reduce(llava, load_method("ficoco_l")):
+    with pytest.raises(UserError, match="put text behind it"), reduce(llava, load_method("ficoco_l")):
         llava(**inputs)

@@ -96,6 +96,8 @@ def test_other_measures():
         ("pyramiddrop", "layer_mean", 128, "cannot reach layer_mean=128: the nearest that it can is 144"),
         ("ficoco_l", "layer_mean", 64, "cannot reach layer_mean=64"),
         ("random", "kept", 600, "cannot reach kept=600: the nearest that it can is 576"),
+        ("vtw", "kept", 192, "cannot reach kept=192: the nearest that it can is 0"),
+        ("mustdrop", "kept", 64, "decides by the picture"),
         ("blind", "kept", 64, "has no knob"),
         ("random", "tokens", 64, "did you mean|measure of a budget"),
         ("random", "flops:pyramid", 0.5, "convention"),

@@ -19,9 +19,9 @@ from thinsight.look import Look, Record, heads, rotate
 from thinsight.passage import Looks, Passage
 from thinsight.prompt import Prompt, Sight, read
 from thinsight.reduction import Method
-from thinsight.refusal import check, check_packing, filled
+from thinsight.refusal import check, check_end, check_packing, filled
 from thinsight.tokens import Tokens
-from thinsight.tower import find_tower, halves
+from thinsight.tower import find_tower, split
 from thinsight.trace import Trace
 
 PARTS = ("input_layernorm", "self_attn", "post_attention_layernorm", "mlp")
@@ -78,19 +78,17 @@ class Attachment:
         modules = [(model, self.refuse), (parts.vision, self.watch), (parts.assembler, self.look)]
         modules += [(parts.decoder, self.begin)]
         modules += [(layer, partial(self.before, number)) for number, layer in enumerate(parts.layers)]
-        handles = [listen(module, function) for module, function in modules if module is not None]
+        for module, function in modules:
+            if module is not None:
+                stack.callback(listen(module, function).remove)
         for number in sorted(self.recorded & set(range(parts.depth))):
             attention = parts.layers[number].self_attn
-            handles.append(listen(attention, partial(self.attend, number)))
+            stack.callback(listen(attention, partial(self.attend, number)).remove)
             for part in ("queries", "keys"):
-                handles.append(projection(attention, part, partial(self.record, number, part)))
+                stack.callback(projection(attention, part, partial(self.record, number, part)).remove)
         inside = {n for r in self.method.behind if r.site.inside for n in r.site.layers} & set(range(parts.depth))
-        for handle in handles:
-            stack.callback(handle.remove)
         for number in sorted(inside):
-            layer = parts.layers[number]
-            layer.forward = halves(layer, PARTS, partial(self.between, number))
-            stack.callback(delattr, layer, "forward")
+            split(parts.layers[number], PARTS, partial(self.between, number), stack)
         if self.encoding is not None:
             self.encoding.enter(stack)
 
@@ -111,7 +109,7 @@ class Attachment:
         """The assembler is called: token ids are still to be seen here."""
         ids, encoded = given.get("input_ids"), (given.get("mm_encoder_outputs") or {}).get("image")
         pictures = given.get("pixel_values") if encoded is None else encoded.pooler_output
-        self.sight = Sight(ids, given.get("inputs_embeds"), pictures)
+        self.sight = Sight(ids, given.get("inputs_embeds"), None if pictures is None else list(pictures))
         if given.get("pixel_values_videos") is not None and self.method.reductions:
             raise UserError("reduce() knows images only: a video's tokens would stay, so pass frames as images")
         if encoded is None and given.get("pixel_values") is None:
@@ -142,6 +140,8 @@ class Attachment:
     def arrived(self, given: dict, sight: Sight) -> tuple[Passage, dict]:
         """A new prompt, and the decoder's arguments without the holes of images that were reduced before."""
         prompt = self.describe(given, sight)
+        if self.method.reductions:
+            check_end(prompt)
         self.trace.begin(prompt)
         seen = None if self.encoding is None else self.encoding.seen
         # called by its forward: the module's own hooks belong to the pictures
@@ -226,7 +226,8 @@ class Attachment:
 
         groups = attention.q_proj.out_features // attention.k_proj.out_features
         keys = keys.repeat_interleave(groups, 0)
-        return Look(tokens.index, queries, keys, attention.scaling, causal=True, tables=tables)
+        bias = tokens.size.log() if passage.proportional else None
+        return Look(tokens.index, queries, keys, attention.scaling, True, bias, tables)
 
 
 def is_attached(decoder: nn.Module) -> bool:

@@ -18,7 +18,7 @@ from thinsight.reduction import Method, Reduction
 from thinsight.site import Features, Vision
 from thinsight.step import one_step
 from thinsight.tokens import Tokens
-from thinsight.tower import PARTS, Tower, halves
+from thinsight.tower import PARTS, Tower, split
 
 Plan = list[tuple[Reduction, int, int]]
 """The reductions of a place, each with the number of its stage and how many stages it has."""
@@ -69,25 +69,25 @@ class Encoding:
 
     def enter(self, stack: ExitStack) -> None:
         """Register every hook and split the blocks that need it; leaving ``stack`` undoes all of it."""
-        blocks, handles = self.tower.blocks, []
+        blocks, projector = self.tower.blocks, self.tower.projector
         if self.active:
-            handles += [listen(block, partial(self.block, number)) for number, block in enumerate(blocks)]
-            handles.append(blocks[self.tower.used - 1].register_forward_hook(self.selected))
+            for number, block in enumerate(blocks):
+                stack.callback(listen(block, partial(self.block, number)).remove)
+            stack.callback(blocks[self.tower.used - 1].register_forward_hook(self.selected).remove)
         for number in self.recorded:
             for part in ("queries", "keys"):
-                handles.append(projection(blocks[number].self_attn, part, partial(self.record, number, part)))
+                hook = projection(blocks[number].self_attn, part, partial(self.record, number, part))
+                stack.callback(hook.remove)
         for number in self.inside:
-            blocks[number].forward = halves(blocks[number], PARTS, partial(self.between, number))
-            stack.callback(delattr, blocks[number], "forward")
+            split(blocks[number], PARTS, partial(self.between, number), stack)
         if self.active or self.needs_features:
-            handles.append(listen(self.tower.projector, self.enter_projector))
-            handles.append(self.tower.projector.register_forward_hook(self.leave_projector))
-        for handle in handles:
-            stack.callback(handle.remove)
+            stack.callback(listen(projector, self.enter_projector).remove)
+            stack.callback(projector.register_forward_hook(self.leave_projector).remove)
 
     def begin(self, pixels: Tensor) -> None:
-        """The tower is called with (images, 3, height, width)."""
-        self.pixels, self.images, self.records = list(pixels), [], {}
+        """The tower is called with (images, 3, height, width), once for all images of a batch of prompts. What a call
+        that failed has left is forgotten."""
+        self.pixels, self.images, self.records, self.seen = list(pixels), [], {}, Seen()
 
     def block(self, number: int, given: dict) -> dict:
         """A block is called."""
@@ -186,6 +186,7 @@ class Encoding:
             heads(block.self_attn.k_proj(states), width),
             width**-0.5,
             False,
+            tokens.size.log() if self.proportional else None,
         )
 
     def mask(self, hidden: Tensor, given: Tensor | None) -> Tensor | None:
@@ -194,6 +195,11 @@ class Encoding:
         sized = self.proportional and any(bool((tokens.size != 1).any()) for tokens in self.images)
         if not sized and bool((counts == hidden.shape[1]).all()):
             return given
+        if "flash" in (self.tower.blocks[0].self_attn.config._attn_implementation or ""):
+            raise UserError(
+                "merged sizes and images of different lengths are beyond FlashAttention in the vision tower: load the "
+                "model with sdpa or eager attention"
+            )
         sizes = pad_sequence([t.size if sized else torch.ones(len(t)) for t in self.images], batch_first=True)
         bias = sizes.log().clamp(min=torch.finfo(hidden.dtype).min).to(hidden)
         return bias[:, None, None].expand(-1, 1, hidden.shape[1], -1)

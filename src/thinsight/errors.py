@@ -12,7 +12,7 @@ class UserError(Exception):
 def nearest(what: str, name: str, known: Iterable[str]) -> UserError:
     """The error for an unknown ``name``, with the closest valid names, or all of them if none is close."""
     known = sorted(known)
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    close = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(known)}."
     return UserError(f"unknown {what} '{name}': {hint}")
 

@@ -44,6 +44,7 @@ class Evidence:
     looks     which layer -> its `Look`: "attention" (the layer before, or the own one inside) and "next"
     more      name -> what is made when asked for (see `NEEDS`)
     notes     what one stage leaves for a later one of the same sample; starts empty with every prompt
+    aids      tokenizer and text tower of the model; None for a bare one
     """
 
     layer: int
@@ -81,23 +82,21 @@ class Evidence:
     @property
     def question(self) -> Tensor:
         """(n,) index of the text tokens behind the last visual token, the template's included."""
-        return self._text(after=True)
+        at = (self.image >= 0).nonzero()
+        return self.text[self.text > (int(at[-1]) if len(at) else -1)]
 
     @property
     def text(self) -> Tensor:
         """(n,) index of all text tokens."""
         return self.sequence.index[~self.sequence.visual]
 
-    def _text(self, after: bool) -> Tensor:
-        at = (self.image >= 0).nonzero()
-        end = int(at[-1]) if len(at) else -1
-        return self.text[(self.text > end) == after]
-
     def look(self, of: str = "attention") -> Look:
         """Queries and keys: of the layer before (inside a layer: its own), or of the "next" one."""
         if of not in self.looks:
-            there = "no layer to come" if of == "next" else "no layer before that could be looked at"
-            raise UserError(f"there is {there} here, at layer {self.layer}: choose another layer")
+            there = (
+                "no further layer" if of == "next" and self.layer else "no layer before this that could be looked at"
+            )
+            raise UserError(f"there is {there}, at layer {self.layer}: choose another layer")
         return self.looks[of]()
 
     def attention(self, rows: Tensor, columns: Tensor, of: str = "attention", heads: bool = False) -> Tensor:

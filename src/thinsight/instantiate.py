@@ -32,6 +32,7 @@ def method_of(node: DictConfig, fields: dict[str, Any]) -> "Method":
                 else UserError(f"method {node.name} has no fields: it cannot take {key}")
             )
         before, old = _resolve(node), node[key]
+        _check_number(node.name, key, value, old)
         node[key] = value
         if key != "fidelity" and old != value and _resolve(node)["reductions"] == before["reductions"]:
             raise UserError(f"{key}={value} changes nothing in method {node.name}: its reductions do not point at it")
@@ -41,6 +42,13 @@ def method_of(node: DictConfig, fields: dict[str, Any]) -> "Method":
     except InstantiationException as error:
         raise _cause(node.name, error) from error
     return Method(node.name, tuple(reductions), {key: plain[key] for key in knobs})
+
+
+def _check_number(name: str, key: str, value: Any, old: Any) -> None:
+    """Refuse a text or a list where a number stands."""
+    number = isinstance(old, int | float) and not isinstance(old, bool)
+    if number and value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+        raise UserError(f"{key}={value!r} of method {name} is no number like {old}")
 
 
 def _fidelity(node: DictConfig, fields: dict[str, Any]) -> dict[str, Any]:

@@ -24,9 +24,9 @@ class Start:
 
     tokens    per sample: what reductions in front of the projector have left of it; None if there were none
     pack      whether its numbers close ranks then
-    features  per sample: (visual tokens, width) features before the projector; None where no stage asks for them
-    more      per sample: name -> what else `thinsight.evidence.Evidence.get` makes
+    more      per sample: name -> what `thinsight.evidence.Evidence.get` makes on demand
     notes     per sample: what earlier stages left
+    aids      tokenizer and text tower of the model, or None
     """
 
     tokens: list[Tokens] | None = None

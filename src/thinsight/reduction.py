@@ -58,7 +58,7 @@ class Reduction:
         present, protected = int(tokens.visual.sum()), int((~tokens.visual).sum())
         told = self.stay(present, evidence.stage, evidence.stages, evidence.total)
         leave = None if told is None else present - told[0]
-        if leave == 0:
+        if leave == 0 and self.filter.among != "prompt":  # text may leave all the same
             return tokens
         leaving = self.filter(tokens, evidence, leave)
         if len(leaving) == 0:

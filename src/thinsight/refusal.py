@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from thinsight.errors import UserError
+from thinsight.prompt import Prompt
 from thinsight.reduction import Method
 from thinsight.site import Projected
 from thinsight.stages.filter import AllVisual
@@ -24,6 +25,15 @@ def check(decoder: nn.Module, given: dict) -> None:
         raise UserError("reduce() reads attention masks with 2 or 4 dimensions, not flex attention's blocks")
     if decoder.config._attn_implementation == "flex_attention":
         raise UserError("reduce() does not work with flex attention: load the model with sdpa or eager attention")
+
+
+def check_end(prompt: Prompt) -> None:
+    """Refuse a prompt whose last token, which has to answer, is a visual one and may leave."""
+    for alive, visual in zip(prompt.alive, prompt.visual, strict=True):
+        if bool(visual[alive][-1:].any()):
+            raise UserError(
+                "the prompt ends with its picture, whose last token would have to answer: put text behind it"
+            )
 
 
 def check_packing(method: Method) -> None:

@@ -57,6 +57,8 @@ class Even:
 
     def __post_init__(self) -> None:
         check_keep(self.keep)
+        if self.each is not None and (isinstance(self.each, bool) or not isinstance(self.each, int) or self.each < 0):
+            raise UserError(f"leave={self.each} is no number of tokens: 0, 1, 2, ... at every stage, or null")
         if not 0 <= self.share <= 1:
             raise UserError(f"share={self.share} is no fraction between 0 and 1")
 

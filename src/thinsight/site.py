@@ -63,6 +63,7 @@ class Projected:
     """Between projector and decoder: the first layer already sees the shortened prompt."""
 
     positions: str = "keep"
+    layers = (0,)
     inside = False
     proportional = False
 
@@ -136,6 +137,11 @@ class RandomDecoder:
         if low > high:
             raise UserError(f"no layer lies between low={low} and high={high}")
         return replace(self, low=low, high=high)
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """All that may be drawn, once resolved."""
+        return tuple(range(self.low, self.high + 1))
 
     def where(self, evidence: Evidence) -> tuple[int, ...]:
         """The layer drawn for this sample."""

@@ -94,7 +94,9 @@ def _step(method: Method, plan: list[tuple[Reduction, tuple[int, ...]]], layer: 
         if layer in layers:
             found = reduction.stay(now, layers.index(layer), len(layers), total)
             if found is None:
-                raise UserError(f"method {method.name} decides by the picture how many tokens leave: fix its budget")
+                raise UserError(
+                    f"method {method.name} decides by the picture how many leave, so no budget can be solved for it"
+                )
             now = sum(found)
     return now
 
@@ -139,7 +141,15 @@ def solve(node: str | DictConfig, stage: Stage, measure: str, target: float, **f
     while right - left > 1:
         middle = (left + right) // 2
         left, right = (middle, right) if size(play(make(values[middle]), stage)) <= wanted else (left, middle)
-    best = min((left, right), key=lambda i: abs(size(play(make(values[i]), stage)) - wanted))
+    reached = {i: size(play(make(values[i]), stage)) for i in (left, right)}
+    best = min(reached, key=lambda i: abs(reached[i] - wanted))
+    if (
+        kind == "kept" and abs(reached[best] - wanted) > 0.1 * stage.total
+    ):  # withdrawing all at a layer keeps all or none
+        raise UserError(
+            f"method {whole.name} cannot reach {measure}={wanted:.4g}: the nearest that it can is {reached[best]:.4g}, "
+            f"with {knob}={values[best]}"
+        )
     return {**fields, knob: values[best]}
 
 

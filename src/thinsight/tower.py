@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,6 +61,20 @@ def find_tower(model: nn.Module, anatomy: Anatomy) -> Tower:
 
 PARTS = ("layer_norm1", "self_attn", "layer_norm2", "mlp")
 """What CLIP and SigLIP call the parts of a block."""
+
+
+def split(
+    block: nn.Module, names: tuple[str, str, str, str], between: Callable[[Tensor], Tensor], stack: ExitStack
+) -> None:
+    """Give ``block`` the forward of `halves` until ``stack`` is left. A block whose forward has been replaced already
+    (by a library that moves weights between devices, say) is a `UserError`: it would be bypassed."""
+    if "forward" in vars(block):
+        raise UserError(
+            f"the forward of this {type(block).__name__} has been replaced (device_map?), so nothing can be reduced "
+            "in it: load the model on one device"
+        )
+    block.forward = halves(block, names, between)
+    stack.callback(delattr, block, "forward")
 
 
 def halves(block: nn.Module, names: tuple[str, str, str, str], between: Callable[[Tensor], Tensor]) -> Callable:

@@ -33,10 +33,16 @@ class WeightedMerge:
     sum_i w_ij s_i x_i) / s_j', so both sum(s) and sum(s x) are conserved when the rows of w sum to one. ``sized=False``
     takes all sizes for one in the mean: FiCoCo's self-preserving x_j' = (x_j + sum_i w_ij x_i) / (1 + sum_i w_ij)
     (arXiv:2411.17686, equation 2). ``most``: no more than this weight is received besides the own one (None: no limit).
+    ``divide=False``: the sum instead of the mean (the released FiCoCo-L).
     """
 
     sized: bool = True
     most: float | None = None
+    divide: bool = True
+
+    def __post_init__(self) -> None:
+        if self.most is not None and not (isinstance(self.most, int | float) and self.most >= 0):
+            raise UserError(f"most={self.most} is no weight: a number from 0 on, or null for no limit")
 
     def __call__(self, tokens: Tokens, leaving: Tensor, weights: Tensor | Routes | None) -> Tokens:
         routes = _routes(self, weights)
@@ -46,11 +52,11 @@ class WeightedMerge:
         share = routes.stay.cpu().float() * sent[:, None]  # (leaving, staying)
         received = share.sum(0)
         if self.most is not None:
-            share = share * (self.most / received.clamp(min=self.most))
+            share = share * (self.most / received.clamp(min=max(self.most, torch.finfo(received.dtype).tiny)))
             received = share.sum(0)
         device, dtype = stay.states.device, stay.states.dtype
         mass = stay.states.float() * own[:, None].to(device) + share.T.to(device) @ gone.states.float()
-        states = (mass / (own + received)[:, None].to(device)).to(dtype)
+        states = (mass / (own + received)[:, None].to(device) if self.divide else mass).to(dtype)
         after = _kept(stay, gone, routes, states)
         if routes.new is None:
             return after

@@ -68,7 +68,7 @@ class Outliers:
         """Rows that stay as the picture wants it, a row twice where it is sampled twice."""
         n, order = len(scores), scores.argsort(descending=True, stable=True)
         ratio = share_above(scores, self.fence) if self.ratio is None else self.ratio
-        top = order[: max(int(n * ratio), 1)]
+        top = order[: max(int(n * ratio + 1e-9), 1)]
         if self.sample == "none":
             return top
         step = int(1 / max(ratio, 1 / n))

@@ -25,12 +25,14 @@ class StrongestPaths:
     direct    gamma; 1 in the encoder, which has no text
     quantile  epsilon
     scope     row | matrix
+    sums      the indirect term is the sum over text tokens, not the mean (released code)
     """
 
     direct: float = 1.0
     quantile: float = 0.998
     scope: str = "row"
     logits: bool = False
+    sums: bool = False
     needs = frozenset({"attention"})
 
     def __post_init__(self) -> None:
@@ -45,17 +47,18 @@ class StrongestPaths:
     def strengths(self, leave: Tensor, stay: Tensor, evidence: Evidence) -> Tensor:
         """C (leaving, staying) fp32 of the tokens with these indices."""
         text = evidence.question if self.direct < 1 else torch.empty(0, dtype=torch.int64)
+        count = 1 if self.sums else max(len(text), 1)
         if self.logits:
             found = evidence.logits(leave, stay)
             if len(text):
-                through = evidence.logits(leave, text) @ evidence.logits(text, stay) / len(text)
+                through = evidence.logits(leave, text) @ evidence.logits(text, stay) / count
                 found = self.direct * found + (1 - self.direct) * through
             return found.softmax(-1)
         found = evidence.attention(leave, stay)
         if evidence.look().causal:
             found = found + evidence.attention(stay, leave).T
         if len(text):
-            through = evidence.attention(text, leave).T @ evidence.attention(text, stay) / len(text)
+            through = evidence.attention(text, leave).T @ evidence.attention(text, stay) / count
             found = self.direct * found + (1 - self.direct) * through
         return found
 

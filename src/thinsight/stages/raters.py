@@ -63,14 +63,13 @@ def raters(visual: Tensor, evidence: Evidence) -> Tensor:
     computed where the first reduction happens and left in ``evidence.notes``. Where nobody is above the average (a
     single text token) all of the text votes; where no text follows the picture, the last token.
     """
+    if len(evidence.question) == 0:
+        return evidence.last
     if "raters" not in evidence.notes:
         text = evidence.question
-        if len(text) == 0:
-            evidence.notes["raters"] = evidence.last
-        else:
-            scores = relevance(evidence.get("embeddings"), visual, text).cpu()
-            some = text[scores > scores.mean()]
-            evidence.notes["raters"] = some if len(some) else text
+        scores = relevance(evidence.get("embeddings"), visual, text).cpu()
+        some = text[scores > scores.mean()]
+        evidence.notes["raters"] = some if len(some) else text
     return evidence.notes["raters"]
 
 

@@ -44,6 +44,8 @@ class EncoderRedundancy:
 
     def __post_init__(self) -> None:
         _check(self.reading)
+        if isinstance(self.window, bool) or not isinstance(self.window, int) or self.window < 1:
+            raise UserError(f"window={self.window} is no side of a window: 1, 2, ... patches")
         if self.cls not in ("token", "key_mean"):
             raise nearest("substitute for the class token", self.cls, ["token", "key_mean"])
 
@@ -91,10 +93,12 @@ class DecoderRedundancy:
 
     weight   beta of equation 3
     reading  what redundancy means: one of `READINGS`
+    sums     redundancy is the sum over visual tokens, not the mean (released code)
     """
 
     weight: float = 0.6
     reading: str = "col_softmax"
+    sums: bool = False
     among = "visual"
     needs = frozenset({"attention"})
 
@@ -113,7 +117,7 @@ class DecoderRedundancy:
             matters = evidence.logits(tokens.index, text).mean(1)
         else:
             matters = evidence.attention(text, tokens.index).mean(0)
-        redundant = _among(evidence, tokens.index, self.reading)
+        redundant = _among(evidence, tokens.index, self.reading) * (len(tokens) if self.sums else 1)
         return (self.weight * redundant - (1 - self.weight) * matters).cpu()
 
 
