@@ -68,8 +68,26 @@ class Interest:
         return keys.transpose(0, 1).flatten(1) if self.single else keys.mean(0)
 
 
+class Interested:
+    """A stage that goes by `Interest`: with its own ``cls``, and ``of`` and ``single`` where they differ from these."""
+
+    cls: str
+    of = "attention"
+    single = False
+
+    @property
+    def interest(self) -> Interest:
+        """The score."""
+        return Interest(self.cls, self.of, self.single)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What the score needs."""
+        return self.interest.needs
+
+
 @dataclass(frozen=True)
-class ByClass:
+class ByClass(Interested):
     """The patches leave that interest the class token least (FasterVLM, arXiv:2412.01818; VisionZip's dominant tokens;
     EViT's attentive ones). Who stays is noted for `thinsight.stages.handed.Ranked`, the most interesting first.
 
@@ -80,16 +98,6 @@ class ByClass:
     cls: str = "token"
     among: str = "visual"
 
-    @property
-    def interest(self) -> Interest:
-        """The score."""
-        return Interest(self.cls)
-
-    @property
-    def needs(self) -> frozenset[str]:
-        """What the score needs."""
-        return self.interest.needs
-
     def __call__(self, tokens: Tokens, evidence: Evidence, leave: int) -> Tensor:
         patches = tokens.visual.nonzero().squeeze(1)
         scores = self.interest(evidence, tokens.index[patches])
@@ -99,7 +107,7 @@ class ByClass:
 
 
 @dataclass(frozen=True)
-class KeyTokens:
+class KeyTokens(Interested):
     """None leaves; the patches that interest the class token most are noted, by number, for later stages (MustDrop,
     arXiv:2411.10803, key tokens).
 
@@ -110,16 +118,6 @@ class KeyTokens:
     cls: str = "token"
     of: str = "next"
     among = "visual"
-
-    @property
-    def interest(self) -> Interest:
-        """The score."""
-        return Interest(self.cls, self.of)
-
-    @property
-    def needs(self) -> frozenset[str]:
-        """What the score needs."""
-        return self.interest.needs
 
     def __call__(self, tokens: Tokens, evidence: Evidence, leave: int | None) -> Tensor:
         count = math.ceil(self.share * len(tokens))

@@ -9,12 +9,12 @@ from torch.nn.functional import normalize
 
 from thinsight.errors import UserError
 from thinsight.evidence import Evidence
-from thinsight.stages.cls import Interest
+from thinsight.stages.cls import Interested
 from thinsight.tokens import Tokens
 
 
 @dataclass(frozen=True)
-class Duplicates:
+class Duplicates(Interested):
     """The floor(``important`` * keep) tokens stay that interest the class token most. The others start in descending
     order of interest; until no more are left than may stay, those in even places are compared with those in odd ones
     (cosine of their states), and the ``step`` of them that resemble one there most leave.
@@ -32,16 +32,6 @@ class Duplicates:
             raise UserError(f"important_ratio={self.important} is no fraction between 0 and 1")
         if isinstance(self.step, bool) or not isinstance(self.step, int) or self.step < 1:
             raise UserError(f"step={self.step} is no number of tokens from 1 on")
-
-    @property
-    def interest(self) -> Interest:
-        """The score."""
-        return Interest(self.cls)
-
-    @property
-    def needs(self) -> frozenset[str]:
-        """What the score needs."""
-        return self.interest.needs
 
     def __call__(self, tokens: Tokens, evidence: Evidence, leave: int) -> Tensor:
         return tokens.rest(torch.cat(self.parts(tokens, evidence, len(tokens) - leave)))

@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 
 from thinsight.evidence import Evidence
-from thinsight.stages.cls import Interest
+from thinsight.stages.cls import Interested
 from thinsight.stages.correlate import Routes
 from thinsight.tokens import Tokens
 
 
 @dataclass(frozen=True)
-class Fused:
+class Fused(Interested):
     """All leavers make one new token, weighted by what the class token pays to each (not scaled to sum to one). It
     stands where the most attended leaver stood.
 
@@ -22,16 +22,6 @@ class Fused:
 
     cls: str = "token"
     fuse: bool = True
-
-    @property
-    def interest(self) -> Interest:
-        """The weights."""
-        return Interest(self.cls)
-
-    @property
-    def needs(self) -> frozenset[str]:
-        """What the weights need."""
-        return self.interest.needs
 
     def adds(self, leave: int, keep: int) -> int:
         """One token, if any leaves; also where none stays, so that at least one is left."""

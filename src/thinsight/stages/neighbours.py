@@ -9,12 +9,12 @@ from torch.nn.functional import normalize
 from thinsight.errors import UserError
 from thinsight.evidence import Evidence
 from thinsight.stages.blend import Blend, copied
-from thinsight.stages.cls import Interest
+from thinsight.stages.cls import Interested
 from thinsight.tokens import Tokens
 
 
 @dataclass(frozen=True)
-class Neighbours:
+class Neighbours(Interested):
     """With p the class token's attention, all heads as one: a survivor becomes x_i + sum of p_j x_j over the ``count``
     patches whose keys are most like its own (cosine), whether they stay or leave; one new token becomes the sum of
     p_j x_j over those that leave, and stands where the most attended of them stood. No weight is scaled.
@@ -30,20 +30,11 @@ class Neighbours:
     count: int = 32
     cls: str = "token"
     of: str = "next"
+    single = True
 
     def __post_init__(self) -> None:
         if isinstance(self.count, bool) or not isinstance(self.count, int) or self.count < 0:
             raise UserError(f"neighbours={self.count} is no number of tokens")
-
-    @property
-    def interest(self) -> Interest:
-        """The weights."""
-        return Interest(self.cls, self.of, single=True)
-
-    @property
-    def needs(self) -> frozenset[str]:
-        """What the weights need."""
-        return self.interest.needs
 
     def adds(self, leave: int, keep: int) -> int:
         """The extra token, if any leaves; also where none stays, so that at least one is left."""

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from thinsight.errors import UserError, nearest
 from thinsight.evidence import Evidence
-from thinsight.stages.cls import Interest
+from thinsight.stages.cls import Interested
 from thinsight.stages.filter import spread
 from thinsight.tokens import Tokens
 
@@ -15,7 +15,7 @@ SAMPLES = ("none", "thirds", "training")
 
 
 @dataclass(frozen=True)
-class Outliers:
+class Outliers(Interested):
     """The floor(rho * n) patches stay that interest the class token most, at least one; all heads count as one.
 
     rho is the share of patches whose score is above Q3 + ``fence`` (Q3 - Q1), with the quartiles of the picture's
@@ -40,6 +40,7 @@ class Outliers:
     ratio: float | None = None
     cls: str = "token"
     of: str = "next"
+    single = True
     among = "visual"
 
     def __post_init__(self) -> None:
@@ -47,16 +48,6 @@ class Outliers:
             raise nearest("sample", self.sample, SAMPLES)
         if self.ratio is not None and not 0 < self.ratio <= 1:
             raise UserError(f"ratio={self.ratio} is no fraction above 0 and up to 1")
-
-    @property
-    def interest(self) -> Interest:
-        """The score."""
-        return Interest(self.cls, self.of, single=True)
-
-    @property
-    def needs(self) -> frozenset[str]:
-        """What the score needs."""
-        return self.interest.needs
 
     def __call__(self, tokens: Tokens, evidence: Evidence, leave: int | None) -> Tensor:
         scores = self.interest(evidence, tokens.index)
