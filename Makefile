@@ -24,7 +24,7 @@ $(READY): requirements.lock pyproject.toml
 
 repro: $(READY) ## Run whatever changed, from configs to reports/index.html (notebooks are stripped of outputs first)
 	nbstripout --keep-id notebooks/*.ipynb
-	dvc repro
+	.ci/repro
 	@echo "Open reports/index.html"
 
 test: $(READY) ## Run the tests
@@ -36,7 +36,7 @@ lint: $(READY) ## Check style: ruff's rules and ruff's format
 	ruff format --check .
 
 report: $(READY) ## Write the pages again from the executed notebooks
-	dvc repro --force --single-item page index
+	dvc repro --force --single-item page tour_page index
 
 play: $(READY) ## Open a copy of a notebook that git and the pipeline ignore: make play NB=vtw
 	@test -f notebooks/$(NB).ipynb || { echo "error: no notebook $(NB); there are: $(basename $(notdir $(wildcard notebooks/*.ipynb)))" >&2; exit 2; }

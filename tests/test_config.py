@@ -1,5 +1,6 @@
 """One configuration everywhere, and one sentence for whatever is wrong with it."""
 
+import contextlib
 import re
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import pytest
 from omegaconf import OmegaConf
 
 import thinsight
+from thinsight.budgets import budgets
 from thinsight.config import ROOT, load_config, load_task, main, names, to_yaml
 from thinsight.errors import UserError
 
@@ -58,8 +60,40 @@ def test_every_file_in_conf_composes(group):
 
 def test_every_sweep_composes_with_a_method_that_has_its_fields():
     for name in names("sweep"):
-        swept = load_config([f"sweep={name}", "method=random"]).sweep
+        named = [method for method in names("method") if name.startswith(method)]
+        swept = _first_that_takes(name, ["random", "grid", *named])
         assert (name == "none") == (not swept)
+
+
+def _first_that_takes(sweep, methods):
+    for method in methods:
+        with contextlib.suppress(UserError):
+            return load_config([f"sweep={sweep}", f"method={method}"]).sweep
+    raise AssertionError(f"no method has the fields of the sweep {sweep}")
+
+
+def test_points_of_a_sweep_are_variants_crossed_with_the_rest():
+    wanted = ["method=par", "sweep.keep=[0.5,0.2]", "sweep.points=[{},{merge:mean}]"]
+    assert [budget.name for budget in budgets(load_config(wanted))] == [
+        *("keep=0.5", "keep=0.5,merge=mean", "keep=0.2", "keep=0.2,merge=mean"),
+    ]
+    instead = ["method=par", "sweep.keep=[0.5]", "sweep.points=[{},{keep:0.1}]"]
+    assert [budget.name for budget in budgets(load_config(instead))] == ["keep=0.5", "keep=0.1"]
+    with pytest.raises(UserError, match="a budget twice"):
+        budgets(load_config(["method=par", "sweep.keep=[0.5,0.2]", "sweep.points=[{keep:0.1}]"]))
+    (one,) = budgets(load_config(["method=par", "sweep.points=[{}]"]))
+    assert one.name == "fixed"
+    assert one.method == thinsight.load_method("par")
+    assert budgets(load_config(["method=par", "sweep.points=[{merge:mean}]"]))[0].method.fields["merge"] == "mean"
+
+
+@pytest.mark.parametrize(
+    ("points", "sentence"),
+    [("[]", "empty"), ("[3]", "in braces"), ("[{clusterz:none}]", "did you mean clusters"), ("[{},{}]", "twice")],
+)
+def test_wrong_points_are_refused(points, sentence):
+    with pytest.raises(UserError, match=sentence):
+        budgets(load_config(["method=par", f"sweep.points={points}"]))
 
 
 def test_every_method_loads_and_names_its_fields():

@@ -47,6 +47,27 @@ def test_a_matrix_quantile_is_adaptive():
     torch.testing.assert_close(weights, torch.tensor([[4 / 7, 3 / 7, 0.0], [0.0, 1.0, 0.0]]))
 
 
+def test_a_fixed_number_of_edges():
+    """K edges a row whatever epsilon says, their weights summing to one; K beyond the stayers takes them all."""
+    torch.manual_seed(3)
+    strengths = torch.rand(5, 40)
+    for count in (1, 2, 6, 99):
+        weights = StrongestPaths(count=count).edges(strengths)
+        assert (weights > 0).sum(1).tolist() == [min(count, 40)] * 5
+        torch.testing.assert_close(weights.sum(1), torch.ones(5))
+    assert torch.equal(StrongestPaths(count=1).edges(strengths), StrongestPaths(quantile=EPSILON).edges(strengths))
+    assert StrongestPaths(count=0).edges(strengths).sum() == 0
+    even = StrongestPaths(count=4, even=True).edges(strengths)
+    assert sorted(set(even.flatten().tolist())) == [0.0, 0.25]
+    assert torch.equal(even > 0, StrongestPaths(count=4).edges(strengths) > 0)
+    assert torch.equal(StrongestPaths(even=True).edges(strengths), StrongestPaths().edges(strengths))  # one edge each
+
+
+def test_a_convergent_correlation_has_one_sink():
+    weights = StrongestPaths(convergent=True).edges(torch.tensor([[0.5, 0.3, 0.2], [0.0, 0.6, 0.4]]))
+    assert weights.tolist() == [[0.0, 1.0, 0.0], [0.0, 1.0, 0.0]]
+
+
 def test_the_mean_is_self_preserving():
     """Equation 2 by hand: half of a leaver of (8, 0) each to two stayers; a constant stays constant; mass is kept."""
     states = torch.tensor([[2.0, 0.0], [0.0, 6.0], [8.0, 0.0]])
@@ -132,6 +153,46 @@ def test_without_a_correlation_it_is_pruning(llava):
     assert trace.sources == [[[patch] for patch in kept[0][0]]]
 
 
+@pytest.mark.parametrize("name", ["ficoco_v", "ficoco_l"])
+def test_no_edges_are_pruning_by_the_same_scores(llava, name):
+    """K = 0 equals the method with `Discard`, to the bit; one edge equals epsilon's one; the new fields at rest equal a
+    method that was made without them."""
+    method = load_method(name, keep=5)
+    (one,) = method.reductions
+    bare = Reduction(one.filter, None, Discard(), one.site, one.schedule)
+    paths = StrongestPaths(one.correlate.direct, one.correlate.quantile)
+    old = Reduction(one.filter, paths, one.compress, one.site, one.schedule)
+    found = {}
+    variants = {
+        "pruned": type(method)("pruned", (bare,)),
+        "none": load_method(name, keep=5, edges=0),
+        "old": type(method)("old", (old,)),
+        "new": method,
+        "one": load_method(name, keep=5, edges=1),
+        "even": load_method(name, keep=5, even=True),
+    }
+    for label, variant in variants.items():
+        with torch.no_grad(), reduce(llava, variant):
+            found[label] = llava(**BATCHES["one"]).logits
+    assert torch.equal(found["pruned"], found["none"])
+    assert torch.equal(found["old"], found["new"])
+    assert torch.equal(found["new"], found["one"])
+    assert torch.equal(found["new"], found["even"])
+    assert not torch.equal(found["new"], found["none"])
+
+
+def test_a_local_penalty_in_the_decoder(llava):
+    """Off by default; on, it is the encoder's."""
+    torch.manual_seed(2)
+    queries, keys, states = torch.randn(18, 3), torch.randn(18, 3), torch.randn(18, 2)
+    tokens, evidence = scene(queries, keys, states, causal=True, text=2)
+    shown = tokens.take(tokens.visual)
+    plain = DecoderRedundancy().scores(shown, evidence)
+    spread = EncoderRedundancy().spread(plain, evidence.cells(shown.index))
+    assert torch.equal(DecoderRedundancy(penalty=2.0).scores(shown, evidence), spread)
+    assert not torch.equal(plain, spread)
+
+
 def test_even_steps():
     """The released constants: 42 at each of 11 blocks leave 114 of 576, and a budget is met whatever the stages."""
     now = 576
@@ -159,6 +220,10 @@ def test_wrong_readings_are_refused():
         lambda: DecoderRedundancy(reading="rows"),
         lambda: StrongestPaths(scope="column"),
         lambda: StrongestPaths(quantile=2.0),
+        lambda: StrongestPaths(count=-1),
+        lambda: StrongestPaths(count=True),
+        lambda: StrongestPaths(count=2, convergent=True),
+        lambda: DecoderRedundancy(window=0),
         lambda: Even(share=1.5),
         lambda: Once("half"),
     ):

@@ -1,12 +1,18 @@
 """The published numbers: what stands in the files, and that a broken file is noticed."""
 
+import csv
+import re
+
 import pandas as pd
 import pytest
+import yaml
 
+from thinsight.config import ROOT
 from thinsight.conventions import FASTV, PROFILER, PYRAMIDDROP_VISUAL
 from thinsight.cost import Shape, flops
 from thinsight.errors import UserError
-from thinsight.published import FOLDER, check, load_published
+from thinsight.printed import SPELLINGS
+from thinsight.published import CELL, FOLDER, check, load_all, load_published
 
 SEVEN = Shape(layers=32, width=4096, ffn=11008, matrices=3, queries=4096, keys=4096)
 
@@ -14,6 +20,11 @@ SEVEN = Shape(layers=32, width=4096, ffn=11008, matrices=3, queries=4096, keys=4
 @pytest.fixture(scope="module")
 def vtw():
     return load_published("vtw")
+
+
+@pytest.fixture(scope="module")
+def everything():
+    return load_all()
 
 
 def one(table, **where):
@@ -35,6 +46,7 @@ def test_values_stay_as_printed(vtw):
     divprune = vtw[(vtw.paper == "DivPrune") & (vtw.column == "Flickr30k") & (vtw.method == "VTW")]
     assert divprune.value.tolist() == [".03"]
     assert divprune.number.tolist() == [0.03]
+    assert divprune.unit.tolist() == ["CIDEr (0 to 1)"]
     assert vtw[vtw.column == "wall time"].number.isna().all()  # 8:08 is no single number
 
 
@@ -64,6 +76,78 @@ def test_printed_flops_are_what_their_convention_gives(vtw):
     )
 
 
+SPOT = [  # (value, file, where): typed from the documents' tables
+    ("84.1", "ficoco", {"version": "v1", "table": "Table 3", "method": "FiCoCo-L", "tokens": "64", "column": "POPE"}),
+    ("82.1", "ficoco", {"version": "v4", "table": "Table 1", "method": "FiCoCo-L", "tokens": "64", "column": "POPE"}),
+    ("85.3", "ficoco", {"version": "v1", "method": "TRIM (trained)", "tokens": "128", "column": "POPE"}),
+    ("46.97", "ficoco", {"row": "FiCoCo-V, fixed K=1", "column": "TextVQA"}),
+    ("53.24", "ficoco", {"row": "FiCoCo-V, scale=1", "column": "TextVQA"}),
+    ("13m23s", "ficoco", {"row": "FiCoCo-L, FlashAttention off", "column": "wall time ScienceQA-IMG"}),
+    ("65.0", "ficoco", {"row": "FiCoCo-V", "model": "LLaVA-1.5-7B", "column": "KV MB"}),
+    ("11.6", "ficoco", {"row": "FiCoCo-L", "model": "LLaVA-1.5-7B", "column": "images/s"}),
+    ("83", "par", {"paper": "PAR", "column": "FLOPs saving", "trust": "paper"}),
+    ("20", "par", {"paper": "TRSM", "column": "token reduction"}),
+    ("73.9", "holov", {"method": "DART", "tokens": "64", "column": "POPE"}),
+    ("55.5", "restore", {"method": "PyramidDrop", "tokens": "64", "column": "POPE"}),
+    ("58.0", "eadp", {"method": "CDPruner", "tokens": "64", "column": "VizWiz"}),
+    ("50.8", "eadp", {"method": "TRIM", "tokens": "64", "column": "TextVQA"}),
+    ("1353", "eadp", {"method": "CDPruner", "tokens": "32", "column": "MME-P"}),
+    ("96.6", "peers", {"paper": "MMTok", "method": "MMTok", "tokens": "64"}),
+    ("88.3", "peers", {"paper": "Cen-Prune", "method": "VisionZip", "tokens": "32"}),
+    ("41", "peers", {"paper": "OccamToken", "method": "VisionZip", "tokens": "32", "column": "KV MB"}),
+    ("2.33", "peers", {"paper": "CDPruner", "model": "LLaVA-1.5", "method": "DivPrune", "column": "end-to-end time"}),
+]
+
+
+@pytest.mark.parametrize(("value", "name", "where"), SPOT)
+def test_spot_checks(value, name, where):
+    with (FOLDER / f"{name}.csv").open(newline="") as file:
+        lines = [line for line in csv.DictReader(file) if where.items() <= line.items()]
+    assert [line["value"] for line in lines] == [value]
+
+
+def test_what_is_in_doubt_says_so(everything):
+    tome = everything[(everything.file == "holov") & (everything.method == "ToMe") & (everything.tokens == "192")]
+    doubtful = tome[tome.trust == "unverified"]
+    assert doubtful.column.tolist() == ["POPE", "VQAv2", "TextVQA", "relative average"]
+    vizwiz = everything[(everything.file == "eadp") & (everything.column == "VizWiz")]
+    validation = vizwiz[vizwiz.protocol.str.contains("validation")]
+    assert set(validation.method) == {"CDPruner", "DivPrune"}
+    assert (everything[(everything.paper == "FiCoCo") & (everything.version == "v1")].trust != "paper").all()
+
+
+def test_no_cell_is_there_twice(everything):
+    assert not everything.duplicated(CELL).any()
+    assert everything.columns[0] == "file"
+    assert set(everything.file) == {path.stem for path in FOLDER.glob("*.csv")}
+
+
+def test_columns_are_spelt_one_way(everything):
+    assert set(everything.column) == set(SPELLINGS)  # a spelling that nothing uses is one too many
+    assert len(set(SPELLINGS)) == len(SPELLINGS)
+    squeezed = [re.sub(r"[^a-z0-9]", "", name.lower()) for name in SPELLINGS]
+    assert len(set(squeezed)) == len(squeezed)
+
+
+def test_methods_that_are_here_bear_their_own_title(everything):
+    """No other spelling of a title in ``conf/method``."""
+    configs = [yaml.safe_load(path.read_text()) for path in (ROOT / "conf/method").glob("*.yaml")]
+    titles = {config["title"].split(" (")[0] for config in configs}
+    folded = {title.lower().removeprefix("llava-"): title for title in titles}
+    for method in set(everything.method):
+        assert folded.get(method.lower().removeprefix("llava-"), method) == method
+    assert {"ToMe", "LLaVA-PruMerge+", "FiCoCo-VL", "Sparsity Meets Similarity"} <= set(everything.method) & titles
+    assert not set(everything.method) & {"PDrop", "PruMerge", "PruMerge+", "V", "L", "VL", "dense"}
+
+
+def test_settings_of_ficoco_have_the_tokens_that_its_authors_name(everything):
+    """Issue 3 of its repository: 3.3, 2.4 and 1.5 T are 192, 128 and 64 visual tokens of LLaVA-1.5-7B."""
+    lines = everything[(everything.file == "ficoco") & (everything.model == "LLaVA-1.5-7B")]
+    lines = lines[(lines.column == "TFLOPs") & (lines.method != "vanilla") & ~lines.row.str.contains(",")]
+    known = {"3.3": "192", "2.5": "128", "2.4": "128", "1.6": "64", "1.5": "64"}
+    assert [known.get(value, "") for value in lines.value] == lines.tokens.tolist()
+
+
 @pytest.mark.parametrize(
     ("column", "value", "message"),
     [
@@ -73,6 +157,8 @@ def test_printed_flops_are_what_their_convention_gives(vtw):
         ("value", "n/a", "line 3: value has no digit"),
         ("arxiv", "2405.5803", "line 3: arxiv is not"),
         ("model", " 7B", "line 3: model begins or ends"),
+        ("tokens", "many", "line 3: tokens is not an integer"),
+        ("column", "VQA-v2", "column in vtw.csv 'VQA-v2': did you mean VQAv2"),
     ],
 )
 def test_a_broken_line_is_named(vtw, column, value, message):

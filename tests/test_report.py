@@ -1,19 +1,32 @@
 """The pages in a real browser: nothing is fetched or broken; they read on a phone, in the dark and on paper."""
 
+import csv
+import json
 import os
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import pytest
 import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
+from thinsight.catalogue import entry, overview, particulars
 from thinsight.config import ROOT, load_config, to_yaml
+from thinsight.contents import contents
 from thinsight.errors import UserError
 from thinsight.formulas import to_mathml
+from thinsight.front import methods
+from thinsight.glance import glance
+from thinsight.ledger import COLUMNS, ledger_html
+from thinsight.links import to_runs
 from thinsight.report import main
-from thinsight.summary import summarize
+from thinsight.runs import Run
+from thinsight.setting import settings
+from thinsight.summary import given, summarize
+from thinsight.verdict import BADGES, MISSED, NOT_RUN, REPRODUCED, VERDICTS
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = [
@@ -24,6 +37,17 @@ SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="800" height="300"><rect wi
 WIDE = (
     "<table><thead><tr>" + "<th>a long heading</th>" * 14 + "</tr></thead><tbody><tr><td>1.0</td></tr></tbody></table>"
 )
+VERDICT = [REPRODUCED] * 7 + [MISSED] * 5 + [NOT_RUN] * 12
+LINES = [
+    dict.fromkeys(COLUMNS, "")
+    | {"file": "vtw", "paper": "A" if n % 3 else "B", "arxiv": "2405.05803", "row": f"setting {n}", "column": "POPE"}
+    | {"printed": f"{(7 * n) % 24 + 0.5}", "computed": 1.0, "measured": float(n), "verdict": verdict}
+    | {"run": "par" if n % 2 else "absent"}
+    for n, verdict in enumerate(VERDICT)
+]
+SPANS = """<table class="filter"><thead><tr><th>model</th><th>score</th></tr></thead><tbody>
+<tr><th rowspan="2">big</th><td>10</td></tr><tr><td>9</td></tr>
+<tr><th rowspan="2">small</th><td>–</td></tr><tr><td>11</td></tr></tbody></table>"""
 INTRO = """# A title, with <b>care</b>
 
 It finds nothing. See [the other](quickstart.ipynb#end) and [the runs](../params.yaml).
@@ -48,7 +72,8 @@ def executed(*cells, **metadata):
 def paper():
     return executed(
         INTRO,
-        ('runs: str = "data/runs"', ["parameters"], None),
+        ('runs: str = "data/runs"\nreads: list = ["plain"]', ["parameters"], None),
+        ('# Parameters\nreads = ["par", "pla*", "nowhere", "trsm-*"]', ["injected-parameters"], None),
         ("finding", ["finding"], {"text/markdown": "It keeps **98 %**."}),
         "## Where it looks\n\nText.",
         ("a = 1\nprint('" + "long " * 60 + "')", [], {"image/svg+xml": SVG}),
@@ -56,27 +81,75 @@ def paper():
         ("table", ["key-figure"], {"text/html": WIDE}),
         "**Table 1.** Everything.",
         ("picture", [], {"text/plain": "x" * 400}),
+        "## The ledger",
+        ("ledger", [], {"text/html": ledger_html(pd.DataFrame(LINES))}),
+        "**Table 2.** Every number.",
+        ("spans", [], {"text/html": SPANS}),
     )
 
 
-@pytest.fixture(scope="module")
-def reports(tmp_path_factory):
-    """A small `reports/`, written by the command line, and the runs that it is about."""
-    root = tmp_path_factory.mktemp("project")
-    home = root / "data" / "runs" / "plain"
-    home.mkdir(parents=True)
-    (home / "config.yaml").write_text(to_yaml(load_config(["run=plain", "tasks=[exist]"])))
-    (home / "metrics.json").write_text("{}")
-    (home / "protocol.json").write_text('{"model": {"name": "pocket", "weights_sha256": "' + "a" * 64 + '"}}')
-    quick = executed("# Quickstart\n\nA tour.", ("1", [], {"image/svg+xml": SVG}), thinsight={"order": 1})
-    for name, notebook in {"vtw": paper(), "quickstart": quick}.items():
+def runs(folder):
+    """Three finished runs, one of them a question about another, as far as pages look into them."""
+    for name in ("plain", "par", "par-parts"):
+        home = folder / name
+        home.mkdir(parents=True)
+        method = "identity" if name == "plain" else "par"
+        (home / "config.yaml").write_text(to_yaml(load_config([f"run={name}", f"method={method}", "tasks=[exist]"])))
+        (home / "metrics.json").write_text("{}")
+        card = {"name": "pocket", "checkpoint": "/home/somebody/pocket", "weights_sha256": "a" * 64, "device": "cpu"}
+        (home / "protocol.json").write_text(json.dumps({"model": card, "versions": {"torch": "2.0"}}))
+
+
+def write(root, notebooks):
+    """Notebooks, pages and index in ``root``, by the command line."""
+    for name, notebook in notebooks.items():
         path = root / "reports" / "notebooks" / f"{name}.ipynb"
         path.parent.mkdir(parents=True, exist_ok=True)
         nbformat.write(notebook, path)
-        page = root / "reports" / "pages" / f"{name}.html"
-        main(["--runs", str(root / "data" / "runs"), "page", str(path), str(page)])
-    main(["--runs", str(root / "data" / "runs"), "index", str(root / "reports")])
+    (root / "contents.json").write_text(contents(list(notebooks), root / "reports" / "notebooks"))
+    known = [
+        "--runs",
+        str(root / "data/runs"),
+        "--pages",
+        str(root / "data/pages"),
+        "--contents",
+        str(root / "contents.json"),
+    ]
+    for name in notebooks:
+        main(
+            [
+                *known,
+                "page",
+                str(root / "reports/notebooks" / f"{name}.ipynb"),
+                str(root / "reports/pages" / f"{name}.html"),
+            ]
+        )
+    main([*known, "index", str(root / "reports")])
     return root / "reports"
+
+
+@pytest.fixture(scope="module")
+def gate():
+    """What the gate says, to be filled by a test; pages ask it for the folder of their runs."""
+    said = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("thinsight.report.gate", lambda folder: [f"{sentence} in {folder.name}" for sentence in said])
+        yield said
+
+
+@pytest.fixture(scope="module")
+def reports(tmp_path_factory, gate):
+    """A small `reports/`, written by the command line, and the runs that it is about."""
+    root = tmp_path_factory.mktemp("project")
+    runs(root / "data" / "runs")
+    saved = root / "data" / "pages" / "vtw" / "ledger.csv"
+    saved.parent.mkdir(parents=True)
+    with saved.open("w", newline="") as file:
+        table = csv.DictWriter(file, COLUMNS)
+        table.writeheader()
+        table.writerows(LINES)
+    quick = executed("# Quickstart\n\nA tour.", ("1", [], {"image/svg+xml": SVG}), thinsight={"order": 1})
+    return write(root, {"quickstart": quick, "vtw": paper()})
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +170,7 @@ def pages(reports):
     return [reports / "index.html", *sorted((reports / "pages").glob("*.html"))]
 
 
-def opened(browser, file, **options):
+def opened(browser, file, anchor="", **options):
     """The page, open in a browser that knows no network; what went wrong is in ``page.troubles``."""
     page = browser.new_context(offline=True, **options).new_page()
     page.troubles = []
@@ -107,7 +180,7 @@ def opened(browser, file, **options):
     page.on("pageerror", lambda error: page.troubles.append(str(error)))
     page.on("requestfailed", lambda request: page.troubles.append(request.url))
     page.on("request", lambda request: page.troubles.append(request.url) if request.url.startswith("http") else None)
-    page.goto(file.as_uri())
+    page.goto(file.as_uri() + anchor)
     return page
 
 
@@ -194,8 +267,8 @@ def test_a_notebook_that_is_about_its_code_shows_it(browser, reports, tmp_path):
 
 def test_captions_sections_formulae_and_links(reports):
     text = (reports / "pages" / "vtw.html").read_text()
-    assert text.count("<figure") == 2
-    assert text.count("<figcaption>") == 2
+    assert text.count("<figure") == 3
+    assert text.count("<figcaption>") == 3
     assert 'alt="Figure 1. What is seen' in text
     assert text.index("</figcaption>") < text.index("<p>After the caption.</p>") < text.index('<h2 id="The-end-of-it"')
     assert text.count("<h1") == 1
@@ -215,15 +288,278 @@ def test_captions_sections_formulae_and_links(reports):
 def test_the_index_has_a_card_a_page_and_a_line_a_run(reports):
     text = (reports / "index.html").read_text()
     assert text.count('class="card"') == 2
-    assert text.index("Quickstart") < text.index("A title")  # by the order in the notebook's metadata
+    assert (
+        text.index('id="papers"') < text.index("A title") < text.index('id="more"') < text.index("Quickstart</a></h3>")
+    )
     assert "It keeps <strong>98 %</strong>" in text
     assert 'href="../data/runs/plain/config.yaml"' in text
     assert yaml.safe_load((reports / "../data/runs/plain/config.yaml").read_text())["run"] == "plain"
 
 
+def shown(page, table):
+    """The first cells of a table's rows that are not filtered away."""
+    script = "rows => rows.filter(r => !r.hidden).map(r => [...r.cells].find(c => !c.hidden).textContent)"
+    return [text.strip() for text in page.eval_on_selector_all(f"{table} tbody tr", script)]
+
+
+def rows(keep, key=lambda line: 0, reverse=False):
+    """The settings of the ledger that are kept, paper by paper as on the page."""
+    papers = [[line for line in LINES if line["paper"] == paper and keep(line)] for paper in "BA"]
+    return [line["row"] for lines in papers for line in sorted(lines, key=key, reverse=reverse)]
+
+
+def folds(page):
+    """Of each printed table of the ledger: whether it is hidden and whether it is open."""
+    return page.eval_on_selector_all(".ledger details:has(table)", "all => all.map(one => [one.hidden, one.open])")
+
+
+def test_a_filter_goes_over_all_tables_of_a_ledger(browser, reports):
+    page = opened(browser, reports / "pages" / "vtw.html")
+    box = page.locator(".ledger .sift input")
+    assert box.count() == 1
+    assert shown(page, ".ledger table") == rows(lambda line: True)
+    assert folds(page) == [[False, True], [False, False]]  # a long table waits behind its name
+    box.fill("SETTING 12")
+    assert shown(page, ".ledger table") == ["setting 12"]
+    assert folds(page) == [[False, True], [True, False]]
+    assert page.locator(".ledger output").inner_text() == "1 of 24 rows"
+    box.fill("setting never")
+    assert shown(page, ".ledger table") == []
+    box.fill("a, setting 2")  # the name of a table counts for its rows
+    assert {"setting 2", "setting 20"} <= set(shown(page, ".ledger table"))
+    assert folds(page)[1] == [False, True]
+    box.fill("")
+    assert shown(page, ".ledger table") == rows(lambda line: True)
+    assert folds(page) == [[False, True], [False, False]]
+    assert page.troubles == []
+
+
+def test_a_heading_sorts_by_keyboard_and_back(browser, reports):
+    page = opened(browser, reports / "pages" / "vtw.html")
+    page.evaluate("document.querySelectorAll('details').forEach(node => { node.open = true; })")
+    for direction in ("descending", "ascending"):
+        for heading in page.locator(".ledger th:nth-child(3) .sort").all():
+            heading.press("Enter")
+        assert page.get_attribute(".ledger th:nth-child(3)", "aria-sort") == direction
+        wanted = rows(lambda line: True, lambda line: float(line["printed"]), direction == "descending")
+        assert shown(page, ".ledger table") == wanted
+    for heading in page.locator(".ledger th:nth-child(3) .sort").all():
+        heading.press("Space")
+    assert page.get_attribute(".ledger th:nth-child(3)", "aria-sort") is None
+    assert shown(page, ".ledger table") == rows(lambda line: True)
+    for _ in range(2):
+        page.locator(".ledger th:first-child .sort").last.click()
+    assert shown(page, ".ledger table")[8] == "setting 23"  # words with numbers in them, by number
+
+
+BLOCKS = """<table class="filter"><thead><tr><th>method</th><th>score</th></tr></thead>
+<tbody><tr class="block"><th colspan="2">one third</th></tr>
+<tr><th>FastV</th><td>1</td></tr><tr><th>VTW</th><td>2</td></tr></tbody>
+<tbody><tr class="block"><th colspan="2">one ninth</th></tr><tr><th>FastV</th><td>0.5</td></tr></tbody>
+<tbody><tr class="block"><th colspan="2">not run: PAR</th></tr></tbody></table>"""
+
+
+def test_blocks_of_rows_keep_their_headings(browser, gate, tmp_path):
+    reports = write(tmp_path, {"a": executed("# A\n\nText.", ("1", [], {"text/html": BLOCKS}))})
+    page = opened(browser, reports / "pages" / "a.html")
+    page.click(".sort >> nth=1")
+    assert shown(page, ".filter") == ["one third", "VTW", "FastV", "one ninth", "FastV", "not run: PAR"]
+    page.fill(".sift input", "vtw")
+    assert shown(page, ".filter") == ["one third", "VTW", "not run: PAR"]
+    page.fill(".sift input", "ninth fast")
+    assert shown(page, ".filter") == ["one ninth", "FastV", "not run: PAR"]
+
+
+def test_a_cell_over_several_rows_goes_with_each_of_them(browser, reports):
+    page = opened(browser, reports / "pages" / "vtw.html")
+    assert shown(page, ".filter") == ["big", "9", "small", "11"]
+    page.locator(".filter th:nth-child(2) .sort").click()
+    assert shown(page, ".filter") == ["small", "big", "big", "small"]  # 11, 10, 9, and what is no number last
+    page.locator(".sift:has(+ .scroll .filter) input").fill("big")
+    assert shown(page, ".filter") == ["big", "big"]
+    page.locator(".sift:has(+ .scroll .filter) input").fill("")
+    for _ in range(2):
+        page.locator(".filter th:nth-child(2) .sort").click()
+    assert page.eval_on_selector_all(".filter tbody th", "cells => cells.map(c => [c.rowSpan, c.hidden])") == [
+        [2, False],
+        [1, True],
+        [2, False],
+        [1, True],
+    ]
+
+
+def test_a_chip_shows_one_verdict_and_so_does_a_link(browser, reports):
+    page = opened(browser, reports / "pages" / "vtw.html", viewport={"width": 390, "height": 800})
+    chips = page.eval_on_selector_all(".chip", "chips => chips.map(chip => chip.innerText)")
+    assert [chip.split() for chip in chips] == [["reproduced", "7"], ["not", "reproduced", "5"], ["not", "run", "12"]]
+    page.click(".chip-missed")
+    assert page.get_attribute(".chip-missed", "aria-pressed") == "true"
+    assert shown(page, ".ledger table") == rows(lambda line: line["verdict"] == MISSED)
+    page.click(".chip-reproduced")
+    assert shown(page, ".ledger table") == rows(lambda line: line["verdict"] != NOT_RUN)
+    linked = opened(browser, reports / "pages" / "vtw.html", "#ledger-notrun")
+    assert shown(linked, ".ledger table") == rows(lambda line: line["verdict"] == NOT_RUN)
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert page.troubles == linked.troubles == []
+
+
+def test_without_scripts_everything_is_there(browser, reports):
+    for file in pages(reports):
+        page = opened(browser, file, viewport={"width": 390, "height": 800}, java_script_enabled=False)
+        assert page.locator(".sift").count() == 0
+        assert all(row.is_visible() for row in page.locator(".ledger details[open] tbody tr").all())
+
+
+def test_the_glance_counts_the_ledgers(browser, reports):
+    with (reports.parent / "data/pages/vtw/ledger.csv").open() as file:
+        counts = Counter(line["verdict"] for line in csv.DictReader(file))
+    wanted = {BADGES[verdict]: counts[verdict] for verdict in VERDICTS if counts[verdict]}
+    page = opened(browser, reports / "index.html")
+    read = "rows => Object.fromEntries(rows.map(row => [row.dataset.kind, Number(row.querySelector('b').innerText)]))"
+    for place in ('.row[data-page=""]', '.row[data-page="vtw"]', "#page-vtw"):
+        assert page.eval_on_selector_all(f"{place} .legend li", read) == wanted
+    assert page.locator('.row[data-page="vtw"] .total').inner_text() == "24"
+    widths = page.eval_on_selector_all('.row[data-page="vtw"] .part', "parts => parts.map(p => p.offsetWidth)")
+    assert [round(width / sum(widths) * 24) for width in widths] == list(wanted.values())
+    page.click("text=Document by document")
+    assert shown(page, ".documents") == ["B 2405.05803", "A 2405.05803"]
+    page.click('.row[data-page="vtw"] .legend a:has-text("not reproduced")')
+    assert page.url.endswith("pages/vtw.html#ledger-missed")
+    assert page.locator(".chip-missed").get_attribute("aria-pressed") == "true"
+
+
+def test_a_number_in_two_ledgers_counts_once(reports, tmp_path):
+    for name in ("vtw", "efficiency", "overview"):
+        shutil.copytree(reports.parent / "data/pages/vtw", tmp_path / name)
+    found = glance(tmp_path, ["vtw"])
+    assert [counts.page for counts in found.pages] == ["vtw", "efficiency", "overview"]
+    assert found.whole.total == found.pages[0].total == 24
+    (tmp_path / "vtw/ledger.csv").write_text("paper,verdict\nA,sort of\n")
+    with pytest.raises(UserError, match="sort of"):
+        glance(tmp_path)
+    assert glance(tmp_path / "nowhere") is None
+
+
+def test_an_index_without_ledgers_says_what_makes_them(tmp_path, gate):
+    text = (write(tmp_path, {"quickstart": executed("# Quickstart\n\nA tour.")}) / "index.html").read_text()
+    assert "There is no ledger yet" in text
+    assert "make repro" in text
+
+
+def test_a_baseline_that_misses_is_told_on_top_of_every_page_with_runs(browser, tmp_path, gate):
+    runs(tmp_path / "data" / "runs")
+    gate.append("exist is below what is stored")
+    try:
+        reports = write(tmp_path, {"vtw": paper(), "quickstart": executed("# Quickstart\n\nA tour.")})
+    finally:
+        gate.clear()
+    for file in (reports / "index.html", reports / "pages" / "vtw.html"):
+        page = opened(browser, file)
+        assert "exist is below what is stored in runs" in page.locator(".banner").inner_text()
+        assert page.locator(".banner").bounding_box()["y"] < page.locator("h1").bounding_box()["y"]
+    assert 'banner"' not in (reports / "pages" / "quickstart.html").read_text()
+
+
+def test_the_protocol_box_has_the_runs_that_the_page_read(reports):
+    assert given(paper())["reads"] == ["par", "pla*", "nowhere", "trsm-*"]
+    text = (reports / "pages" / "vtw.html").read_text()
+    assert 'id="run-plain"' in text
+    assert 'id="run-par"' in text
+    assert 'id="run-par-parts"' not in text
+    assert "<strong>Not run:</strong> nowhere, trsm-*." in text
+    assert (
+        text.count('run <a href="../../data/runs/par/metrics.json" title="metrics of the run par"><code>par</code>')
+        == 12
+    )
+    assert text.count("run <code>absent</code>") == 12
+    assert 'id="protocol"' not in (reports / "pages" / "quickstart.html").read_text()
+    for file in pages(reports):
+        assert "/home/somebody" not in file.read_text()
+
+
+def test_a_cell_that_names_a_run_leads_to_it(tmp_path):
+    runs(tmp_path)
+    linked = to_runs(
+        '<th data-run="par" data-short>PAR<small>x</small></th><td data-run="gone">1</td>', tmp_path, tmp_path
+    )
+    assert linked.startswith('<th data-run="par" data-short><a href="par/metrics.json"')
+    assert 'href="par/config.yaml"' in linked
+    assert linked.endswith('config</a><small>x</small></th><td data-run="gone">1</td>')
+
+
+def test_the_index_lists_the_methods_that_their_page_explains(tmp_path):
+    entries = [entry(name) for name in ("vtw", "prumerge", "random")]
+    (tmp_path / "methods.html").write_text(overview(entries) + particulars(entries[1:]))
+    assert methods(tmp_path / "methods.html") == [
+        ("before the decoder", [("prumerge", entries[1].title)]),
+        ("control", [("random", entries[2].title)]),
+    ]
+    assert methods(tmp_path / "nowhere.html") == []
+
+
+def test_runs_are_grouped_by_what_they_were_made_with():
+    def run(name, device, rows):
+        model = {"name": "pocket", "checkpoint": "/secret/pocket", "device": device, "dtype": "float32"}
+        return Run(name, Path(), {}, {"model": model, "tasks": {"exist": {"rows": rows}}, "versions": {"torch": "2"}})
+
+    found = settings([run("a", "cuda", 9), run("b", "cpu", 5), run("c", "cpu", 60), Run("d", Path(), {}, {})])
+    assert [(one.runs, dict(one.facts)["hardware"]) for one in found] == [(("b", "c"), "CPU"), (("a",), "GPU")]
+    assert found[0].tasks["exist"]["rows"] == 60
+    assert dict(found[0].facts)["checkpoint"] == "pocket"
+    assert dict(found[0].facts)["versions"] == "torch 2"
+
+
+def test_pages_know_each_other(browser, reports):
+    page = opened(browser, reports / "pages" / "vtw.html", viewport={"width": 390, "height": 800})
+    links = "links => links.map(link => [link.innerText, link.getAttribute('href'), link.getAttribute('aria-current')])"
+    assert page.eval_on_selector_all(".pages a", links) == [
+        ["Quickstart", "quickstart.html", None],
+        ["Vtw", "vtw.html", "page"],
+    ]
+    page.click("a[rel=prev]")
+    assert page.url.endswith("quickstart.html")
+    assert page.locator("a[rel=next]").count() == 1
+    assert page.locator("a[rel=prev]").count() == 0
+
+
+CONTRAST = """() => {
+  const rgb = text => {
+    const [r, g, b, a = 1] = text.match(/[\\d.]+/g).map(Number);
+    return [...[r, g, b].map(v => text.startsWith("color(") ? 255 * v : v), a];
+  };
+  const linear = v => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4;
+  const light = ([r, g, b]) => [r, g, b].map(v => linear(v / 255))
+    .reduce((sum, v, i) => sum + v * [.2126, .7152, .0722][i], 0);
+  const behind = node => {
+    if (!node) return [255, 255, 255];
+    const [r, g, b, a] = rgb(getComputedStyle(node).backgroundColor);
+    return a === 1 ? [r, g, b] : behind(node.parentElement).map((under, i) => a * [r, g, b][i] + (1 - a) * under);
+  };
+  const found = new Set();
+  const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (texts.nextNode()) {
+    const node = texts.currentNode.parentElement, text = texts.currentNode.data.trim().slice(0, 30);
+    if (!text || !node.checkVisibility({ opacityProperty: true }) || node.closest("script")) continue;
+    const [a, b] = [light(rgb(getComputedStyle(node).color)), light(behind(node))];
+    const ratio = (Math.max(a, b) + .05) / (Math.min(a, b) + .05);
+    if (ratio < 4.5) found.add(`${ratio.toFixed(2)} ${node.tagName}.${node.className} ${text}`);
+  }
+  return [...found];
+}"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_stands_out(browser, reports, scheme):
+    for file in pages(reports):
+        page = opened(browser, file, color_scheme=scheme)
+        page.evaluate("document.querySelectorAll('details').forEach(node => { node.open = true; })")
+        assert page.evaluate(CONTRAST) == []
+
+
 def test_equal_notebooks_give_equal_pages(reports, tmp_path):
-    runs, out = reports.parent / "data" / "runs", reports / "pages" / "again.html"
-    main(["--runs", str(runs), "page", str(reports / "notebooks" / "vtw.ipynb"), str(out)])
+    root, out = reports.parent, reports / "pages" / "again.html"
+    known = ["--runs", str(root / "data/runs"), "--contents", str(root / "contents.json")]
+    main([*known, "page", str(reports / "notebooks" / "vtw.ipynb"), str(out)])
     assert out.read_bytes() == (reports / "pages" / "vtw.html").read_bytes()
     out.unlink()
 

@@ -59,6 +59,35 @@ def test_scores_are_those_of_the_files(folder):
         assert rows["correct"].mean() == pytest.approx(line["accuracy"])
 
 
+def test_a_page_reads_the_runs_that_it_names(folder, tmp_path):
+    for name in ("plain", "vtw", "vtw_random", "vtw-fields"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "metrics.json").write_text("{}")
+    (tmp_path / "unfinished").mkdir()
+    found = {
+        wanted: [file.parent.name for file in results.finished(tmp_path, wanted and wanted.split())]
+        for wanted in (None, "vtw*", "vtw-*", "plain nowhere")
+    }
+    assert found[None] == ["plain", "vtw", "vtw_random"]  # a hyphen marks what is compared within itself
+    assert found["vtw*"] == ["vtw", "vtw_random"]
+    assert found["vtw-*"] == ["vtw-fields"]
+    assert found["plain nowhere"] == ["plain"]
+    assert set(results.scores(folder, ["vtw", "nowhere"])["run"]) == {"vtw"}
+    assert set(results.answers(folder, ["vtw"])["run"]) == {"vtw"}
+
+
+def test_the_nearest_budget_goes_by_the_mean_over_layers():
+    table = pd.DataFrame(
+        {
+            "run": ["vtw", "grid", "grid", "grid"],
+            "budget": ["layer=7", "keep=0.5,phase=0.1", "keep=0.5,phase=0.5", "keep=0.75,phase=0.5"],
+            "visual": [84.0, 72.0, 72.0, 108.0],
+        }
+    )
+    assert results.nearest_budgets(table, "grid", ("vtw", "layer=7")) == ["keep=0.5,phase=0.1", "keep=0.5,phase=0.5"]
+    assert results.drawn("keep=0.5,phase=0.1") == "keep=0.5"
+
+
 def test_comparison_is_paired_and_averages_seeds(folder):
     scores, rows = results.scores(folder), results.answers(folder)
     seeds = ["keep=0.5,seed=0", "keep=0.5,seed=1"]

@@ -25,6 +25,15 @@ def test_an_even_grid_of_a_square():
     assert even_grid(36, 9).tolist() == [7, 9, 11, 19, 21, 23, 31, 33, 35]
 
 
+def test_the_phase_of_a_grid_moves_it_within_its_cells():
+    assert even_grid(36, 9, 0.0).tolist() == [0, 2, 4, 12, 14, 16, 24, 26, 28]
+    assert spread(8, 2, 0.99).tolist() == [3, 7]
+    for phase in (0.0, 0.1667, 0.5, 0.8333):
+        assert all(len(set(even_grid(144, k, phase).tolist())) == k for k in range(145))
+    with pytest.raises(UserError, match="phase"):
+        Grid(1.0)
+
+
 @pytest.mark.parametrize("count", [1, 4, 9, 16, 144, 7, 30])
 def test_a_grid_keeps_exactly_its_budget(count):
     for keep in range(count + 1):

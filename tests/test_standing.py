@@ -12,7 +12,7 @@ from thinsight.errors import UserError
 from thinsight.landscape import landscape
 from thinsight.resampled import Resampled
 from thinsight.scoreboard import finding, labelled, scoreboard
-from thinsight.standing import budgets_at, points, shared_budgets, standing
+from thinsight.standing import ABOVE, INSIDE, budgets_at, points, shared_budgets, standing
 from thinsight.stats import paired
 
 N, TASKS = 60, ("count", "read")
@@ -229,3 +229,24 @@ def test_the_landscape_has_a_panel_for_each_place(made, table):
     for axis in figure.axes:
         heights = sorted(text.xyann[1] for text in axis.texts)
         assert all(b - a > 0.02 for a, b in pairwise(heights))
+
+
+def test_what_has_draws_itself_is_outside_only_if_all_of_them_are():
+    """The mean of the grid's phases is far above random, but one of them is below it."""
+    shares = {("plain", "fixed"): 1.0, ("random", "keep=0.5,seed=0"): 0.4, ("random", "keep=0.5,seed=1"): 0.45}
+    shares |= {("grid", "keep=0.5,phase=0.1"): 0.3, ("grid", "keep=0.5,phase=0.9"): 0.9}
+    shares |= {("high", "keep=0.5,phase=0.1"): 0.8, ("high", "keep=0.5,phase=0.9"): 0.9}
+    same = {"task": "read", "layer": 0, "visual": 72.0, "kept": 72.0, "picture": 144.0, "kv_bytes": 1}
+    results = pd.DataFrame(
+        {"run": run, "budget": budget, "accuracy": share, "low": 0.0, "high": 1.0, "profiler": share} | same
+        for (run, budget), share in shares.items()
+    )
+    rows = pd.DataFrame(
+        {"run": run, "budget": budget, "task": "read", "id": i, "correct": i < 100 * share}
+        for (run, budget), share in shares.items()
+        for i in range(100)
+    )
+    found = standing(results, rows, [0.5]).query("task == 'mean'").set_index("run")
+    assert found.loc["grid", "least"] > 0
+    assert found["verdict"].to_dict() == {"random": INSIDE, "grid": INSIDE, "high": ABOVE}
+    assert (found.loc["grid", "low"], found.loc["grid", "high"]) == (0.3, 0.9)

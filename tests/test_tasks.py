@@ -6,8 +6,10 @@ import tiny
 import torch
 from omegaconf import OmegaConf
 
+from thinsight.benchmarks import READERS
 from thinsight.config import load_task, names
 from thinsight.errors import UserError
+from thinsight.metrics import METRICS
 from thinsight.models import load_processor
 from thinsight.schema import ModelConfig, TaskConfig
 from thinsight.tasks import collate, digest, load_task_rows, prompt
@@ -128,5 +130,6 @@ def test_every_task_file_is_complete(name):
     found = load_task(name)
     assert found.name == name
     assert all((found.title, found.about, found.source, found.license, found.split))
-    assert found.metric == "exact"
+    assert found.metric in METRICS
+    assert found.kind != "hub" or (found.hub and found.reader in READERS and found.rows and found.gigabytes)
     assert found.max_new_tokens >= 1

@@ -1,10 +1,12 @@
 """A small project in a temporary folder: our package, conf and dvc.yaml, with notebooks in place of the slow ones."""
 
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import nbformat
@@ -22,48 +24,57 @@ from thinsight.errors import UserError
 
 cfg, home = load_config(path=config), Path(out)
 table = pd.DataFrame({"task": "exist", "budget": "{}", "accuracy": [0.5], "tflops": [float(cfg.limit)]})
+home.mkdir(parents=True, exist_ok=True)
 table.to_csv(home / "curve.csv", index=False)
 for name in ("predictions", "trace"):
     table.to_parquet(home / f"{name}.parquet")
+(home / "config.yaml").write_text(Path(config).read_text())
 (home / "protocol.json").write_text(json.dumps({"model": {"name": cfg.model.name}}))
-(home / "metrics.json").write_text(json.dumps({"scores": {"exist": {"all": {"accuracy": 0.5, "n": cfg.limit}}}}))
+scores = {"exist": {"all": {"accuracy": 0.5, "n": cfg.limit}}}
+(home / "metrics.json").write_text(json.dumps({"model": cfg.model.name, "scores": scores}))
 """
 
 PAPER = """
 from pathlib import Path
 Path(out).mkdir(parents=True, exist_ok=True)
 (Path(out) / "facts.json").write_text("{}")
-print(runs)
+print(runs, reads)
 """
 
+READS = {"vtw": ["plain", "vtw"], "par": ["plain", "par"]}  # what the two pages of the project read
 
-def write_notebook(path: Path, *cells: str, parameters: str = "", title: str = "A page") -> None:
-    """A notebook with a title, a parameters cell (if any) and code cells."""
+
+def write_notebook(
+    path: Path, *cells: str, parameters: str = "", title: str = "A page", reaches: Sequence[str] = ("*",)
+) -> None:
+    """A notebook with a title, a parameters cell (if any) and code cells; ``reaches``: what it reads of conf/."""
     tagged = [new_code_cell(parameters, metadata={"tags": ["parameters"]})] if parameters else []
     parts = [new_markdown_cell(f"# {title}\n\nWhat it says."), *tagged, *map(new_code_cell, cells)]
     for number, cell in enumerate(parts):
         cell.id = f"cell-{number}"
     path.parent.mkdir(parents=True, exist_ok=True)
-    nbformat.write(new_notebook(cells=parts), path)
+    nbformat.write(new_notebook(cells=parts, metadata={"thinsight": {"conf": list(reaches)}}), path)
 
 
 def build(root: Path) -> None:
-    """The project: two runs, one paper, the same dvc.yaml otherwise."""
+    """The project: three runs, two papers, the same dvc.yaml otherwise."""
     for name in ("src/thinsight", "conf", ".dvc"):
         shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__", "cache", "tmp"))
     for name in (".dvcignore", ".gitignore"):
         shutil.copy(ROOT / name, root / name)
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    params["runs"] = {name: params["runs"][name] for name in ("plain", "vtw")}
-    params |= {"preset": "smoke", "tasks": "exist", "papers": ["vtw"], "tours": [], "pages": ["vtw"]}
+    params["runs"] = {name: params["runs"][name] for name in ("plain", "vtw", "par")}
+    params |= {"preset": "smoke", "tasks": "exist", "papers": list(READS), "tours": []}
     (root / "params.yaml").write_text(yaml.safe_dump(params))
     pipeline = yaml.safe_load((ROOT / "dvc.yaml").read_text())
-    del pipeline["stages"]["tour"]
+    del pipeline["stages"]["tour"], pipeline["stages"]["tour_page"]
     kept = [f"data/runs/{name}/" for name in params["runs"]]
     pipeline["params"] = [path for path in pipeline["params"] if path.startswith(tuple(kept))]
     curves = pipeline["plots"][0]["accuracy against FLOPs"]
     curves["y"] = {path: column for path, column in curves["y"].items() if path.startswith(tuple(kept))}
     (root / "dvc.yaml").write_text(yaml.safe_dump(pipeline))
+    (root / "data/pocket").mkdir(parents=True)
+    shutil.copy(ROOT / "data/pocket/scores.json", root / "data/pocket")
     for name in (
         "data/pocket/model/weights",
         "data/pocket/clip/weights",
@@ -73,7 +84,10 @@ def build(root: Path) -> None:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text("stand-in")
     write_notebook(root / "notebooks/evaluate.ipynb", EVALUATE, parameters='config: str = ""\nout: str = ""')
-    write_notebook(root / "notebooks/vtw.ipynb", PAPER, parameters='runs: str = "data/runs"\nout: str = ""')
+    for page, reads in READS.items():
+        conf = ["model/", "task/", "preset/", "sweep/", f"method/{page}"]
+        parameters = f'runs: str = "data/runs"\nreads: list = {json.dumps(reads)}\nout: str = ""'
+        write_notebook(root / f"notebooks/{page}.ipynb", PAPER, parameters=parameters, reaches=conf)
     run(root, "git", "init", "-q")
     run(root, "git", "add", "-A")
     run(root, "git", "-c", "user.name=test", "-c", "user.email=test@example.org", "commit", "-qm", "start")

@@ -26,7 +26,7 @@ def answer(
     rows: Sequence[Row],
     task: DictConfig,
 ) -> list[dict[str, Any]]:
-    """Records of a batch, one per row, as plain data.
+    """Records of a batch, one per row, as plain data (``correct`` a share where the metric is one, ``group`` if any).
 
     ``inputs``: from `tasks.collate`, on the model's device. A record has ``id, kind, answer, prediction, correct``,
     ``generated`` (tokens, the end token included), ``visual`` and ``lengths`` (tokens entering each decoder layer,
@@ -46,12 +46,13 @@ def answer(
             "kind": row.kind,
             "answer": row.answer,
             "prediction": text.strip(),
-            "correct": score(task.metric, text, row.answer),
+            "correct": score(task.metric, text.strip(), row.answer, row.answers),
             "generated": _generated(tokens[i], ends),
             "picture": pictures[i],
             "visual": list(trace.lengths[i]),
             "lengths": list(trace.sequence_lengths[i]),
             "kept": list(kept),
+            **({"group": row.group} if row.group else {}),
         }
         for i, (row, text, kept) in enumerate(zip(rows, texts, trace.kept, strict=True))
     ]

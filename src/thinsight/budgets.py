@@ -1,13 +1,18 @@
-"""The budgets of a run: the product of the values that its sweep gives to the method's fields."""
+"""The budgets of a run: the product of the values that its sweep gives to the method's fields.
+
+The key ``points`` of a sweep holds variants instead of values: each is a mapping of some fields, ``{}`` the method as
+it is. They are crossed with whatever else is swept.
+"""
 
 import json
+from collections import ChainMap
 from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from thinsight.config import load_method
+from thinsight.config import POINTS, load_method
 from thinsight.errors import UserError
 
 if TYPE_CHECKING:
@@ -38,7 +43,10 @@ def budgets(config: DictConfig) -> list[Budget]:
     for field, values in sweep.items():
         if len({str(value) for value in values}) < len(values):
             raise UserError(f"the sweep of {field} names a value twice: {values}.")
-    points = [dict(zip(sweep, values, strict=True)) for values in product(*sweep.values())]
+    axes = [values if field == POINTS else [{field: value} for value in values] for field, values in sweep.items()]
+    points = [dict(ChainMap(*reversed(parts))) for parts in product(*axes)]
+    if len({str(sorted(point.items())) for point in points}) < len(points):
+        raise UserError("the sweep names a budget twice: a field that is swept stands among its points as well.")
     return [Budget(point, load_method(config.method, **_fields(config, point))) for point in points]
 
 

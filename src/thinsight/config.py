@@ -23,9 +23,11 @@ GROUPS = ("method", "model", "preset", "sweep", "task")
 DESCRIBING = frozenset({"paper", "arxiv", "version", "about", "scores", "acts", "needs", "cost", "deviations"})
 RESERVED = DESCRIBING | {"name", "title", "official", "reductions"}
 """Keys of a method's yaml which describe it; every other key is a field, a knob that its paper publishes."""
+POINTS = "points"
+"""The key of a sweep under which variants of a method stand, each a mapping of fields: see `thinsight.budgets`."""
 MEASURES = ("kept", "layer_mean", "flops")
 """Measures of a budget, which a sweep may name in place of a field: see `thinsight.solve`."""
-WORDS = DESCRIBING | {"notes", "source", "license"}
+WORDS = DESCRIBING | {"after", "notes", "source", "license"}
 
 
 def names(group: str) -> list[str]:
@@ -99,21 +101,30 @@ def _check(config: DictConfig) -> None:
     for name in plain["tasks"]:
         if name not in names("task"):
             raise nearest("task", name, names("task"))
-    knobs = [key for key in plain["method"] if key not in RESERVED]
-    for key, values in plain["sweep"].items():
-        if not knobs:
-            raise UserError(f"method {plain['method'].get('name')} has no field to sweep, so no {key}")
-        if key.split(":")[0] in MEASURES and {"keep", "layer"} & set(knobs):
-            continue
-        if key not in knobs:
-            raise nearest(f"field to sweep in method {plain['method'].get('name')}", key, knobs)
-        if not values:
-            raise UserError(f"sweep.{key} is empty: give it at least one value, or leave it out")
+    _check_sweep(plain["method"], plain["sweep"])
     if not isinstance(plain["method"].get("reductions"), list):
         raise UserError(f"method {plain['method'].get('name')} needs a list of reductions (it may be empty)")
     for key, least in {"limit": 1, "batch_size": 1, "text_tokens": 0, "seed": 0}.items():
         if plain[key] is not None and plain[key] < least:
             raise UserError(f"{key} must be at least {least}, not {plain[key]}")
+
+
+def _check_sweep(method: dict[str, Any], sweep: dict[str, list[Any]]) -> None:
+    """Every swept name is a field of the method or a measure of its budget, and every list holds something."""
+    name, knobs = method.get("name"), [key for key in method if key not in RESERVED]
+    variants = sweep.get(POINTS, [])
+    if not all(isinstance(variant, dict) for variant in variants):
+        raise UserError("sweep.points is a list of fields with values, each in braces, {} for the method as it is")
+    for key in [*(key for key in sweep if key != POINTS), *(key for variant in variants for key in variant)]:
+        if not knobs:
+            raise UserError(f"method {name} has no field to sweep, so no {key}")
+        if key.split(":")[0] in MEASURES and {"keep", "layer"} & set(knobs):
+            continue
+        if key not in knobs:
+            raise nearest(f"field to sweep in method {name}", key, knobs)
+    for key, values in sweep.items():
+        if not values:
+            raise UserError(f"sweep.{key} is empty: give it at least one value, or leave it out")
 
 
 def main(arguments: list[str]) -> None:

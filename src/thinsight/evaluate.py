@@ -2,8 +2,9 @@
 
     python -m thinsight.evaluate model=pocket method=vtw task=easyvqa limit=100 [--config FILE] [--out FOLDER]
 
-prints one JSON object. The journal of an unfinished run lies under ``.thinsight/journal`` in the project's root; the
-same command goes on from it, and only the batch that was in flight is computed again.
+prints one JSON object; ``--dry-run`` prints the plan of the run instead (see `thinsight.dry_run`). The journal of an
+unfinished run lies under ``.thinsight/journal`` in the project's root; the same command goes on from it, and only the
+batch that was in flight is computed again.
 """
 
 import argparse
@@ -18,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from thinsight.batches import Tasks, Work
 from thinsight.budgets import budgets
 from thinsight.config import ROOT, load_config, load_task
+from thinsight.dry_run import TFLOPS, dry_run
 from thinsight.errors import UserError, command
 from thinsight.journal import Journal, code_hash, run_key
 from thinsight.meta import decoder_shape
@@ -54,13 +56,13 @@ def evaluate(
         records = work.gather(kept)
         shape, size = decoder_shape(model), model.dtype.itemsize
         scores = {
-            task: {budget: score_of(rows, shape, size) for budget, rows in found.items()}
+            task: {budget: score_of(rows, shape, size, tasks[task][0].metric) for budget, rows in found.items()}
             for task, found in records.items()
         }
         result = {"model": config.model.name, "method": config.method.name, "scores": scores, "protocol": protocol}
         if out is not None:
             timing = {"seconds": time.perf_counter() - started, "batches": len(kept.batches), "resumed": resumed}
-            write(out, config.run, points, records, result, timing)
+            write(out, config, points, records, result, timing)
     except BaseException:
         kept.close()
         raise
@@ -107,14 +109,20 @@ def _key(config: DictConfig, protocol: dict[str, Any]) -> str:
 
 
 def main(arguments: list[str]) -> None:
-    """``override... [--config FILE] [--out FOLDER] [--journal FILE]``."""
+    """``override... [--config FILE] [--out FOLDER] [--journal FILE] [--dry-run [--tflops N]]``."""
     parser = argparse.ArgumentParser(prog="python -m thinsight.evaluate")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="Hydra overrides: method=vtw limit=100")
     parser.add_argument("--config", help="a resolved config instead of the files in conf/")
     parser.add_argument("--out", help="a folder for metrics.json, predictions.parquet, ...")
     parser.add_argument("--journal", help="where to keep the journal of the unfinished run")
+    parser.add_argument("--dry-run", action="store_true", help="only print what it will load, need and take")
+    parser.add_argument("--tflops", type=float, default=TFLOPS, help="for the plan: what the device sustains")
     given = parser.parse_args(arguments)
-    result = evaluate(load_config(given.overrides, given.config), given.out, given.journal, progress=True)
+    config = load_config(given.overrides, given.config)
+    if given.dry_run:
+        print(json.dumps(dry_run(config, given.tflops), indent=1, ensure_ascii=False))
+        return
+    result = evaluate(config, given.out, given.journal, progress=True)
     print(json.dumps(summary(result), indent=1, ensure_ascii=False))
 
 

@@ -4,12 +4,15 @@
 through this package and writes one line per module and per third-party package. A stage that depends on OUT runs again
 when code that it can reach changes in meaning, or a package in version; not when another page's figure, a comment or a
 docstring does. Parts that a method's yaml names (``_target_``) are followed too. A notebook run on one resolved CONFIG
-can reach those of CONFIG; any other can reach every file in ``conf/``, so these files' values are part of its text.
+can reach those of CONFIG; any other can reach every file in ``conf/``, so these files' values are part of its text. Its
+metadata may say less, ``thinsight.conf: ["model/*", "method/vtw*"]``: of the other files only names and words count.
 """
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from fnmatch import fnmatchcase
+from functools import cache
 from importlib.metadata import packages_distributions, version
 from pathlib import Path
 from typing import Any
@@ -26,11 +29,13 @@ from thinsight.reach import PACKAGE, imports, meaning, reach
 def fingerprint(source: Path, config: Path | None = None) -> str:
     """The text: ``hash  module`` for each module of ours, ``version  package`` for each package, sorted by name."""
     if source.suffix != ".ipynb":
-        text, files = f"import {source}", []
+        text, values, files = f"import {source}", [], []
     else:
-        text = "\n".join(cell.source for cell in load(source).cells if cell.cell_type == "code")
+        notebook = load(source)
+        text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
         files = [config] if config else sorted(CONF.rglob("*.yaml"))
-    values = [_values(file) for file in files]
+        reaches = notebook.metadata.get("thinsight", {}).get("conf", ["*"])
+        values = [_values(file) if config or _meant(file, reaches) else _words(file) for file in files]
     starts = [PACKAGE.name, *imports(syntax(text)), *_targets(values)]
     ours, others = reach(starts)
     lines = [f"{meaning(path)}  {name}" for name, path in sorted(ours.items())]
@@ -38,18 +43,41 @@ def fingerprint(source: Path, config: Path | None = None) -> str:
         texts = (json.dumps(value, sort_keys=True, default=str) for value in values)
         lines += [f"{_hash(text)}  conf/{file.relative_to(CONF)}" for file, text in zip(files, texts, strict=True)]
     else:  # a resolved config only names its tasks
-        for name in values[0].get("tasks") or []:
-            task = {key: value for key, value in load_task(name).items() if key not in WORDS}
-            lines.append(f"{_hash(json.dumps(task, sort_keys=True))}  conf/task/{name}.yaml")
-    packages = packages_distributions()
+        lines += [f"{_task(name)}  conf/task/{name}.yaml" for name in values[0].get("tasks") or []]
+    packages = _packages()
     known = sorted({packages[name][0] for name in others if name in packages})
     return "\n".join([*lines, *(f"{version(name).split('+')[0]}  {name}" for name in known)]) + "\n"
+
+
+@cache
+def _packages() -> Mapping[str, list[str]]:
+    return packages_distributions()
+
+
+def _meant(file: Path, patterns: list[str]) -> bool:
+    return any(fnmatchcase(str(file.relative_to(CONF)), f"{pattern}*") for pattern in patterns)
+
+
+def _words(file: Path) -> dict[str, Any]:
+    """What a file says of itself, which a catalogue shows of all."""
+    return {key: value for key, value in _values(file).items() if key in WORDS | {"name", "title"}}
 
 
 def _values(config: Path) -> Any:
     if not config.is_file():
         raise UserError(f"no config at {config}")
-    return OmegaConf.to_container(OmegaConf.load(config), resolve=False)
+    return _parsed(config.read_text(encoding="utf-8"))
+
+
+@cache
+def _parsed(text: str) -> Any:
+    return OmegaConf.to_container(OmegaConf.create(text), resolve=False)
+
+
+@cache
+def _task(name: str) -> str:
+    """A hash of what the task's file does, words apart."""
+    return _hash(json.dumps({k: v for k, v in load_task(name).items() if k not in WORDS}, sort_keys=True))
 
 
 def _targets(node: Any) -> Iterator[str]:

@@ -4,6 +4,7 @@ metrics.json         scores per task and budget (see `thinsight.scores`); the sa
 curve.csv            the same as a table for plots
 predictions.parquet  one line per task, budget and row: what was asked, answered, and how many tokens it took
 trace.parquet        one line per task, budget and row: tokens entering each layer and the patches alive at the end
+config.yaml          the resolved config
 protocol.json        the protocol card
 timing.json          seconds and batches of the last session; differs from run to run
 """
@@ -14,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from omegaconf import DictConfig
 
 from thinsight.budgets import Budget
+from thinsight.config import to_yaml
 from thinsight.errors import UserError
 from thinsight.scores import curve
 
@@ -24,7 +27,7 @@ Records = Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]]
 
 def write(
     out: Path,
-    run: str,
+    config: DictConfig,
     points: Sequence[Budget],
     records: Records,
     result: Mapping[str, Any],
@@ -34,12 +37,14 @@ def write(
     (out / "metrics.json").unlink(missing_ok=True)
     budget = {point.name: point.json for point in points}
     lines = [
-        {"run": run, "task": task, "budget": budget[name], "visual_mean": _mean(r["visual"]), **r}
+        {"run": config.run, "task": task, "budget": budget[name], "visual_mean": _mean(r["visual"]), **r}
         for task, found in records.items()
         for name, rows in found.items()
         for r in rows
     ]
     table = pd.DataFrame(lines)
+    if any(isinstance(one, float) for one in table["correct"]):  # one type a column: shares beside yes and no
+        table["correct"] = table["correct"].astype(float)
     answered = ["run", "task", "budget", "id", "kind", "prediction", "answer", "correct", "generated", "visual_mean"]
     traced = ["task", "budget", "id", "picture", "visual", "lengths", "kept"]
     scores = {key: result[key] for key in ("model", "method", "scores")}
@@ -47,6 +52,7 @@ def write(
         _whole(out / "predictions.parquet", lambda path: table[answered].to_parquet(path, index=False))
         _whole(out / "trace.parquet", lambda path: table[traced].to_parquet(path, index=False))
         _whole(out / "curve.csv", lambda path: curve(result["scores"]).to_csv(path, index=False))
+        _whole(out / "config.yaml", lambda path: path.write_text(to_yaml(config), encoding="utf-8"))
         _whole(out / "protocol.json", _json(result["protocol"]))
         _whole(out / "timing.json", _json(timing))
         _whole(out / "metrics.json", _json(scores))

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from thinsight.config import RESERVED
 from thinsight.errors import UserError
+from thinsight.hub import provenance
 from thinsight.models import checkpoint
 from thinsight.tasks import Row, digest, prompt
 
@@ -121,6 +122,7 @@ def _task(processor: "ProcessorMixin", task: DictConfig, rows: Sequence[Row]) ->
         "prompt": prompt(processor, rows[0], task),
         "metric": task.metric,
         "max_new_tokens": task.max_new_tokens,
+        **({"source": provenance(task)} if task.kind == "hub" else {}),
     }
 
 

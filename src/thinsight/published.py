@@ -4,15 +4,11 @@ import pandas as pd
 
 from thinsight.config import ROOT
 from thinsight.errors import UserError, nearest
+from thinsight.printed import COLUMNS, MAY_BE_EMPTY, PAPERS, SOURCES, SPELLINGS, TRUST
 
 FOLDER = ROOT / "data" / "published"
-COLUMNS = (
-    "paper", "arxiv", "version", "table", "model", "method", "row", "column", "value", "unit", "protocol", "source",
-    "trust",
-)  # fmt: skip
-MAY_BE_EMPTY = frozenset({"arxiv", "version", "model"})
-SOURCES = frozenset({"own paper", "own readme", "own issue", "other paper", "digest", "blog"})
-TRUST = frozenset({"paper", "readme", "issue", "quoted", "other-paper", "unverified"})
+CELL = ["paper", "version", "table", "model", "tokens", "row", "column"]  # what one printed number is found by
+SETTING = ["model", "method", "tokens", "column", "unit"]  # what several papers may print a number for
 
 
 def load_published(name: str) -> pd.DataFrame:
@@ -20,10 +16,46 @@ def load_published(name: str) -> pd.DataFrame:
 
     A file that breaks the rules of its columns (see the README beside it) is a `UserError` that names the line.
     """
-    known = sorted(path.stem for path in FOLDER.glob("*.csv"))
+    known = names()
     if name not in known:
         raise nearest("published table", name, known)
     return check(pd.read_csv(FOLDER / f"{name}.csv", dtype=str, keep_default_na=False), name)
+
+
+def names() -> list[str]:
+    """The files that there are, without their ending."""
+    return sorted(path.stem for path in FOLDER.glob("*.csv"))
+
+
+def load_all() -> pd.DataFrame:
+    """The lines of all files, with a first column ``file`` that says which one; a cell stands in one file only."""
+    tables = {name: load_published(name) for name in names()}
+    table = pd.concat([table.assign(file=name) for name, table in tables.items()], ignore_index=True)
+    twice = table[table.duplicated(CELL)]
+    if len(twice):
+        first = twice.iloc[0]
+        raise UserError(f"{first.file}.csv repeats a cell of another file: {first.paper}, {first.row}, {first.column}.")
+    return table[["file", *COLUMNS, "number"]]
+
+
+def ranges(table: pd.DataFrame) -> pd.DataFrame:
+    """What the papers in ``table`` (lines of `load_all`) print for the same thing: one line per `SETTING`.
+
+    Columns, besides those of the setting: ``lowest`` and ``highest`` (floats), ``papers`` (how many documents print the
+    number) and ``shown``, such as "36.1-48.0 (4 papers)". Left out are readers' reports, blogs and summaries, values
+    that are no single number, averages over benchmarks of a paper's own choice, and variants: rows with a comma, such
+    as "FiCoCo-V, no local penalty".
+    """
+    plain = table[table["source"].isin(PAPERS) & table["number"].notna() & (table["column"] != "average")]
+    plain = plain[~plain["row"].str.contains(",")]
+    out = []
+    for setting, lines in plain.groupby(SETTING, sort=False):
+        low, high = (lines.loc[lines["number"].agg(end)] for end in ("idxmin", "idxmax"))
+        count = lines["paper"].nunique()
+        span = low["value"] if low["number"] == high["number"] else f"{low['value']}-{high['value']}"
+        shown = f"{span} ({count} paper{'s' if count > 1 else ''})"
+        out.append((*setting, low["number"], high["number"], count, shown))
+    return pd.DataFrame(out, columns=[*SETTING, "lowest", "highest", "papers", "shown"])
 
 
 def check(table: pd.DataFrame, name: str) -> pd.DataFrame:
@@ -38,9 +70,11 @@ def check(table: pd.DataFrame, name: str) -> pd.DataFrame:
     _refuse(name, table[~table.source.isin(SOURCES)], f"source is none of {', '.join(sorted(SOURCES))}")
     _refuse(name, table[~table.trust.isin(TRUST)], f"trust is none of {', '.join(sorted(TRUST))}")
     _refuse(name, table[~table.arxiv.str.fullmatch(r"(\d{4}\.\d{5})?")], "arxiv is not a number like 2405.05803")
+    _refuse(name, table[~table.tokens.str.fullmatch(r"\d*")], "tokens is not an integer")
     _refuse(name, table[~table.value.str.contains(r"\d")], "value has no digit")
-    where = ["paper", "version", "table", "model", "row", "column"]
-    _refuse(name, table[table.duplicated(where)], "the same cell of the same table is there twice")
+    for column in table.column[~table.column.isin(SPELLINGS)]:
+        raise nearest(f"column in {name}.csv", column, SPELLINGS)
+    _refuse(name, table[table.duplicated(CELL)], "the same cell of the same table is there twice")
     return table.assign(number=pd.to_numeric(table.value, errors="coerce"))
 
 

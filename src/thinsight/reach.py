@@ -3,6 +3,7 @@
 import ast
 import hashlib
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 
 from thinsight import _HOMES
@@ -22,8 +23,13 @@ def reach(names: Iterable[str]) -> tuple[dict[str, Path], set[str]]:
         elif (found := _module(name)) and found[0] not in ours:
             ours[found[0]] = found[1]
             queue.append(found[0].rpartition(".")[0] or PACKAGE.name)  # its package's __init__ runs too
-            queue += imports(ast.parse(found[1].read_text(encoding="utf-8")))
+            queue += _imported(found[1].read_text(encoding="utf-8"))
     return ours, others
+
+
+@cache
+def _imported(text: str) -> tuple[str, ...]:
+    return tuple(imports(ast.parse(text)))
 
 
 def imports(tree: ast.AST) -> Iterator[str]:
@@ -70,7 +76,12 @@ def _module(name: str) -> tuple[str, Path] | None:
 
 def meaning(path: Path) -> str:
     """A hash of what the file does: its syntax tree without comments, layout and docstrings."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return _meaning(path.read_text(encoding="utf-8"))
+
+
+@cache
+def _meaning(text: str) -> str:
+    tree = ast.parse(text)
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if (

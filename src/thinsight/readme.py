@@ -1,7 +1,8 @@
 """The generated parts of README.md: ``python -m thinsight.readme`` rewrites what stands between its markers.
 
-``<!-- name -->`` ... ``<!-- /name -->``, for ``results`` (from the VTW page's table), ``standing`` (from the methods'
-page's), ``pocket`` (from the model's own scores) and ``methods`` (from ``conf/method``).
+``<!-- name -->`` ... ``<!-- /name -->``, for ``ledger`` (from the overview's summary), ``results`` (from the VTW page's
+table), ``standing`` (from the methods' page's), ``pocket`` (from the model's own scores) and ``methods`` (from
+``conf/method``).
 """
 
 import json
@@ -14,8 +15,16 @@ from thinsight.config import ROOT
 from thinsight.errors import UserError, command
 from thinsight.scoreboard import MARKS
 from thinsight.standing import MEAN
+from thinsight.tally import gathered
 
 FILE = ROOT / "README.md"
+
+
+def ledger() -> str:
+    """How many printed numbers have which verdict, by the document that prints them."""
+    table = gathered(_saved("overview", "summary"), 10)
+    lines = [*table.to_numpy().tolist(), ["**all**", *table.drop(columns="paper").sum()]]
+    return _table(["printed by", *table.columns[1:]], [[str(cell) for cell in line] for line in lines])
 
 
 def results() -> str:
@@ -92,7 +101,7 @@ def _table(head: list[str], lines: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
-PARTS = {"results": results, "standing": standing, "pocket": pocket, "methods": methods}
+PARTS = {"ledger": ledger, "results": results, "standing": standing, "pocket": pocket, "methods": methods}
 
 
 def filled(text: str, parts: dict = PARTS) -> str:

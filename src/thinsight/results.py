@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 from itertools import combinations
 from pathlib import Path
 
@@ -15,13 +16,15 @@ from thinsight.stats import paired
 FLOPS = ("fastv", "profiler")  # the two conventions that VTW's own numbers mix: its formula's and its profiler's
 
 
-def scores(folder: Path) -> pd.DataFrame:
+def scores(folder: Path, runs: Sequence[str] | None = None) -> pd.DataFrame:
     """One line per run, task and budget: method, accuracy, low, high, n, layer, kv_bytes, a column per convention, and
-    visual tokens: entering a layer on average (visual), alive at the end (kept), in the prompt (picture).
+    visual tokens: entering a layer on average (visual), alive at the end (kept), in the prompt (picture). ``printed``:
+    the number that a benchmark's tables hold, where that is not the accuracy.
 
-    Runs whose protocol cards differ in more than the method are refused.
+    ``runs``: names or patterns as of a shell; None reads the main ones, whose names have no hyphen. Runs whose protocol
+    cards differ in more than the method are refused.
     """
-    files = sorted(folder.glob("*/metrics.json"))
+    files = finished(folder, runs)
     if not files:
         raise UserError(f"there are no finished runs in {folder}: `dvc repro` makes them.")
     cards = {file.parent.name: json.loads(file.with_name("protocol.json").read_text()) for file in files}
@@ -30,11 +33,24 @@ def scores(folder: Path) -> pd.DataFrame:
     return pd.DataFrame([line for file in files for line in _lines(file)])
 
 
+def finished(folder: Path, runs: Sequence[str] | None = None, name: str = "metrics.json") -> list[Path]:
+    """The file ``name`` of every finished run in ``folder`` that ``runs`` asks for (as in `scores`), by run."""
+    there = sorted(file.parent.name for file in folder.glob("*/metrics.json"))
+    wanted = [run for run in there if "-" not in run] if runs is None else _matching(there, runs)
+    return [folder / run / name for run in wanted]
+
+
+def _matching(names: Sequence[str], patterns: Sequence[str]) -> list[str]:
+    """Those of ``names`` that a pattern means; a star does not reach over a hyphen."""
+    return [n for n in names if any(fnmatchcase(n, p) and n.count("-") == p.count("-") for p in patterns)]
+
+
 def _lines(file: Path) -> list[dict]:
     found = json.loads(file.read_text(encoding="utf-8"))
     return [
         {
             "run": file.parent.name,
+            "model": found["model"],
             "method": found["method"],
             "task": task,
             "budget": budget,
@@ -47,6 +63,7 @@ def _lines(file: Path) -> list[dict]:
             "kept": cell["visual_tokens_kept"],
             "picture": cell["picture_tokens"],
             "kv_bytes": cell["kv_bytes"],
+            "printed": cell.get("summary", {}).get("printed"),
             **cell["prefill_flops"],
         }
         for task, budgets in found["scores"].items()
@@ -54,9 +71,9 @@ def _lines(file: Path) -> list[dict]:
     ]
 
 
-def answers(folder: Path) -> pd.DataFrame:
-    """One line per run, task, budget and row: id, kind, prediction, answer, correct. ``budget`` as in `scores`."""
-    frames = [pd.read_parquet(file) for file in sorted(folder.glob("*/predictions.parquet"))]
+def answers(folder: Path, runs: Sequence[str] | None = None) -> pd.DataFrame:
+    """One line per run, task, budget and row: id, kind, prediction, answer, correct; otherwise as `scores`."""
+    frames = [pd.read_parquet(file) for file in finished(folder, runs, "predictions.parquet") if file.is_file()]
     if not frames:
         raise UserError(
             f"there are no predictions in {folder}: `dvc repro` makes them, `dvc checkout` brings them back."
@@ -81,6 +98,16 @@ def cells(table: pd.DataFrame, run: str, budget: str | None = None) -> pd.DataFr
     if budget not in set(part["budget"]):
         raise nearest(f"budget of run {run}", budget, part["budget"].unique())
     return part[part["budget"] == budget]
+
+
+def nearest_budgets(results: pd.DataFrame, run: str, other: tuple[str, str]) -> list[str]:
+    """The budgets of ``run`` that let as many visual tokens into a layer, on average, as the (run, budget) ``other``
+    does, as nearly as it has them: several if they are draws of one."""
+    wanted = cells(results, *other)["visual"].mean()
+    own = cells(results, run)
+    own = own.assign(draw=own["budget"].map(drawn))
+    best = (own.groupby("draw")["visual"].mean() - wanted).abs().idxmin()
+    return list(own.loc[own["draw"] == best, "budget"].unique())
 
 
 def compare(
@@ -124,7 +151,7 @@ def frontier(results: pd.DataFrame, rows: pd.DataFrame, base: str, resamples: in
     draws = {task: rng.integers(len(ids[task]), size=(resamples, len(ids[task]))) for task in tasks}
     whole = {task: right[base, "fixed", task].loc[ids[task]].to_numpy(float) for task in tasks}
     out = []
-    for (run, label), group in results.assign(label=results["budget"].map(_seedless)).groupby(["run", "label"]):
+    for (run, label), group in results.assign(label=results["budget"].map(drawn)).groupby(["run", "label"]):
         ratios, boots, costs = [], [], []
         for (budget, task), line in group.groupby(["budget", "task"]):
             own = right[run, budget, task].loc[ids[task]].to_numpy(float)
@@ -145,8 +172,9 @@ def frontier(results: pd.DataFrame, rows: pd.DataFrame, base: str, resamples: in
     return pd.DataFrame(out)
 
 
-def _seedless(budget: str) -> str:
-    return ",".join(part for part in budget.split(",") if not part.startswith("seed="))
+def drawn(budget: str) -> str:
+    """A budget's name without what only tells draws of it apart: a seed, the phase of a grid."""
+    return ",".join(part for part in budget.split(",") if not part.startswith(("seed=", "phase=")))
 
 
 def _one(results: pd.DataFrame, run: str, budget: str, task: str) -> pd.Series:

@@ -8,6 +8,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from thinsight.config import POINTS
+
 
 @dataclass(frozen=True)
 class Run:
@@ -32,7 +34,10 @@ def read_runs(folder: Path) -> list[Run]:
 
 def budgets(run: Run) -> str:
     """The run's sweep in words: ``layer 1–11 × seed 0, 1``; a dash for a run at one budget."""
-    axes = [f"{field} {_listed(values)}" for field, values in run.config["sweep"].items()]
+    sweep = dict(run.config["sweep"])
+    variants = sweep.pop(POINTS, [])
+    axes = [f"{field} {_listed(values)}" for field, values in sweep.items()]
+    axes += [f"{len(variants)} variants"] if variants else []
     return " × ".join(axes) or "–"
 
 

@@ -30,8 +30,17 @@ class TaskConfig:
     name: str = MISSING
     title: str = ""
     about: str = ""
-    kind: str = "parquet"  # or "easyvqa"
-    path: str | None = None  # relative to the project's root
+    after: list[str] = field(default_factory=list)  # published benchmarks that it stands for
+    kind: str = "parquet"  # or "easyvqa", or "hub": a data set of the hub
+    path: str | None = None  # relative to the project's root; of kind "hub" a folder with a copy of the data set
+    hub: str | None = None  # of kind "hub": its id, e.g. lmms-lab/POPE
+    subset: str = "default"  # of it, what the hub calls a configuration
+    pictures: str | None = None  # the subset that holds the pictures, where they lie apart from the questions
+    revision: str | None = None  # of it, a commit; null: the newest
+    reader: str = ""  # which benchmark's columns it has (see thinsight.benchmarks)
+    ocr: bool = False  # whether the words that OCR found in a picture follow the question, where the data have them
+    rows: int | None = None  # how many the split has, by its card: for plans
+    gigabytes: float | None = None  # to fetch, by its card: for plans
     split: str = "test"
     suffix: str = ""  # appended to each question, e.g. an answer-format instruction
     max_new_tokens: int = 8
@@ -49,10 +58,11 @@ class Config:
     method: dict[str, Any] = field(default_factory=dict)
     task: TaskConfig = field(default_factory=TaskConfig)
     tasks: list[str] = field(default_factory=list)  # names in conf/task; empty: just `task`
-    sweep: dict[str, list[Any]] = field(default_factory=dict)  # method field -> values; a run does their product
+    sweep: dict[str, list[Any]] = field(default_factory=dict)  # method field -> values (see thinsight.budgets)
     layers: list[int] = field(default_factory=list)  # what a preset offers to conf/sweep
     budgets: list[float] = field(default_factory=list)  # likewise, fractions of the visual tokens: every method's keep
     keeps: list[float] = field(default_factory=list)  # likewise: the controls' keep, the budgets among them
+    curve: list[float] = field(default_factory=list)  # likewise: the keep of a compression curve, budgets and all
     limit: int | None = None  # rows per task; null: all of them
     batch_size: int = 32
     seed: int = 0

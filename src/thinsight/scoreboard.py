@@ -122,7 +122,15 @@ def _end(results: pd.DataFrame, run: str, title: str, tasks: Sequence[str], base
     )
     counts = own[["kept", "visual"]].mean()
     flops = (own["profiler"] / whole["profiler"]).mean()
-    return {"title": title, "note": "", "control": True, "cells": cells, "flops": f"{flops:.0%}", **_counts(counts)}
+    return {
+        "title": title,
+        "run": run,
+        "note": "",
+        "control": True,
+        "cells": cells,
+        "flops": f"{flops:.0%}",
+        **_counts(counts),
+    }
 
 
 def _line(own: pd.DataFrame, best: pd.Series, mean: pd.Series) -> dict[str, Any]:
@@ -131,7 +139,14 @@ def _line(own: pd.DataFrame, best: pd.Series, mean: pd.Series) -> dict[str, Any]
     note += "" if "keep" in mean["budget"] else " · " + mean["budget"].replace("=", " ")
     cells = [_cell(row, best[task], mean["run"] != "random") for task, row in own.iterrows()]
     counts = _counts(mean) | {"flops": f"{mean['flops']:.0%}"}
-    return {"title": mean["title"], "note": note, "control": mean["control"], "cells": cells, **counts}
+    return {
+        "title": mean["title"],
+        "run": mean["run"],
+        "note": note,
+        "control": mean["control"],
+        "cells": cells,
+        **counts,
+    }
 
 
 def _cell(row: pd.Series, best: float = 2.0, beside: bool = False) -> dict[str, Any]:

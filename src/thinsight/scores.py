@@ -4,21 +4,25 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from thinsight.cost import Shape, decode_steps, kv_bytes, ledger
 from thinsight.stats import wilson
+from thinsight.summaries import summary
 
 
-def score_of(records: Sequence[Mapping[str, Any]], shape: Shape, element_bytes: int) -> dict[str, Any]:
-    """Scores of one task under one budget.
+def score_of(
+    records: Sequence[Mapping[str, Any]], shape: Shape, element_bytes: int, metric: str = "exact"
+) -> dict[str, Any]:
+    """Scores of one task under one budget; with a ``summary`` where ``metric`` has one (see `thinsight.summaries`).
 
     FLOPs are means over the rows of the count from each row's own lengths (the mean of n^2 is not the square of the
     mean): ``prefill_flops``, and ``flops`` with the decoding of the answer. ``kv_bytes``: the cache after the prefill.
     ``layer``: the first decoder layer that the picture does not reach whole, if it is the same for all rows.
     """
     correct = sum(r["correct"] for r in records)
-    low, high = wilson(correct, len(records))
+    low, high = _interval([r["correct"] for r in records])
     layers = {_first_short(r) for r in records}
     visual = _mean_rows([r["visual"] for r in records])
     return {
@@ -34,6 +38,7 @@ def score_of(records: Sequence[Mapping[str, Any]], shape: Shape, element_bytes: 
         "visual_tokens_kept": _mean([len(r["kept"]) for r in records]),
         "generated_tokens": _mean([r["generated"] for r in records]),
         **_costs(records, shape, element_bytes),
+        **summary(metric, records),
     }
 
 
@@ -77,8 +82,16 @@ def _costs(records: Sequence[Mapping[str, Any]], shape: Shape, element_bytes: in
     }
 
 
+def _interval(scores: Sequence[bool | float]) -> tuple[float, float]:
+    """95 % of the mean: Wilson's of right and wrong; of shares the normal one, within [0, 1]."""
+    if all(isinstance(one, bool) for one in scores):
+        return wilson(sum(scores), len(scores))
+    mean, error = float(np.mean(scores)), float(np.std(scores, ddof=len(scores) > 1)) / len(scores) ** 0.5
+    return max(0.0, mean - 1.96 * error), min(1.0, mean + 1.96 * error)
+
+
 def _kinds(records: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    groups: dict[str, list[bool]] = {}
+    groups: dict[str, list[bool | float]] = {}
     for record in records:
         groups.setdefault(record["kind"], []).append(record["correct"])
     return {kind: {"n": len(groups[kind]), "accuracy": _mean(groups[kind])} for kind in sorted(groups)}

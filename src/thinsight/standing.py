@@ -8,7 +8,7 @@ import pandas as pd
 
 from thinsight.errors import UserError
 from thinsight.resampled import Resampled, Score
-from thinsight.results import cells
+from thinsight.results import cells, drawn
 
 ABOVE, INSIDE, BELOW = "above", "inside", "below"
 MEAN = "mean"  # what stands for all tasks among the tasks
@@ -23,7 +23,7 @@ def standing(
     keep, run, budget, task; accuracy, low, high (Wilson; bootstrap for the mean)
     difference, least, most   to the control's mean over seeds, with a paired 95 % bootstrap interval over questions
     verdict                   "inside" random's spread: between its seeds' lowest and highest score, or an interval that
-                              holds zero; else "above" or "below"
+                              holds zero; else "above" or "below"; a run of several draws is outside if all of them are
     equal_flops, equal_least, equal_most   the mean's difference to the control at the same FLOPs instead of the same
                               ``keep``: straight lines between its budgets and the whole model; NaN out of its range
     kept, visual, picture     visual tokens left in the end, entering a layer on average, in the prompt
@@ -46,7 +46,7 @@ def standing(
             found = cells(results, run)
             found = found[found["budget"].isin(budgets)].groupby("task", sort=False).mean(numeric_only=True)
             own = [sampled.score(run, [budget]) for budget in budgets]
-            line = {"keep": keep, "run": run, "budget": _common(budgets)}
+            line = {"keep": keep, "run": run, "budget": drawn(budgets[0])}
             for number, task in enumerate(sampled.tasks):
                 low, high = found.loc[task, ["low", "high"]]
                 score = _beside([s.task(number) for s in own], [s.task(number) for s in random], low, high)
@@ -66,7 +66,7 @@ def points(results: pd.DataFrame, rows: pd.DataFrame, base: str = "plain") -> pd
     reference, out = sampled.score(base, ["fixed"]), []
     for run in results["run"].unique():
         own = cells(results, run)
-        for label, part in own.groupby(own["budget"].map(lambda b: _common([b])), sort=False):
+        for label, part in own.groupby(own["budget"].map(drawn), sort=False):
             budgets = list(part["budget"].unique())
             score = sampled.score(run, budgets).over(reference)
             each = [sampled.score(run, [budget]).over(reference).mean for budget in budgets]
@@ -117,9 +117,9 @@ def _beside(own: Sequence[Score], random: Sequence[Score], low: float, high: flo
     difference = score.minus(other)
     least, most = difference.interval()
     verdict = INSIDE
-    if least > 0 and score.mean > max(s.mean for s in random):
+    if least > 0 and min(s.mean for s in own) > max(s.mean for s in random):
         verdict = ABOVE
-    elif most < 0 and score.mean < min(s.mean for s in random):
+    elif most < 0 and max(s.mean for s in own) < min(s.mean for s in random):
         verdict = BELOW
     found = {"accuracy": score.mean, "low": low, "high": high}
     return found | {"difference": difference.mean, "least": least, "most": most, "verdict": verdict}
@@ -146,7 +146,7 @@ def _curve(results: pd.DataFrame, sampled: Resampled, base: str, control: str) -
     """FLOPs and score of the control at each of its budgets, and of the whole model, by FLOPs."""
     found, whole = [(1.0, sampled.score(base, ["fixed"]))], cells(results, base)
     own = cells(results, control)
-    for _, part in own.groupby(own["budget"].map(lambda b: _common([b]))):
+    for _, part in own.groupby(own["budget"].map(drawn)):
         costs = _costs(part.groupby("task", sort=False).mean(numeric_only=True), whole)
         found.append((costs["flops"], sampled.score(control, list(part["budget"].unique()))))
     return sorted(found, key=lambda pair: pair[0])
@@ -157,11 +157,6 @@ def _costs(found: pd.DataFrame, whole: pd.DataFrame) -> dict[str, float]:
     all_of = whole.set_index("task").loc[found.index]
     shares = {"flops": (found[COST] / all_of[COST]).mean(), "kv": (found["kv_bytes"] / all_of["kv_bytes"]).mean()}
     return {name: found[name].mean() for name in ("kept", "visual", "picture", "layer")} | shares
-
-
-def _common(budgets: Sequence[str]) -> str:
-    """A budget's name without its seed."""
-    return ",".join(part for part in budgets[0].split(",") if not part.startswith("seed="))
 
 
 def _number(text: str | None) -> float | None:

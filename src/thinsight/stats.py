@@ -1,6 +1,6 @@
 """How sure a score is, and whether two scores on the same rows differ."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,17 +33,18 @@ def wilson(correct: int, n: int, confidence: float = 0.95) -> tuple[float, float
 
 
 def paired(
-    first: Mapping[str, bool],
-    second: Mapping[str, bool],
+    first: Mapping[str, float],
+    second: Mapping[str, float],
     *,
     confidence: float = 0.95,
     resamples: int = 9999,
     seed: int = 0,
 ) -> Paired:
-    """Compare two runs row by row; the mappings go from row id to "was right".
+    """Compare two runs row by row; the mappings go from row id to "was right", or to a score from 0 to 1.
 
-    Rows are resampled in pairs, which removes the noise of the rows themselves; most published differences are smaller
-    than the unpaired interval. Different row ids are a `UserError`.
+    A score counts as right above one half, where rows are counted (``only_first``, ``only_second``, ``p``). Rows are
+    resampled in pairs, which removes the noise of the rows themselves; most published differences are smaller than the
+    unpaired interval. Different row ids are a `UserError`.
     """
     if first.keys() != second.keys():
         odd = sorted(first.keys() ^ second.keys())
@@ -51,12 +52,12 @@ def paired(
     if not first:
         raise UserError("there are no rows to compare.")
     ids = sorted(first)
-    a, b = (np.array([bool(run[i]) for i in ids]) for run in (first, second))
-    only_first, only_second = int((a & ~b).sum()), int((b & ~a).sum())
-    low, high = _interval(len(ids), only_first, only_second, confidence, resamples, seed)
+    a, b = (np.array([float(run[i]) for i in ids]) for run in (first, second))
+    only_first, only_second = int(((a > 0.5) & (b <= 0.5)).sum()), int(((b > 0.5) & (a <= 0.5)).sum())
+    low, high = _interval(a - b, confidence, resamples, seed)
     return Paired(
         n=len(ids),
-        difference=(only_first - only_second) / len(ids),
+        difference=float((a - b).mean()),
         low=low,
         high=high,
         only_first=only_first,
@@ -71,15 +72,27 @@ def mcnemar(only_first: int, only_second: int) -> float:
     return float(stats.binomtest(only_first, discordant).pvalue) if discordant else 1.0
 
 
-def _interval(n: int, wins: int, losses: int, confidence: float, resamples: int, seed: int) -> tuple[float, float]:
-    """Percentile interval of the mean difference.
+def holm(p: Sequence[float]) -> np.ndarray:
+    """Holm's adjusted p, in the order given; held to a bound, the chance of even one false difference is at most that.
 
-    A row's difference is +1, 0 or -1, so resampling n rows with replacement is one multinomial draw: the bootstrap
-    without its n x resamples array.
+    The smallest p is multiplied by the number of comparisons, the next one by one less, and so on, never falling.
     """
-    shares = np.array([wins, losses, n - wins - losses]) / n
-    draws = np.random.default_rng(seed).multinomial(n, shares, size=resamples)
-    means = (draws[:, 0] - draws[:, 1]) / n
+    given = np.asarray(p, float)
+    order = np.argsort(given, kind="stable")
+    adjusted = np.empty_like(given)
+    adjusted[order] = np.minimum(1, np.maximum.accumulate(given[order] * np.arange(len(given), 0, -1)))
+    return adjusted
+
+
+def _interval(differences: np.ndarray, confidence: float, resamples: int, seed: int) -> tuple[float, float]:
+    """Percentile interval of the mean of ``differences`` (n,).
+
+    They take few values, so resampling n rows with replacement is one multinomial draw of how often each value comes:
+    the bootstrap without its n x resamples array.
+    """
+    values, counts = np.unique(differences, return_counts=True)
+    n = len(differences)
+    means = np.random.default_rng(seed).multinomial(n, counts / n, size=resamples) @ values / n
     tail = (1 - confidence) / 2
     low, high = np.quantile(means, [tail, 1 - tail])
     return float(low), float(high)

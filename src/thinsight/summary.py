@@ -1,15 +1,19 @@
 """What the index says about an executed notebook: read off the notebook, never written by hand."""
 
+import ast
 import base64
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from nbformat import NotebookNode
 
 from thinsight.errors import UserError
 from thinsight.notebook import load
+from thinsight.parameters import declared
 
+INJECTED = "injected-parameters"  # papermill's tag of the cell with the values of this execution
 IMAGES = ("image/svg+xml", "image/png", "image/jpeg")
 
 
@@ -61,6 +65,17 @@ def _figure(notebook: NotebookNode) -> str | None:
 
 def _tagged(notebook: NotebookNode, tag: str) -> list[NotebookNode]:
     return [cell for cell in notebook.cells if tag in cell.metadata.get("tags", [])]
+
+
+def given(notebook: NotebookNode) -> dict[str, Any]:
+    """The parameters of an executed notebook: those that it declares, with the values that this execution gave."""
+    values = declared(notebook)
+    for cell in _tagged(notebook, INJECTED):
+        for statement in ast.parse(cell.source).body:
+            match statement:
+                case ast.Assign(targets=[ast.Name(id=name)], value=value) if name in values:
+                    values[name] = ast.literal_eval(value)
+    return values
 
 
 def executed(path: Path) -> NotebookNode:

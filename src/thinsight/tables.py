@@ -6,6 +6,7 @@ import pandas as pd
 from pandas.io.formats.style import Styler
 
 from thinsight.results import FLOPS, cells, compare
+from thinsight.verdict import meets
 
 SCORES = ("fraction", "%", "points", "CIDEr")  # units in which papers print scores
 NO_SCORE = ("error", "saving", "ratio", "kept", "tokens", "average")  # in the names of columns that are none
@@ -67,17 +68,64 @@ def efficiency(model: str, layers: Sequence[int], text_tokens: int) -> pd.DataFr
     return pd.DataFrame(out).drop_duplicates(["model", "K"], ignore_index=True).astype({"K": "Int64"})
 
 
+def by_convention(model: str, layer: int, text_tokens: int, published: pd.DataFrame) -> Styler:
+    """One prefill of ``model``, whole and under VTW at ``layer``, in T by every convention, each beside those TFLOPs
+    that papers print for the same cell and that it gives by `thinsight.verdict.meets`; the rest stand in the last
+    line."""
+    from thinsight.config import load_config
+    from thinsight.meta import report
+
+    config = load_config([f"model={model}", "method=vtw", f"method.layer={layer}", f"text_tokens={text_tokens}"])
+    printed, lines = {which: _printed(published, model, k) for which, k in (("full", None), ("reduced", layer))}, []
+    met: dict[str, set[str]] = {which: set() for which in printed}
+    for name, of in report(config)["conventions"].items():
+        line = {"convention": name.replace("_", " "), "counts": of["counts"]}
+        for which, title in (("full", "whole"), ("reduced", f"K = {layer}")):
+            value = of[which] / 1e12
+            same = [text for text in printed[which] if meets(text.split(" ")[0], value)]
+            met[which] |= set(same)
+            line |= {f"{title}, T": f"{value:.2f}", f"{title}, printed": ", ".join(same)}
+        lines.append(line | {"FLOPs left": f"{of['ratio']:.0%}"})
+    rest = {which: ", ".join(text for text in texts if text not in met[which]) for which, texts in printed.items()}
+    lines.append(
+        dict.fromkeys(lines[0], "")
+        | {"convention": "none of these", "whole, printed": rest["full"], f"K = {layer}, printed": rest["reduced"]}
+    )
+    return pd.DataFrame(lines).style.hide(axis="index")
+
+
+def _printed(published: pd.DataFrame, model: str, layer: int | None) -> list[str]:
+    """``8.5 (ShortV)`` for each TFLOPs that a paper prints for ``model``: whole, or under VTW at ``layer``."""
+    rows = published[(published["column"] == "TFLOPs") & published["model"].map(_config_name).eq(model)]
+    wanted = rows["row"].str.fullmatch("vanilla" if layer is None else f"VTW K ?=? ?{layer}")
+    if layer is not None:  # the method's own table does not say its layer
+        wanted |= (rows["row"] == "VTW") & (rows["paper"] == "VTW")
+    return [f"{value} ({paper})" for value, paper in zip(rows["value"][wanted], rows["paper"][wanted], strict=True)]
+
+
+def _config_name(model: str) -> str:
+    """A model's name in ``conf/model`` from what papers call it: LLaVA-1.5-7B is llava_1_5_7b."""
+    return model.lower().replace("-", "_").replace(".", "_")
+
+
+def layers_by_task(layers: pd.DataFrame, results: pd.DataFrame, threshold: float) -> Styler:
+    """``layers``: for each threshold (column) the layer that the questions of a task (index) choose; beside it what
+    the task's own layer at ``threshold`` leaves of its score on test questions, and what the whole model has."""
+    title = f"η = {threshold:g}"
+    out = layers.copy()
+    scored = {run: cells(results, run).set_index(["task", "budget"])["accuracy"] for run in ("plain", "vtw")}
+    for task, layer in layers[title].dropna().items():
+        if (task, f"layer={layer}") in scored["vtw"].index:
+            out.loc[task, f"score at {title}"] = scored["vtw"][task, f"layer={layer}"]
+            out.loc[task, "whole model"] = scored["plain"][task, "fixed"]
+    shares = dict.fromkeys([name for name in out if not name.startswith("η")], "{:.1%}")
+    return out.rename_axis("questions of").style.format(shares, na_rep="none")
+
+
 def beside_published(saved: pd.DataFrame, published: pd.DataFrame) -> Styler:
     """`efficiency` with the TFLOPs that papers print for the same model and layer."""
-    printed = published[published["column"] == "TFLOPs"]
-    key = printed["model"].str.lower().str.replace(r"[-.]", "_", regex=True)
-    texts = []
-    for model, layer in zip(saved["model"], saved["K"], strict=True):
-        wanted = printed["row"].str.fullmatch("vanilla" if pd.isna(layer) else f"VTW K ?=? ?{layer}")
-        if not pd.isna(layer):  # the method's own table does not say its layer
-            wanted |= (printed["row"] == "VTW") & (printed["paper"] == "VTW")
-        rows = printed[(key == model) & wanted]
-        texts.append(", ".join(f"{value} ({paper})" for value, paper in zip(rows["value"], rows["paper"], strict=True)))
+    pairs = zip(saved["model"], saved["K"], strict=True)
+    texts = [", ".join(_printed(published, model, None if pd.isna(layer) else layer)) for model, layer in pairs]
     titles = {"fastv": "formula, T", "profiler": "profiler, T", "counted": "torch, T", "left": "FLOPs left"}
     out = saved.assign(printed=texts).rename(columns=titles)
     forms = dict.fromkeys(["formula, T", "profiler, T", "torch, T"], "{:.2f}") | {

@@ -2,64 +2,94 @@
 
 import hashlib
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pandas as pd
 from omegaconf import DictConfig
 from PIL import Image
 
-from thinsight.config import ROOT
-from thinsight.errors import UserError, nearest
+from thinsight.errors import UserError
+from thinsight.sources import COLUMNS, table_of
 
 if TYPE_CHECKING:
     from transformers import BatchFeature, ProcessorMixin
 
-COLUMNS = ("id", "image", "question", "answer", "kind")
-REBUILD = "rebuild it with `make pocket-data`"
+
+@dataclass(frozen=True)
+class Stored:
+    """A picture that is read and decoded each time it is asked for: a benchmark's pictures do not fit in memory.
+
+    ``whose`` names its row in messages; ``read`` gives the encoded bytes, or nothing.
+    """
+
+    whose: str
+    read: Callable[[], bytes | None]
+
+    def encoded(self) -> bytes:
+        """The bytes of the file."""
+        if not (found := self.read()):
+            raise UserError(f"{self.whose} has no image.")
+        return found
+
+    def decoded(self) -> Image.Image:
+        """The picture in RGB."""
+        return _decoded(self.whose, self.encoded())
 
 
 @dataclass(frozen=True)
 class Row:
-    """One question: ``image`` is RGB; ``kind`` the sub-kind that scores are broken down by."""
+    """One question.
+
+    ``picture``: an RGB image or a `Stored` one; ``kind`` the sub-kind that scores are broken down by; ``answers``: all
+    references where a question has several; ``group``: what is scored together with it, e.g. the picture's other
+    question.
+    """
 
     id: str
-    image: Image.Image
+    picture: Image.Image | Stored
     question: str
     answer: str
     kind: str
+    answers: tuple[str, ...] = ()
+    group: str = ""
+
+    @property
+    def image(self) -> Image.Image:
+        """The picture, RGB."""
+        return self.picture.decoded() if isinstance(self.picture, Stored) else self.picture
 
 
 def load_task_rows(task: DictConfig, limit: int | None = None) -> list[Row]:
     """The rows of a task, the first ``limit`` of an order that depends on nothing but their ids.
 
-    The order is that of the ids' hashes, so that a limit is a random sample of every kind of question and a longer run
-    begins with the rows of a shorter one. Missing or unreadable data, and a row without picture, question or answer,
-    are `UserError`s.
+    The order is that of the ids' hashes (of the groups', where rows have one), so that a limit is a random sample of
+    every kind of question and a longer run begins with the rows of a shorter one; a limit never parts a group. Missing
+    or unreadable data, and a row without picture, question or answer, are `UserError`s.
     """
-    if task.kind == "parquet":
-        table = _parquet(task)
-    elif task.kind == "easyvqa":
-        table = _easyvqa(task)
-    else:
-        raise nearest("kind of task", str(task.kind), ["parquet", "easyvqa"])
+    table = table_of(task)
     if table.empty:
         raise UserError(f"task {task.name} has no rows.")
     if table["id"].duplicated().any():
         raise UserError(f"task {task.name} has two rows with the id {table['id'][table['id'].duplicated()].iloc[0]}.")
-    order = table["id"].map(lambda key: hashlib.sha256(key.encode()).hexdigest()).sort_values().index
-    table = table.loc[order[:limit]]
-    return [_row(task.name, *values) for values in zip(*(table[c] for c in COLUMNS), strict=True)]
+    group = table["group"] if "group" in table else table["id"]
+    ordered = table.assign(_group=group.map(_hash), _id=table["id"].map(_hash)).sort_values(["_group", "_id"])
+    if limit is not None:
+        ordered = ordered[ordered["_group"].isin(set(ordered["_group"].iloc[:limit]))]
+    columns = [c for c in (*COLUMNS, "answers", "group") if c in table]
+    lines = zip(*(ordered[c] for c in columns), strict=True)
+    return [_row(task.name, **dict(zip(columns, values, strict=True))) for values in lines]
 
 
 def digest(rows: Sequence[Row]) -> str:
-    """SHA-256 of everything in ``rows``, pixels included, in their order."""
+    """SHA-256 of everything in ``rows``, pictures included (pixels, or the file of a stored one), in their order."""
     found = hashlib.sha256()
     for row in rows:
-        fields = (row.id, row.question, row.answer, row.kind, str(row.image.size))
-        found.update("\0".join(fields).encode() + row.image.tobytes())
+        stored = isinstance(row.picture, Stored)
+        more = (*row.answers, row.group) if row.answers or row.group else ()
+        fields = (row.id, row.question, row.answer, row.kind, *more, "" if stored else str(row.image.size))
+        found.update("\0".join(fields).encode() + (row.picture.encoded() if stored else row.image.tobytes()))
     return found.hexdigest()
 
 
@@ -94,63 +124,32 @@ def _conversation(row: Row, task: DictConfig) -> list[dict]:
     return [{"role": "user", "content": content}]
 
 
-def _row(task: str, key: str, image: bytes | Path, question: str, answer: str, kind: str) -> Row:
+def _row(
+    task: str,
+    id: str,
+    image: bytes | Path | Callable[[], bytes | None] | None,
+    question: str,
+    answer: str,
+    kind: str,
+    answers: Sequence[str] = (),
+    group: str = "",
+) -> Row:
+    whose = f"row {id} of task {task}"
     for what, text in (("question", question), ("answer", answer)):
         if not isinstance(text, str) or not text.strip():
-            raise UserError(f"row {key} of task {task} has no {what}.")
+            raise UserError(f"{whose} has no {what}.")
+    picture = Stored(whose, image) if callable(image) else _decoded(whose, image)
+    return Row(id, picture, question, answer, str(kind), tuple(answers), group)
+
+
+def _decoded(whose: str, image: bytes | Path | None) -> Image.Image:
     if image is None or (isinstance(image, bytes) and not image):
-        raise UserError(f"row {key} of task {task} has no image.")
+        raise UserError(f"{whose} has no image.")
     try:
-        picture = Image.open(io.BytesIO(image) if isinstance(image, bytes) else image).convert("RGB")
+        return Image.open(io.BytesIO(image) if isinstance(image, bytes) else image).convert("RGB")
     except (OSError, TypeError, SyntaxError) as error:  # PIL raises SyntaxError on a damaged PNG
-        raise UserError(f"the image of row {key} of task {task} cannot be read ({error}).") from error
-    return Row(key, picture, question, answer, str(kind))
+        raise UserError(f"the image of {whose} cannot be read ({error}).") from error
 
 
-def _parquet(task: DictConfig) -> pd.DataFrame:
-    if not task.path:
-        raise UserError(f"task {task.name} names no file: set task.path.")
-    path = ROOT / task.path
-    hint = f": {REBUILD}" if path.is_relative_to(ROOT / "data" / "pocket") else ""
-    if not path.is_file():
-        raise UserError(f"task {task.name} has no data at {task.path}{hint}.")
-    try:
-        table = pd.read_parquet(path)
-    except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
-        raise UserError(f"the data of task {task.name} at {task.path} is not readable parquet{hint}.") from error
-    missing = [column for column in COLUMNS if column not in table]
-    if missing:
-        raise UserError(f"the data of task {task.name} at {task.path} lacks the column {missing[0]}{hint}.")
-    return table.assign(id=table["id"].astype(str))
-
-
-def _easyvqa(task: DictConfig) -> pd.DataFrame:
-    """The questions of the `easy-vqa` package; images stay paths until a limit has been applied."""
-    try:
-        import easy_vqa
-    except ImportError as error:
-        raise UserError("task easyvqa needs the package easy-vqa: pip install easy-vqa.") from error
-    readers = {
-        "test": (easy_vqa.get_test_questions, easy_vqa.get_test_image_paths),
-        "train": (easy_vqa.get_train_questions, easy_vqa.get_train_image_paths),
-    }
-    if task.split not in readers:
-        raise nearest(f"split of task {task.name}", task.split, readers)
-    questions, paths = readers[task.split]
-    texts, answers, images = questions()
-    where = paths()
-    return pd.DataFrame(
-        {
-            "id": [f"{task.split}-{i:05d}" for i in range(len(texts))],
-            "image": [Path(where[i]) if i in where else None for i in images],
-            "question": texts,
-            "answer": answers,
-            "kind": [_easyvqa_kind(answer) for answer in answers],
-        }
-    )
-
-
-def _easyvqa_kind(answer: str) -> str:
-    if answer in ("yes", "no"):
-        return "yes/no"
-    return "shape" if answer in ("circle", "rectangle", "triangle") else "color"
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

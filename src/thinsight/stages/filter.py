@@ -60,15 +60,22 @@ class Grid:
 
     A square image keeps k of its h x h tokens in about sqrt(k) evenly spaced rows with evenly spaced places in each;
     a token list that is no square (tiles, several merges) is sampled evenly in raster order.
+
+    phase  where in its cell of the grid a token stands: 0.5 the middle, 0 its upper left corner; below 1
     """
 
+    phase: float = 0.5
     among = "visual"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.phase < 1:
+            raise UserError(f"the phase of a grid lies in [0, 1), not at {self.phase}")
 
     def __call__(self, tokens: Tokens, evidence: Evidence, leave: int) -> Tensor:
         image = evidence.image[tokens.index]
         groups = [(image == one).nonzero().squeeze(1) for one in image.unique()]
         stays = [
-            rows[even_grid(len(rows), k)]
+            rows[even_grid(len(rows), k, self.phase)]
             for rows, k in zip(groups, shares([len(g) for g in groups], len(tokens) - leave), strict=True)
         ]
         return tokens.rest(torch.cat(stays))
@@ -84,16 +91,16 @@ def shares(sizes: list[int], total: int) -> list[int]:
     return parts
 
 
-def even_grid(count: int, keep: int) -> Tensor:
+def even_grid(count: int, keep: int, phase: float = 0.5) -> Tensor:
     """``keep`` places spread evenly over ``count`` raster places, in two dimensions if ``count`` is a square."""
     side = math.isqrt(count)
     if side * side != count or keep == 0:
-        return spread(count, keep)
+        return spread(count, keep, phase)
     rows = min(max(round(math.sqrt(keep)), math.ceil(keep / side)), side)
-    per_row = shares([1] * rows, keep)
-    return torch.cat([r * side + spread(side, k) for r, k in zip(spread(side, rows).tolist(), per_row, strict=True)])
+    lines = zip(spread(side, rows, phase).tolist(), shares([1] * rows, keep), strict=True)
+    return torch.cat([r * side + spread(side, k, phase) for r, k in lines])
 
 
-def spread(count: int, keep: int) -> Tensor:
-    """Centres of ``keep`` equal parts of 0..count-1: distinct whole numbers, ascending."""
-    return ((2 * torch.arange(keep) + 1) * count).div(2 * max(keep, 1), rounding_mode="floor")
+def spread(count: int, keep: int, phase: float = 0.5) -> Tensor:
+    """A place in each of ``keep`` equal parts of 0..count-1: distinct whole numbers, ascending; 0.5: their centres."""
+    return ((torch.arange(keep, dtype=torch.float64) + phase) * count / max(keep, 1)).floor().long()

@@ -44,8 +44,7 @@ class EncoderRedundancy:
 
     def __post_init__(self) -> None:
         _check(self.reading)
-        if isinstance(self.window, bool) or not isinstance(self.window, int) or self.window < 1:
-            raise UserError(f"window={self.window} is no side of a window: 1, 2, ... patches")
+        _check_window(self.window)
         if self.cls not in ("token", "key_mean"):
             raise nearest("substitute for the class token", self.cls, ["token", "key_mean"])
 
@@ -75,13 +74,7 @@ class EncoderRedundancy:
 
     def spread(self, scores: Tensor, cells: Tensor) -> Tensor:
         """The local penalty: scores (tokens,), cells (tokens, 3) of image, row and column -> scores."""
-        windows = torch.div(cells[:, 1:], self.window, rounding_mode="floor")
-        key = torch.stack([cells[:, 0], windows[:, 0], windows[:, 1]], 1)
-        group = torch.unique(key, dim=0, return_inverse=True)[1]
-        best = torch.full((int(group.max()) + 1,), -torch.inf).scatter_reduce(0, group, scores, "amax")
-        chosen = scores == best[group]
-        amplified = torch.where(scores > 0, scores * self.penalty, scores / self.penalty)
-        return torch.where(chosen, amplified, scores)
+        return _spread(scores, cells, self.window, self.penalty)
 
 
 @dataclass(frozen=True)
@@ -94,16 +87,20 @@ class DecoderRedundancy:
     weight   beta of equation 3
     reading  what redundancy means: one of `READINGS`
     sums     redundancy is the sum over visual tokens, not the mean (released code)
+    penalty  as for `EncoderRedundancy`; 1: none, as the paper has it (table 6 tries one)
     """
 
     weight: float = 0.6
     reading: str = "col_softmax"
     sums: bool = False
+    penalty: float = 1.0
+    window: int = 2
     among = "visual"
     needs = frozenset({"attention"})
 
     def __post_init__(self) -> None:
         _check(self.reading)
+        _check_window(self.window)
 
     def __call__(self, tokens: Tokens, evidence: Evidence, leave: int) -> Tensor:
         return _top(self.scores(tokens, evidence), leave)
@@ -118,7 +115,20 @@ class DecoderRedundancy:
         else:
             matters = evidence.attention(text, tokens.index).mean(0)
         redundant = _among(evidence, tokens.index, self.reading) * (len(tokens) if self.sums else 1)
-        return (self.weight * redundant - (1 - self.weight) * matters).cpu()
+        scores = (self.weight * redundant - (1 - self.weight) * matters).cpu()
+        if self.penalty == 1:
+            return scores
+        return _spread(scores, evidence.cells(tokens.index), self.window, self.penalty)
+
+
+def _spread(scores: Tensor, cells: Tensor, window: int, penalty: float) -> Tensor:
+    """scores (tokens,) with the largest of each window amplified; cells (tokens, 3): image, row and column."""
+    windows = torch.div(cells[:, 1:], window, rounding_mode="floor")
+    key = torch.stack([cells[:, 0], windows[:, 0], windows[:, 1]], 1)
+    group = torch.unique(key, dim=0, return_inverse=True)[1]
+    best = torch.full((int(group.max()) + 1,), -torch.inf).scatter_reduce(0, group, scores, "amax")
+    amplified = torch.where(scores > 0, scores * penalty, scores / penalty)
+    return torch.where(scores == best[group], amplified, scores)
 
 
 def _among(evidence: Evidence, index: Tensor, reading: str) -> Tensor:
@@ -136,3 +146,8 @@ def _top(scores: Tensor, leave: int) -> Tensor:
 def _check(reading: str) -> None:
     if reading not in READINGS:
         raise nearest("reading of redundancy", reading, READINGS)
+
+
+def _check_window(window: int) -> None:
+    if isinstance(window, bool) or not isinstance(window, int) or window < 1:
+        raise UserError(f"window={window} is no side of a window: 1, 2, ... patches")

@@ -1,0 +1,227 @@
+"""FiCoCo's page: its cells against the runs' and the papers' own files, its arithmetic by hand, its paradigm table."""
+
+import csv
+import json
+
+import pandas as pd
+import pytest
+
+from thinsight import load_method, load_model
+from thinsight import results as read
+from thinsight.catalogue import catalogue
+from thinsight.config import CONF, ROOT, load_task, names
+from thinsight.ficoco_edges import edges_by_stage, edges_of, row_edges, stayers
+from thinsight.ficoco_fields import POINTS, ablation, answers_of, curve, printed_curve
+from thinsight.ficoco_finding import finding
+from thinsight.ficoco_flops import PAPERS, caches, costs, floor, labels, overhead, saved
+from thinsight.ficoco_html import ablation_html, flops_html
+from thinsight.ficoco_readings import OTHER, maps, moments, ranks, spreads
+from thinsight.ficoco_table import BENCHMARKS, RUNS, SHARE, beside, measured, printed, table_html
+from thinsight.paradigm import describe, paradigm, paradigm_html
+from thinsight.published import load_published
+from thinsight.solve import Stage
+from thinsight.stages.filter import Random
+from thinsight.tasks import load_task_rows
+
+RUNS_OF = ROOT / "data" / "runs"
+FILE = ROOT / "data" / "published" / "ficoco.csv"
+
+
+@pytest.fixture(scope="module")
+def printed_lines():
+    with FILE.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def published():
+    return load_published("ficoco")
+
+
+@pytest.fixture(scope="module")
+def pocket():
+    return load_model("pocket")
+
+
+def number(lines, **where):
+    """The one printed value with these columns."""
+    found = [line["value"] for line in lines if all(line[key] == value for key, value in where.items())]
+    assert len(found) == 1, (where, found)
+    return float(found[0])
+
+
+def there(*runs):
+    return all((RUNS_OF / run / "metrics.json").is_file() for run in runs)
+
+
+def test_table_1_as_printed(published, printed_lines):
+    """Every benchmark of v4's table, and for VL v1's with the share computed from the six."""
+    table = printed(published).set_index(["method", "tokens"])
+    where = {"version": "v4", "table": "Table 1", "model": "LLaVA-1.5-7B"}
+    own = [line for line in printed_lines if all(line[key] == value for key, value in where.items()) and line["tokens"]]
+    shown = [line for line in own if line["column"] in (*BENCHMARKS, SHARE)]
+    assert len(shown) == 21 * 7  # seven methods at three budgets
+    for line in shown:
+        assert table.loc[(line["method"], int(line["tokens"])), line["column"]] == float(line["value"])
+    v1 = {"version": "v1", "table": "Table 3", "model": "LLaVA-1.5-7B"}
+    own = [number(printed_lines, **v1, row="FiCoCo-VL 1.5 T", column=name) for name in BENCHMARKS]
+    whole = [number(printed_lines, **v1, row="vanilla", column=name) for name in BENCHMARKS]
+    assert table.loc[("FiCoCo-VL", 64), SHARE] == pytest.approx(100 * sum(own) / sum(whole))
+    assert table.loc[("FiCoCo-V", 192), "version"] == "v4"
+
+
+@pytest.mark.skipif(not there("plain", "random", "ficoco_v"), reason="needs finished runs: dvc repro makes them")
+def test_table_1_as_measured(published):
+    """Each cell is the mean over the budget's seeds of what metrics.json has."""
+    runs = [run for run in ("plain", *RUNS.values()) if there(run)]
+    results, rows = read.scores(RUNS_OF, runs), read.answers(RUNS_OF, runs)
+    keep = min(float(name.split("=")[1]) for name in read.cells(results, "ficoco_v")["budget"])
+    ours = measured(results, rows, [keep]).set_index("method")
+    whole = json.loads((RUNS_OF / "plain" / "metrics.json").read_text())["scores"]
+    base = sum(cells["fixed"]["accuracy"] for cells in whole.values()) / len(whole)
+    for method in ours.index:
+        scores = json.loads((RUNS_OF / RUNS[method] / "metrics.json").read_text())["scores"]
+        means = []
+        for task, cells in scores.items():
+            values = [cell["accuracy"] for name, cell in cells.items() if name.split(",")[0] == f"keep={keep}"]
+            means.append(sum(values) / len(values))
+            assert ours.loc[method, task] == pytest.approx(100 * means[-1]), (method, task)
+        assert ours.loc[method, "share"] == pytest.approx(100 * sum(means) / len(means) / base)
+        assert ours.loc[method, "low"] <= ours.loc[method, "share"] <= ours.loc[method, "high"]
+    table = printed(published)
+    page = table_html(
+        table, ours.reset_index(), {task: 100 * cells["fixed"]["accuracy"] for task, cells in whole.items()}
+    )
+    assert f">{ours.loc['FiCoCo-V', 'share']:.1f}<" in page.replace("<strong>", "").replace("</strong>", "")
+    assert set(beside(table, ours.reset_index())["run"]) <= set(ours["run"])
+
+
+def test_every_printed_row_of_an_ablation_is_a_point(published):
+    """Each row of tables 5, 6 and 13 is a point of the sweeps in conf/sweep, and each point of ours can be made."""
+    from omegaconf import OmegaConf
+
+    sweeps = {"FiCoCo-V": "ficoco_v", "FiCoCo-L": "ficoco_l"}
+    for method, name in sweeps.items():
+        points = OmegaConf.to_container(OmegaConf.load(CONF / "sweep" / f"{name}_fields.yaml"))["points"]
+        known = {",".join(f"{key}={value}" for key, value in point.items()) or "fixed" for point in points}
+        assert set(POINTS[method].values()) <= known
+        ablated = published["table"].str.contains("ablation") & (published["method"] == method)
+        assert set(published.loc[ablated, "row"].str.removeprefix(f"{method}, ")) <= set(POINTS[method])
+        for point in points:
+            load_method(name, **point)
+
+
+@pytest.mark.parametrize("run", ["ficoco_v-fields", "ficoco_l-fields"])
+def test_the_ablations_as_measured(published, printed_lines, run):
+    """A line's numbers are those of metrics.json and of the csv; where the run is not there the printed part stands."""
+    method = {"v": "FiCoCo-V", "l": "FiCoCo-L"}[run[7]]
+    table = ablation(published, answers_of(RUNS_OF, run), method, run).set_index("row")
+    first = {"FiCoCo-V": "Table 5 (ablation)", "FiCoCo-L": "Table 6 (ablation)"}[method]
+    for name in ("full", "fixed K=0 (prune)", "convergent (one sink)"):
+        where = {"table": first, "row": f"{method}, {name}", "column": "TextVQA"}
+        assert table.loc[name, "TextVQA"] == number(printed_lines, **where)
+    if not there(run):
+        assert table["point"].isna().all()
+        assert "not run" in ablation_html({method: table.reset_index()}, [])
+        return
+    scores = json.loads((RUNS_OF / run / "metrics.json").read_text())["scores"]
+    for _, line in table.dropna(subset="point").iterrows():
+        for task, cells in scores.items():
+            assert line[task] == pytest.approx(100 * cells[line["point"]]["accuracy"])
+    assert table.loc["fixed K=1", "same"] == 1  # one edge is what epsilon gives
+
+
+def test_an_absent_run_is_said(published, tmp_path):
+    """Nothing crashes and nothing is hidden when the ablations have not been run."""
+    none = answers_of(tmp_path, "ficoco_v-fields")
+    table = ablation(published, none, "FiCoCo-V", "ficoco_v-fields")
+    assert len(table) >= len(POINTS["FiCoCo-V"]) - 1
+    assert ablation_html({"FiCoCo-V": table}, []).count("not run") == len(table)
+    assert curve(none, "ficoco_v-fields", "lambda", 0.35).empty
+    nothing = pd.DataFrame({"method": [], "label": []}, dtype=object)
+    text = finding(nothing, {}, {"FiCoCo-V": table}, pd.DataFrame(), nothing)
+    assert text == "None of FiCoCo's methods has been run."
+
+
+def test_printed_curves(published, printed_lines):
+    found = printed_curve(published, "FiCoCo-V", "epsilon").set_index("value")
+    row = {"table": "Table 12 (sensitivity to epsilon)", "row": "FiCoCo-V, epsilon=.992"}
+    own = [number(printed_lines, **row, column=name) for name in ("ScienceQA-IMG", "TextVQA")]
+    full = [
+        number(printed_lines, **row | {"row": "FiCoCo-V, epsilon=.998"}, column=n) for n in ("ScienceQA-IMG", "TextVQA")
+    ]
+    assert found.loc[0.992, "share"] == pytest.approx(sum(own) / sum(full))
+    assert list(printed_curve(published, "FiCoCo-V", "penalty")["value"]) == [1, 2, 3, 4]
+
+
+def test_edges_of_a_row_by_arithmetic():
+    """One edge up to 500 stayers at 0.998, and the numbers of the common models."""
+    assert [row_edges(n, 0.998) for n in (1, 16, 500, 501, 1000, 1001, 1300, 2880)] == [1, 1, 1, 2, 2, 3, 3, 6]
+    assert edges_by_stage([0.998, 0.945], [101, 16]).to_numpy().tolist() == [[1, 1], [6, 1]]
+    assert stayers(load_method("ficoco_v", keep=16), Stage(12, 144, 8, 7)) == [101, 58, 16]
+
+
+def test_edges_and_readings_of_real_attention(pocket):
+    """By rows all leavers of a step have the K of the arithmetic; by the matrix they have not. Row softmax tells V's
+    tokens apart by next to nothing, and a map has a number for each patch that is left."""
+    model, processor = pocket
+    rows = load_task_rows(load_task("read"), 1)
+    points = {scope: {"keep": 0.1111, "epsilon": 0.945, "quantile_scope": scope} for scope in ("row", "matrix")}
+    counted = edges_of(model, processor, "read", rows, "ficoco_v", points)
+    by_row = counted[counted["point"] == "row"]
+    assert (by_row["edges"] == [row_edges(n, 0.945) for n in by_row["stayers"]]).all()
+    assert counted[counted["point"] == "matrix"]["edges"].nunique() > 3
+    found = moments(model, processor, "read", rows, "ficoco_v", keep=0.1111)
+    spread = spreads(found, 0.35).groupby("reading")["share"].mean()
+    assert spread["row_softmax"] < 0.02 < spread["col_softmax"]
+    rho = ranks(found)["rho"]
+    assert rho.between(-1, 1).all()
+    grids = maps(found[0][1], 12)
+    assert set(grids) == {"row_softmax", "col_softmax", "row_logit", OTHER}
+    assert int(grids[OTHER].isfinite().sum()) == len(found[0][1].cells) == 101
+
+
+def test_printed_flops_are_a_uniform_count(published):
+    """8.5 T and 333 MB are 576 visual and 60 text tokens in every layer, and so on; L's 1.5 T cannot be reached."""
+    table = labels(published).set_index(["model", "printed"])
+    for key in [("LLaVA-1.5-7B", 8.5), ("LLaVA-1.5-7B", 3.3), ("LLaVA-1.5-13B", 28.6), ("LLaVA-NeXT-7B", 42.7)]:
+        assert round(table.loc[key, "uniform"].item(), 1) == pytest.approx(key[1], abs=0.11), key
+        assert abs(table.loc[key, "implied"] - table.loc[key, "stated"]) <= 4
+    fits = caches(published).set_index(["model", "row"])["fits"]
+    assert fits["LLaVA-1.5-7B", "FiCoCo-V"] == pytest.approx(64, abs=0.5)
+    paper = PAPERS[0]
+    found = costs(paper, {"V": ("ficoco_v", {"keep": 64}), "L": ("ficoco_l", {"keep": 64})}).set_index("label")
+    assert (found["formula"] / found["counted"]).to_list() == pytest.approx([1, 1], rel=1e-3)
+    assert found.loc["V", "formula"] == found.loc["V", "uniform"] == paper.uniform(64)
+    assert found.loc["L", "formula"] > 3 * paper.uniform(64)
+    least = floor(paper, [3, 4])
+    assert least[4] > 1.5 * 1.1
+    assert "as it runs" in flops_html(labels(published), caches(published), found.reset_index(), least)
+
+
+def test_what_a_layer_saves():
+    """The difference of the paper's count before and after, and its printed simplification, which misses N N_S."""
+
+    def layer(n, d=1024, m=4096):
+        return 4 * n * d**2 + 2 * n**2 * d + 2 * n * d * m
+
+    assert saved(576, 42, 1024, 4096) == layer(576) - layer(534)
+    assert saved(576, 42, 1024, 4096) - saved(576, 42, 1024, 4096, printed=True) == 2 * 576 * 42 * 1024
+    assert overhead(576, 42, 1024) == 576**2 + 2 * 576 + 42 * (534 + 2 * 1024 + 1) + 1024
+
+
+def test_the_paradigm_names_every_method():
+    """A line for each reduction of each file in conf/method, in the words of the classes it composes."""
+    lines = paradigm(catalogue())
+    methods = {name: load_method(name) for name in names("method")}
+    for name, method in methods.items():
+        own = [line for line in lines if line.method == name]
+        assert len(own) == len(method.reductions), name
+        assert [line.correlate is None for line in own] == [r.correlate is None for r in method.reductions], name
+    page = paradigm_html(lines)
+    for line in lines:
+        assert line.filter.sentence, line
+        assert line.schedule.sentence, line
+        assert line.filter.name in page
+    assert describe(None) is None
+    assert describe(Random(seed=3)).settings == "seed=3"
