@@ -91,7 +91,7 @@ def test_an_experiment_and_what_dvc_shows_of_it(project):
 def test_a_failing_notebook_stops_the_pipeline_without_a_result(project):
     notebook = project / "notebooks" / "vtw.ipynb"
     before = notebook.read_text()
-    notebook.write_text(before.replace("print(runs, reads)", "len(runs) / 0"))
+    notebook.write_text(before.replace("print(runs, reads)", "len(reads) / 0, runs"))
     assert "ZeroDivisionError" in run(project, "dvc", "repro", fails=True)
     assert not (project / "reports/notebooks/vtw.ipynb").exists()
     assert (project / "reports/notebooks/vtw.failed.ipynb").exists()

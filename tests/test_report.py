@@ -13,6 +13,7 @@ import pytest
 import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
+from thinsight.body import body
 from thinsight.catalogue import entry, overview, particulars
 from thinsight.config import ROOT, load_config, to_yaml
 from thinsight.contents import contents
@@ -581,6 +582,13 @@ def test_only_a_notebook_executed_to_its_end_makes_a_page(tmp_path):
     with pytest.raises(UserError, match="no pages in"):
         main(["index", str(tmp_path)])
     assert not list(Path(tmp_path).glob("*.html"))
+
+
+def test_a_heading_with_signs_can_be_linked_to():
+    notebook = new_notebook(cells=[new_markdown_cell('# T\n\n## What "192 tokens" means, at 83 %?')])
+    text = body(notebook)
+    assert '<h2 id="What-192-tokens-means-at-83">' in text
+    assert 'href="#What-192-tokens-means-at-83"' in text
 
 
 def test_formulae():

@@ -3,6 +3,7 @@
 import html
 import re
 from pathlib import Path
+from urllib.parse import unquote
 
 from nbconvert import HTMLExporter
 from nbconvert.filters import markdown2html
@@ -23,7 +24,7 @@ def body(notebook: NotebookNode) -> str:
         exclude_output_prompt=True,
     )
     text = exporter.from_notebook_node(_arrange(notebook))[0]
-    return _tables(re.sub(r"<h1\b.*?</h1>", "", text, count=1, flags=re.DOTALL))
+    return _tables(_anchors(re.sub(r"<h1\b.*?</h1>", "", text, count=1, flags=re.DOTALL)))
 
 
 def markdown(text: str) -> str:
@@ -53,6 +54,16 @@ def _arrange(notebook: NotebookNode) -> NotebookNode:
         if text.strip():
             cells.append(NotebookNode(cell | {"source": to_mathml(text)}))
     return NotebookNode(notebook | {"cells": cells})
+
+
+def _anchors(body: str) -> str:
+    """Headings under names of letters, digits and hyphens, which a link can say as they are."""
+
+    def named(match: re.Match[str]) -> str:
+        name = re.sub(r"[^\w.]+", "-", unquote(html.unescape(match[2]))).strip("-")
+        return f'<{match[1]} id="{name}">' + re.sub(r'href="#[^"]*"', f'href="#{name}"', match[3]) + f"</{match[1]}>"
+
+    return re.sub(r'<(h\d) id="([^"]+)">(.*?)</\1>', named, body, flags=re.DOTALL)
 
 
 def _tables(body: str) -> str:

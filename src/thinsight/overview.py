@@ -13,7 +13,7 @@ from thinsight.heat import BETTER, BLOCKS, WORSE, signed
 from thinsight.scoreboard import OF, labelled, not_run
 from thinsight.standing import MEAN
 from thinsight.tally import MOST, gathered, reasons
-from thinsight.verdict import VERDICTS, rules
+from thinsight.verdict import VERDICTS
 
 OFTEN = 0.05  # points off the front are listed if they are on it in this share of the resamples
 PAGED = ("vtw", "par", "ficoco")  # files of data/published whose lines stand on the pages of their papers
@@ -111,7 +111,7 @@ def budget_name(budget: str, picture: float) -> str:
 
 
 def ledger_table(counts: pd.DataFrame, ledger: pd.DataFrame) -> str:
-    """`thinsight.tally.tally` as HTML; on a click all papers, the rules, and why numbers of ``ledger`` were not run."""
+    """`thinsight.tally.tally` as HTML; on a click all papers, and why numbers of ``ledger`` were not run."""
     total = counts.drop(columns="paper").sum()
     parts = [gathered(counts)] + ([counts] if len(counts) > MOST else [])
     return render(
@@ -119,7 +119,6 @@ def ledger_table(counts: pd.DataFrame, ledger: pd.DataFrame) -> str:
         verdicts=VERDICTS,
         parts=[part.to_dict("records") for part in parts],
         total=total.to_dict(),
-        rules=rules(),
         reasons=reasons(ledger).to_dict("records"),
     )
 

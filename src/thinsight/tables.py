@@ -91,7 +91,8 @@ def by_convention(model: str, layer: int, text_tokens: int, published: pd.DataFr
         dict.fromkeys(lines[0], "")
         | {"convention": "none of these", "whole, printed": rest["full"], f"K = {layer}, printed": rest["reduced"]}
     )
-    return pd.DataFrame(lines).style.hide(axis="index")
+    left = {"selector": "td.col1", "props": "text-align: left"}
+    return pd.DataFrame(lines).style.hide(axis="index").set_table_styles([left])
 
 
 def _printed(published: pd.DataFrame, model: str, layer: int | None) -> list[str]:
