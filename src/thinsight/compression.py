@@ -10,10 +10,8 @@ import pandas as pd
 
 from thinsight.conventions import Convention
 from thinsight.cost import Shape, flops
-from thinsight.resampled import Resampled
-from thinsight.results import cells, drawn, finished
-
-COST = "profiler"  # the FLOPs convention of the curves
+from thinsight.results import drawn, finished
+from thinsight.standing import points
 
 
 def curve(results: pd.DataFrame, rows: pd.DataFrame, base: str = "plain") -> pd.DataFrame:
@@ -27,21 +25,14 @@ def curve(results: pd.DataFrame, rows: pd.DataFrame, base: str = "plain") -> pd.
     least, most   lowest and highest score of the draws (seeds, phases)
     flops         prefill FLOPs of the decoder, by a profiler's count
     """
-    sampled, whole = Resampled(rows), cells(results, base).set_index("task")
-    reference, out = sampled.score(base, ["fixed"]), []
-    for run in results["run"].unique():
-        own = cells(results, run)
-        for label, part in own.groupby(own["budget"].map(drawn), sort=False):
-            budgets = list(part["budget"].unique())
-            score = sampled.score(run, budgets).over(reference)
-            each = [sampled.score(run, [budget]).over(reference).mean for budget in budgets]
-            low, high = score.interval()
-            of = part.groupby("task", sort=False).mean(numeric_only=True)
-            line = {"run": run, "budget": label, "share": (of["visual"] / of["picture"]).mean()}
-            line |= {"kept": of["kept"].mean(), "least_kept": of["kept"].min(), "most_kept": of["kept"].max()}
-            line |= {"score": score.mean, "low": low, "high": high, "least": min(each), "most": max(each)}
-            out.append(line | {"flops": (of[COST] / whole.loc[of.index, COST]).mean()})
-    return pd.DataFrame(out)
+    of = results.assign(budget=results["budget"].map(drawn))
+    of = of.groupby(["run", "budget", "task"], sort=False)[["visual", "picture", "kept"]].mean()
+    tokens = (
+        of.assign(share=of["visual"] / of["picture"])
+        .groupby(["run", "budget"], sort=False)
+        .agg(share=("share", "mean"), kept=("kept", "mean"), least_kept=("kept", "min"), most_kept=("kept", "max"))
+    )
+    return points(results, rows, base).merge(tokens.reset_index(), on=["run", "budget"])
 
 
 def needed(points: pd.DataFrame, run: str, score: float) -> float:

@@ -12,7 +12,7 @@ from thinsight.conventions import CONVENTIONS
 from thinsight.cost import Shape
 from thinsight.efficiency import Size, cost
 from thinsight.puzzle import baseline
-from thinsight.style import BLUE, GREEN, INK, ORANGE, PAGE, PURPLE, RED, SKY, subplots
+from thinsight.style import BLUE, GREEN, INK, ORANGE, PAGE, PURPLE, RED, SKY, spaced, subplots
 
 INKS = dict(zip([c.name for c in CONVENTIONS], (BLUE, BLUE, ORANGE, ORANGE, GREEN, PURPLE, RED), strict=True))
 FAMILY_INKS = dict(zip(FAMILIES, (GREEN, BLUE, RED, PURPLE), strict=True)) | {"control": "#8A8A8A"}
@@ -136,14 +136,7 @@ def _names(axis: Axes, ends: Sequence[tuple[float, str, str]], at: float, size: 
     """Names beside the right ends of lines, moved apart where they would cover each other."""
     ends = sorted(ends)
     low, high = axis.get_ylim()
-    apart, places = 0.055 * (high - low), np.array([end[0] for end in ends])
-    for _ in range(300):
-        gaps = np.diff(places)
-        if not (gaps < apart - 1e-9).any():
-            break
-        move = np.where(gaps < apart, (apart - gaps) / 2, 0)
-        places[:-1] -= move
-        places[1:] += move
+    places = spaced(np.array([end[0] for end in ends]), 0.055 * (high - low))
     for (value, text, colour), place in zip(ends, places, strict=True):
         axis.annotate(text, (at, value), xytext=(1.02, place), textcoords=("axes fraction", "data"), va="center",
                       fontsize=size, color=colour, annotation_clip=False,

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from thinsight.ficoco_fields import PAIRS
+from thinsight.words import listed
 
 PRUNED, ITSELF = "fixed K=0 (prune)", ("fixed K=1", "average compression")
 
@@ -37,7 +38,7 @@ def _standing(both: pd.DataFrame, ranks: Mapping[int, tuple[float, int]]) -> str
     parts = [f"{method} keeps {share:.0f} % (printed {there:.0f} %)" for method, share, there in said]
     rho, count = ranks[int(tokens)]
     tail = f"; printed and measured order of {count} methods: rank correlation {rho:+.2f}" if rho == rho else ""
-    return f"At {tokens} tokens of 576 {_listed(parts)} of the whole model's score{tail}."
+    return f"At {tokens} tokens of 576 {listed(parts)} of the whole model's score{tail}."
 
 
 def _pruned(ablations: Mapping[str, pd.DataFrame]) -> str:
@@ -50,7 +51,7 @@ def _pruned(ablations: Mapping[str, pd.DataFrame]) -> str:
             mark = "" if row["low"] <= 0 <= row["high"] else "**"
             here = f"{mark}{row['difference']:+.1f} points{mark}"
             parts.append(f"{method.removeprefix('FiCoCo-')} by {here} (printed {change[PRUNED]:+.1f})")
-    return f"Pruning by the same scores instead of merging changes {_listed(parts)}." if parts else ""
+    return f"Pruning by the same scores instead of merging changes {listed(parts)}." if parts else ""
 
 
 def _itself(ablations: Mapping[str, pd.DataFrame]) -> str:
@@ -61,7 +62,7 @@ def _itself(ablations: Mapping[str, pd.DataFrame]) -> str:
         if all(name in ran.index and ran.loc[name, "same"] == 1 for name in ITSELF):
             printed = " and ".join(f"{change[name]:+.1f}" for name in ITSELF)
             parts.append(f"{method.removeprefix('FiCoCo-')} (printed {printed} points)")
-    return f"Fixed K = 1 and average compression are, answer by answer, the same as {_listed(parts)}." if parts else ""
+    return f"Fixed K = 1 and average compression are, answer by answer, the same as {listed(parts)}." if parts else ""
 
 
 def _ran(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
@@ -91,7 +92,3 @@ def _cost(cost: pd.DataFrame) -> str:
         f"The TFLOPs printed for L count the last layer's tokens in every layer ({row['uniform']:.1f} T for "
         f"{row['kept']:.0f}); the prefill that ends with them takes **{row['formula']:.1f} T**."
     )
-
-
-def _listed(words: list[str]) -> str:
-    return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from thinsight.style import BLUE, GREEN, INK, ORANGE, PAGE, PURPLE, RED, SKY, subplots
+from thinsight.style import BLUE, GREEN, INK, ORANGE, PAGE, PURPLE, RED, SKY, spaced, subplots
 
 INKS = (BLUE, RED, GREEN, PURPLE, ORANGE, SKY, "#7A5C3E", INK)
 MARKS = "osD^vPX*"
@@ -77,14 +77,7 @@ def _labels(axis: Axes, ends: Sequence[tuple[tuple[float, float], str, str]], to
     ends = sorted(ends, key=lambda end: end[0][1])
     if not ends:
         return
-    places = np.array([end[0][1] for end in ends])
-    for _ in range(200):  # each pair that is too close gives way by halves
-        gaps = np.diff(places)
-        if not (gaps < apart - 1e-6).any():
-            break
-        move = np.where(gaps < apart, (apart - gaps) / 2, 0)
-        places[:-1] -= move
-        places[1:] += move
+    places = spaced(np.array([end[0][1] for end in ends]), apart)
     highest = top - 0.5 * apart - apart * np.arange(len(places))[::-1]  # with room for those above
     places = np.minimum(places, highest)
     at = max(end[0][0] for end in ends)

@@ -8,7 +8,7 @@ from matplotlib.lines import Line2D
 
 from thinsight.catalogue import FAMILIES
 from thinsight.overview import budget_name
-from thinsight.style import BLUE, COLUMN, GREEN, INK, PURPLE, RED, SKY, subplots
+from thinsight.style import BLUE, COLUMN, GREEN, INK, PURPLE, RED, SKY, spaced, subplots
 from thinsight.verdict import VERDICTS
 
 GREY = "#8A8A8A"
@@ -100,14 +100,7 @@ def _colour(named: pd.DataFrame, run: str) -> tuple[str, bool]:
 
 def _numbers(axis: Axes, best: pd.DataFrame, named: pd.DataFrame, apart: float, above: float) -> None:
     """A numbered bubble above each point of the front, moved aside where they would cover each other."""
-    places = best["flops"].to_numpy().copy()
-    for _ in range(200):
-        gaps = np.diff(places)
-        if not (gaps < apart - 1e-6).any():
-            break
-        move = np.where(gaps < apart, (apart - gaps) / 2, 0)
-        places[:-1] -= move
-        places[1:] += move
+    places = spaced(best["flops"].to_numpy(), apart)
     for number, (place, point) in enumerate(zip(places, best.itertuples(), strict=True), 1):
         axis.annotate(
             f"{number}", (point.flops, point.score), xytext=(place, point.score + above), textcoords="data",

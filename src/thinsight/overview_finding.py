@@ -1,6 +1,5 @@
 """What the page of all results found, in sentences and as facts, from the frames that it draws."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -10,6 +9,7 @@ from thinsight.heat import signed
 from thinsight.kinds import changes
 from thinsight.ranks import BUDGETS, TASKS
 from thinsight.standing import MEAN
+from thinsight.words import listed
 
 SHARE = 0.25  # methods on the front in this share of the resamples or more are named
 
@@ -36,18 +36,18 @@ def finding(
     often = often.sort_values("run_frequency", ascending=False, kind="stable")
     if len(often):
         pairs = zip(often["run"], often["run_frequency"], strict=True)
-        names = _listed([f"{titles[run]} ({share:.0%})" for run, share in pairs])
+        names = listed([f"{titles[run]} ({share:.0%})" for run, share in pairs])
         sentences.append(f"On the front of score against FLOPs in a quarter of the resamples or more: {names}.")
     hurt = changes(lost[~lost["control"] & (lost["keep"] == lost["keep"].min())])
     ends = hurt.iloc[[0, -1]].to_dict("records")
     worst, best = (f"{of['task']}, {of['kind']} ({signed(100 * of['change'])} points)" for of in ends)
     between = taus[taus["first"] != taus["second"]].groupby("of")["tau"].mean().dropna()
     said = [f"{between[of]:.2f} between {of}" for of in (TASKS, BUDGETS) if of in between]
-    orders = f"; the methods' orders agree with a Kendall's τ of {_listed(said)}" if said else ""
+    orders = f"; the methods' orders agree with a Kendall's τ of {listed(said)}" if said else ""
     sentences.append(f"The most is lost on {worst}, the least on {best}{orders}.")
     total = counts.drop(columns=["paper", "total"]).sum()
     if total.sum():
-        parts = _listed([f"{n} {verdict}" for verdict, n in total.items() if n])
+        parts = listed([f"{n} {verdict}" for verdict, n in total.items() if n])
         sentences.append(f"Of {total.sum()} printed numbers of {len(counts)} papers: {parts}.")
     return " ".join(sentences)
 
@@ -72,7 +72,3 @@ def _sure(part: pd.DataFrame, name: str, sign: int) -> int:
 def _asked(table: pd.DataFrame) -> int:
     counts = survivors(table)
     return int(counts.loc[counts["kind"] == MEAN, "comparisons"].sum())
-
-
-def _listed(things: Sequence[str]) -> str:
-    return " and ".join(filter(None, [", ".join(things[:-1]), *things[-1:]]))

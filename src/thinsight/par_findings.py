@@ -1,6 +1,6 @@
 """What PAR's page says in words, from the same numbers as its tables."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -8,6 +8,7 @@ import pandas as pd
 from thinsight.ablated import said as said_of
 from thinsight.compression import nearest_share
 from thinsight.par_flops import meets
+from thinsight.words import listed
 
 ABSTRACT = "abstract"
 NAMES = {
@@ -139,8 +140,3 @@ def _absent(wrong: pd.DataFrame) -> str:
         f"Absent things are affirmed in {whole['false_yes'].iloc[0]:.1%} of {int(most['absent'])} questions by the "
         f"whole model, and under PAR in up to {most['false_yes']:.1%}, at {most['share']:.0%} of the tokens."
     )
-
-
-def listed(things: Sequence[str]) -> str:
-    """``a, b and c``."""
-    return " and ".join(filter(None, [", ".join(things[:-1]), *things[-1:]]))

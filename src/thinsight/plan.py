@@ -2,8 +2,8 @@
 
     python -m thinsight.plan             write data/plan from params.yaml, conf/ and the code
     python -m thinsight.plan read        write data/reads: which results each page reads, by their hashes
-    python -m thinsight.plan runs        the stages of dvc.yaml that evaluate, one a line
-    python -m thinsight.plan notebooks   those that execute the notebooks of pages
+    python -m thinsight.plan runs        the stages of dvc.yaml that need nothing but the plan, one a line: runs, tours
+    python -m thinsight.plan papers      those that execute the notebooks of papers
     python -m thinsight.plan pages       those that write the pages
 
 ``data/plan/runs/<run>/config.yaml`` is a run's resolved config and ``code.txt`` beside it the code that it can reach;
@@ -82,9 +82,9 @@ def _write(folder: Path, texts: dict[str, str]) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """``[read|runs|notebooks|pages]``."""
+    """``[read|runs|papers|pages]``."""
     if len(arguments) > 1:
-        raise UserError("usage: python -m thinsight.plan [read|runs|notebooks|pages]")
+        raise UserError("usage: python -m thinsight.plan [read|runs|papers|pages]")
     params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     match arguments:
         case []:
@@ -92,13 +92,13 @@ def main(arguments: list[str]) -> None:
         case ["read"]:
             read(params, ROOT / "data" / "runs")
         case ["runs"]:
-            _print_stages(params, evaluate="runs")
-        case ["notebooks"]:
-            _print_stages(params, paper="papers", tour="tours")
+            _print_stages(params, evaluate="runs", tour="tours")
+        case ["papers"]:
+            _print_stages(params, paper="papers")
         case ["pages"]:
             _print_stages(params, page="papers", tour_page="tours")
         case [other]:
-            raise nearest("part of the plan", other, ["read", "runs", "notebooks", "pages"])
+            raise nearest("part of the plan", other, ["read", "runs", "papers", "pages"])
 
 
 if __name__ == "__main__":

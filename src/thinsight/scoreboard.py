@@ -1,12 +1,13 @@
 """The table of all methods at equal budgets, as HTML, and what it says in two sentences."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
 from thinsight.catalogue import CONTROL, FAMILIES, Entry, render
 from thinsight.standing import ABOVE, BELOW, INSIDE, MEAN
+from thinsight.words import listed
 
 MARKS = {INSIDE: "○", BELOW: "▾"}
 OF = 576  # visual tokens of the picture in most papers
@@ -84,14 +85,14 @@ def finding(table: pd.DataFrame, inside: pd.DataFrame | None = None) -> str:
     best, other = last.iloc[0], controls.sort_values("accuracy", kind="stable").iloc[-1]
     beaten = (last["accuracy"] < other["accuracy"]).sum()
     text = (
-        f"With {_listed(kept)} of {picture} tokens, **{wins} methods beat a random subset** of as many on the mean "
+        f"With {listed(kept)} of {picture} tokens, **{wins} methods beat a random subset** of as many on the mean "
         f"over {tasks} tasks; at equal prefill FLOPs {equal} do. With {kept[-1]} tokens {best['title']} makes the most "
         f"({best['accuracy']:.1%}), and {beaten or 'none'} of {len(last)} stay below the best control "
         f"({other['title']}, {other['accuracy']:.1%})."
     )
     for verdict, words in {INSIDE: "Inside random's spread there", BELOW: "Below it"}.items():
         if names := sorted(last.loc[last["verdict"] == verdict, "title"]):
-            text += f" {words}: {_listed(names)}."
+            text += f" {words}: {listed(names)}."
     if inside is not None:
         own = inside[(inside["task"] == MEAN) & (inside["keep"] == last["keep"].iloc[0])]
         own = own[~own["control"] & (own["place"] == FAMILIES[2])]
@@ -103,14 +104,8 @@ def finding(table: pd.DataFrame, inside: pd.DataFrame | None = None) -> str:
 def _of(counts: Sequence[int], totals: Sequence[int]) -> str:
     """``5, 4 and 4 of 6``, or ``all 6``."""
     if list(counts) == list(totals) and min(totals) > 1:
-        return f"all {_listed(dict.fromkeys(totals))}"
-    return f"{_listed(counts)} of {_listed(dict.fromkeys(totals))}"
-
-
-def _listed(things: Iterable[object]) -> str:
-    """``a, b and c``."""
-    words = [str(thing) for thing in things]
-    return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
+        return f"all {listed(dict.fromkeys(totals))}"
+    return f"{listed(counts)} of {listed(dict.fromkeys(totals))}"
 
 
 def _end(results: pd.DataFrame, run: str, title: str, tasks: Sequence[str], base: str) -> dict[str, Any]:

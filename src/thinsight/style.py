@@ -4,6 +4,7 @@ from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+import numpy as np
 from matplotlib.figure import Figure
 
 COLUMN, PAGE = 3.4, 7.0  # inches: one column of a paper, and its whole width
@@ -55,6 +56,20 @@ def use_style() -> None:
         set_matplotlib_formats("svg", metadata={"Date": None})
     except ImportError:  # outside a notebook there is nothing to set
         pass
+
+
+def spaced(places: np.ndarray, apart: float) -> np.ndarray:
+    """Ascending ``places`` (n,) moved so that neighbours are ``apart`` or more: each pair that is closer gives way by
+    halves."""
+    places = np.array(places, float)
+    for _ in range(200):
+        gaps = np.diff(places)
+        if not (gaps < apart - 1e-6).any():
+            break
+        move = np.where(gaps < apart, (apart - gaps) / 2, 0)
+        places[:-1] -= move
+        places[1:] += move
+    return places
 
 
 def subplots(*shape: int, **options: Any) -> tuple[Figure, Any]:
