@@ -19,6 +19,7 @@ DECODERS = {  # printed name -> the file of conf/model with that decoder, visual
     "LLaVA-1.5-13B": ("llava_1_5_13b", 576),
     "LLaVA-NeXT-7B": ("llava_next_vicuna_7b", 2880),
     "LLaVA-NeXT-13B": ("llava_1_5_13b", 2880),  # the same Vicuna-13B
+    "Video-LLaVA": ("llava_1_5_7b", 2056),  # taken to be 7B: its printed costs come out so
 }
 COSTS = ("TFLOPs", "GFLOPs", "TFLOPs ratio", "FLOPs ratio", "FLOPs saving", "KV MB")
 """Columns that a formula gives."""

@@ -54,6 +54,11 @@ class Paper:
         tower = find_tower(self.meta, find(self.meta))
         return Stage(self.shape.layers, self.visual, len(tower.blocks), tower.used, self.text, self.shape)
 
+    def counted(self, visual: int) -> float:
+        """The same with ``visual`` tokens in every layer, as torch counts it operation by operation."""
+        seen = count(self.meta, load_method("identity"), self.text, visual)
+        return (seen.decoder + seen.head) / TERA
+
     def tera(self, visual: Sequence[int]) -> float:
         """TFLOPs of a prefill with so many visual tokens in each layer: two operations a multiply-add, one row of the
         LM head."""
@@ -83,8 +88,8 @@ PAPERS = (
 
 def labels(published: pd.DataFrame, papers: Sequence[Paper] = PAPERS) -> pd.DataFrame:
     """One line per printed TFLOPs of the paper's own methods: model, whole (or reduced), printed, text (tokens), stated
-    (visual tokens that it is said to stand for; the whole picture's), uniform (TFLOPs of so many), implied (visual
-    tokens whose count is the printed number), where (tables)."""
+    (visual tokens that it is said to stand for; the whole picture's), uniform and counted (TFLOPs of so many by formula
+    and by torch on the meta device), implied (visual tokens whose count is the printed number), where (tables)."""
     own = published[published["method"].str.startswith(("vanilla", "FiCoCo")) & (published["unit"] == "T")]
     own = own[~own["row"].str.contains("INT")]
     out = []
@@ -96,6 +101,7 @@ def labels(published: pd.DataFrame, papers: Sequence[Paper] = PAPERS) -> pd.Data
             tables = dict.fromkeys(lines["version"] + " " + lines["table"].str.partition(" (")[0])
             line = {"model": paper.title, "whole": whole, "printed": printed, "text": paper.text, "stated": stated}
             line |= {"uniform": None if stated is None else paper.uniform(stated)}
+            line |= {"counted": None if stated is None else paper.counted(stated)}
             found.append(line | {"implied": paper.tokens_of(printed), "where": ", ".join(tables)})
         out += sorted(found, key=lambda line: -line["printed"])
     return pd.DataFrame(out)

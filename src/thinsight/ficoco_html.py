@@ -53,9 +53,9 @@ def flops_html(printed: pd.DataFrame, cached: pd.DataFrame, cost: pd.DataFrame, 
 def _label(row: pd.Series) -> dict[str, Any]:
     """A printed TFLOPs label."""
     stated = "" if row["stated"] != row["stated"] else f"{row['stated']:.0f}"
-    uniform = "" if row["uniform"] != row["uniform"] else row["uniform"]
+    uniform, counted = ("" if row[name] != row[name] else row[name] for name in ("uniform", "counted"))
     title = "whole model" if row["whole"] else "reduced"
-    cells = _cells(f"{row['printed']:g} T", stated, uniform, f"{row['implied']}", *[""] * 5)
+    cells = _cells(f"{row['printed']:g} T", stated, uniform, f"{row['implied']}", "", "", counted, "", "")
     return {"title": title, "note": row["where"], "cells": cells}
 
 

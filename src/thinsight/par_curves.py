@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from thinsight.style import BLUE, COLUMN, GREEN, INK, ORANGE, PAGE, PURPLE, RED, SKY, subplots
+from thinsight.verdict import EXACT
 
 GREY = "#8A8A8A"
 STYLES = {
@@ -81,12 +82,12 @@ def score_curve(points: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
     return figure
 
 
-def counting(found: pd.DataFrame, printed: float, labels: Mapping[str, str], decimals: int = 2) -> Figure:
+def counting(found: pd.DataFrame, printed: float, labels: Mapping[str, str]) -> Figure:
     """The reduction of FLOPs over the length of the text, a colour per number of whole layers and a line style per
-    convention, with a band of all that is printed as ``printed``. ``found``: `thinsight.par_flops.curves`."""
+    convention, with a band of all that `thinsight.verdict.meets` the ``printed`` share, in whole percent: cut to it at
+    most, within `EXACT` of it at least. ``found``: `thinsight.par_flops.curves`."""
     figure, axis = subplots(figsize=(COLUMN * 1.35, 2.6))
-    half = 10.0**-decimals / 2
-    axis.axhspan(100 * (printed - half), 100 * (printed + half), color=INK, alpha=0.12, lw=0)
+    axis.axhspan(100 * printed * (1 - EXACT), 100 * printed + 1, color=INK, alpha=0.12, lw=0)
     axis.annotate(f"printed: {printed:.0%}", (1.0, 100 * printed), xycoords=("axes fraction", "data"), xytext=(3, 0),
                   textcoords="offset points", va="center", fontsize=7, annotation_clip=False)  # fmt: skip
     for (layers, color), (name, style) in [

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from thinsight import verdict
 from thinsight.conventions import CONVENTIONS, Convention
 from thinsight.cost import Shape, flops
 
@@ -46,9 +47,9 @@ def curves(
     return found[found["convention"].isin([c.name for c in conventions])]
 
 
-def meets(found: pd.DataFrame, printed: float, decimals: int = 2) -> pd.Series:
-    """Whether each reduction, rounded as it is printed, is the printed one."""
-    return found["reduction"].round(decimals).sub(printed).abs() < 10.0**-decimals / 2
+def meets(found: pd.DataFrame, printed: float) -> pd.Series:
+    """Whether each reduction is the ``printed`` one (both shares), by the ledger's rule, in whole percent."""
+    return found["reduction"].map(lambda reduction: verdict.meets(f"{100 * printed:.0f}", 100 * reduction))
 
 
 def wide(found: pd.DataFrame) -> pd.DataFrame:
