@@ -60,12 +60,12 @@ def test_a_page_depends_on_the_results_that_it_reads(folder):
 
 def test_every_stage_that_it_names_is_one_of_the_pipeline(capsys):
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-    for part in ("runs", "papers", "pages"):
+    for part in ("runs", "papers"):
         plan.main([part])
         named = capsys.readouterr().out.split()
         assert named
         assert {name.partition("@")[0] for name in named} <= set(stages)
-    with pytest.raises(UserError, match="did you mean pages"):
-        plan.main(["pagse"])
+    with pytest.raises(UserError, match="did you mean papers"):
+        plan.main(["papres"])
     with pytest.raises(UserError, match="usage"):
-        plan.main(["runs", "pages"])
+        plan.main(["runs", "papers"])

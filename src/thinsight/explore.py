@@ -4,19 +4,20 @@
 """
 
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
 from matplotlib.figure import Figure
 
 from thinsight.attach import reduce
-from thinsight.catalogue import Entry, entry
+from thinsight.catalogue import entry
 from thinsight.config import load_config, load_method, load_task
 from thinsight.cost import kv_bytes, ledger
 from thinsight.meta import decoder_shape
 from thinsight.models import load_model
 from thinsight.plots import overlay
+from thinsight.reduction import Method
 from thinsight.solve import solve, stage_of
 from thinsight.tasks import Row, collate, load_task_rows
 from thinsight.trace import Trace
@@ -61,17 +62,12 @@ class Explorer:
         self.config = load_config([f"model={model}"])
         self.model, self.processor = load_model(self.config)
         self.pictures = pictures
-        self.known: dict[str, Entry] = {}
-
-    def entry(self, method: str) -> Entry:
-        """What the catalogue says of ``method``."""
-        if method not in self.known:
-            self.known[method] = entry(method)
-        return self.known[method]
+        self.whole = load_method("identity")
+        self.entry, self.task = cache(entry), cache(load_task)  # composing a config takes longer than an answer
 
     def row(self, task: str, picture: int, question: str = "") -> Row:
         """A question of ``task``; another ``question`` about its picture has no known answer."""
-        row = load_task_rows(load_task(task), picture + 1)[picture]
+        row = load_task_rows(self.task(task), picture + 1)[picture]
         return row if question.strip() in ("", row.question) else replace(row, question=question.strip(), answer="")
 
     def fields(self, method: str, keep: float) -> dict[str, Any]:
@@ -83,11 +79,11 @@ class Explorer:
 
     def show(self, task: str, picture: int, method: str, keep: float, question: str = "") -> Shown:
         """Ask, reduced by ``method`` to the share ``keep`` of the visual tokens, and whole."""
-        row, settings = self.row(task, picture, question), load_task(task)
+        row, settings = self.row(task, picture, question), self.task(task)
         inputs = collate(self.processor, [row], settings).to(self.model.device, self.model.dtype)
         fields = self.fields(method, keep)
-        whole, plain = self._ask("identity", {}, inputs, settings.max_new_tokens)
-        answer, trace = self._ask(method, fields, inputs, settings.max_new_tokens)
+        whole, plain = self._ask(self.whole, inputs, settings.max_new_tokens)
+        answer, trace = self._ask(load_method(method, **fields), inputs, settings.max_new_tokens)
         shape = decoder_shape(self.model)
         counts = [ledger(shape, t.sequence_lengths[0], visual=t.lengths[0])[CONVENTION] for t in (trace, plain)]
         cached = [kv_bytes(shape, t.sequence_lengths[0]) for t in (trace, plain)]
@@ -99,8 +95,8 @@ class Explorer:
         """The model's sizes, for methods that are given a layer."""
         return stage_of(self.config)
 
-    def _ask(self, method: str, fields: dict[str, Any], inputs: Any, longest: int) -> tuple[str, Trace]:
-        with torch.inference_mode(), reduce(self.model, load_method(method, **fields)) as trace:
+    def _ask(self, method: Method, inputs: Any, longest: int) -> tuple[str, Trace]:
+        with torch.inference_mode(), reduce(self.model, method) as trace:
             ids = self.model.generate(**inputs, max_new_tokens=longest, do_sample=False)
         said = self.processor.decode(ids[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
         return said.strip(), trace

@@ -2,9 +2,8 @@
 
     python -m thinsight.plan             write data/plan from params.yaml, conf/ and the code
     python -m thinsight.plan read        write data/reads: which results each page reads, by their hashes
-    python -m thinsight.plan runs        the stages of dvc.yaml that need nothing but the plan, one a line: runs, tours
-    python -m thinsight.plan papers      those that execute the notebooks of papers
-    python -m thinsight.plan pages       those that write the pages
+    python -m thinsight.plan runs        stages of dvc.yaml that need nothing but the plan: runs, tours and their pages
+    python -m thinsight.plan papers      those of the papers: each notebook, then its page
 
 ``data/plan/runs/<run>/config.yaml`` is a run's resolved config and ``code.txt`` beside it the code that it can reach;
 ``data/plan/pages/<page>.txt`` is the code that a page's notebook can reach, and ``report.txt`` that of the pages
@@ -14,6 +13,7 @@ code changes none of them.
 
 import hashlib
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -63,9 +63,9 @@ def pages(params: dict[str, Any]) -> list[str]:
     return [*params["papers"], *params["tours"]]
 
 
-def _print_stages(params: dict[str, Any], **stages: str) -> None:
-    """For each stage of dvc.yaml its name with every item of its list in ``params``."""
-    print("\n".join(f"{stage}@{item}" for stage, items in stages.items() for item in params[items]))
+def _print_stages(items: Iterable[str], *stages: str) -> None:
+    """For each item these stages of dvc.yaml with it, one a line."""
+    print("\n".join(f"{stage}@{item}" for item in items for stage in stages))
 
 
 def _hash(file: Path) -> str:
@@ -82,9 +82,9 @@ def _write(folder: Path, texts: dict[str, str]) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """``[read|runs|papers|pages]``."""
+    """``[read|runs|papers]``."""
     if len(arguments) > 1:
-        raise UserError("usage: python -m thinsight.plan [read|runs|papers|pages]")
+        raise UserError("usage: python -m thinsight.plan [read|runs|papers]")
     params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     match arguments:
         case []:
@@ -92,13 +92,12 @@ def main(arguments: list[str]) -> None:
         case ["read"]:
             read(params, ROOT / "data" / "runs")
         case ["runs"]:
-            _print_stages(params, evaluate="runs", tour="tours")
+            _print_stages(params["tours"], "tour", "tour_page")
+            _print_stages(params["runs"], "evaluate")
         case ["papers"]:
-            _print_stages(params, paper="papers")
-        case ["pages"]:
-            _print_stages(params, page="papers", tour_page="tours")
+            _print_stages(params["papers"], "paper", "page")
         case [other]:
-            raise nearest("part of the plan", other, ["read", "runs", "papers", "pages"])
+            raise nearest("part of the plan", other, ["read", "runs", "papers"])
 
 
 if __name__ == "__main__":
