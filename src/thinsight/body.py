@@ -10,6 +10,7 @@ from nbconvert.filters import markdown2html
 from nbformat import NotebookNode
 
 from thinsight.formulas import to_mathml
+from thinsight.pages import STATED
 
 TEMPLATES = Path(__file__).parent / "templates"
 HIDDEN = {"hide", "finding"}  # cells with these tags are not in the body; the finding stands under the title
@@ -49,11 +50,20 @@ def _arrange(notebook: NotebookNode) -> NotebookNode:
         text = cell.source
         if before.get("outputs") and re.match(r"\*\*(Figure|Table)\b", text):
             caption, _, text = text.partition("\n\n")
-            before.metadata.caption = markdown(caption)
+            before.metadata.caption = markdown(_stated(before, caption))
             before.metadata.alt = html.unescape(re.sub(r"<math.*?</math>|<[^>]+>", "", before.metadata.caption)).strip()
         if text.strip():
             cells.append(NotebookNode(cell | {"source": to_mathml(text)}))
     return NotebookNode(notebook | {"cells": cells})
+
+
+def _stated(cell: NotebookNode, caption: str) -> str:
+    """The ``caption`` with what the cell says that its figure shows, behind the number, and out of its outputs."""
+    said = [output for output in cell.outputs if output.get("metadata", {}).get(STATED)]
+    cell.outputs = [output for output in cell.outputs if output not in said]
+    number, _, rest = caption.partition("** ")
+    told = "".join(f'<span class="stated">{output.data["text/markdown"]}</span> ' for output in said)
+    return f"{number}** {told}{rest}"
 
 
 def _anchors(body: str) -> str:

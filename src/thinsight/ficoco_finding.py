@@ -17,18 +17,18 @@ def finding(
     counted: pd.DataFrame,
     cost: pd.DataFrame,
 ) -> str:
-    """The page's first paragraph.
+    """The page's finding, in paragraphs of markdown.
 
     both, ranks  `thinsight.ficoco_table.beside` and ``ranks``
     ablations    method -> `thinsight.ficoco_fields.ablation`
     counted      edges of leavers (`thinsight.ficoco_edges.edges_of`) of the method as it is
     cost         `thinsight.ficoco_flops.costs`; of the lines that begin with "FiCoCo-L," the one with the fewest tokens
     """
-    said = [_standing(both, ranks), _pruned(ablations), _itself(ablations), _edges(counted), _cost(cost)]
-    return " ".join(sentence for sentence in said if sentence)
+    said = [standing(both, ranks), _pruned(ablations), _itself(ablations), edges(counted), _cost(cost)]
+    return "\n\n".join(sentence for sentence in said if sentence)
 
 
-def _standing(both: pd.DataFrame, ranks: Mapping[int, tuple[float, int]]) -> str:
+def standing(both: pd.DataFrame, ranks: Mapping[int, tuple[float, int]]) -> str:
     own = both[both["method"].str.startswith("FiCoCo")]
     if not len(own):
         return "None of FiCoCo's methods has been run."
@@ -71,7 +71,7 @@ def _ran(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
     return ran, (ran[list(PAIRS)] - table.set_index("row").loc["full", list(PAIRS)]).mean(axis=1)
 
 
-def _edges(counted: pd.DataFrame) -> str:
+def edges(counted: pd.DataFrame) -> str:
     if not len(counted):
         return ""
     kinds = counted.groupby("layer")["edges"].nunique().max()

@@ -17,7 +17,7 @@ SHARE = 0.25  # methods on the front in this share of the resamples or more are 
 def finding(
     table: pd.DataFrame, points: pd.DataFrame, taus: pd.DataFrame, lost: pd.DataFrame, counts: pd.DataFrame
 ) -> str:
-    """In markdown.
+    """In paragraphs of markdown.
 
     table, lost  labelled frames of `thinsight.comparisons.comparisons` and `thinsight.kinds.kinds`
     points, taus, counts  of `thinsight.pareto.pareto`, `thinsight.ranks.agreement` and `thinsight.tally.tally`
@@ -32,12 +32,7 @@ def finding(
         f"subset** of as many and {lose} lose to the whole model, after correction for {_asked(table)} comparisons."
     ]
     titles = table.drop_duplicates("run").set_index("run")["title"]
-    often = points[points["run"].isin(titles.index) & (points["run_frequency"] >= SHARE)].drop_duplicates("run")
-    often = often.sort_values("run_frequency", ascending=False, kind="stable")
-    if len(often):
-        pairs = zip(often["run"], often["run_frequency"], strict=True)
-        names = listed([f"{titles[run]} ({share:.0%})" for run, share in pairs])
-        sentences.append(f"On the front of score against FLOPs in a quarter of the resamples or more: {names}.")
+    sentences += filter(None, [front(points, titles)])
     hurt = changes(lost[~lost["control"] & (lost["keep"] == lost["keep"].min())])
     ends = hurt.iloc[[0, -1]].to_dict("records")
     worst, best = (f"{of['task']}, {of['kind']} ({signed(100 * of['change'])} points)" for of in ends)
@@ -45,11 +40,23 @@ def finding(
     said = [f"{between[of]:.2f} between {of}" for of in (TASKS, BUDGETS) if of in between]
     orders = f"; the methods' orders agree with a Kendall's τ of {listed(said)}" if said else ""
     sentences.append(f"The most is lost on {worst}, the least on {best}{orders}.")
+    sentences += filter(None, [counted(counts)])
+    return "\n\n".join(sentences)
+
+
+def front(points: pd.DataFrame, titles: "pd.Series[str]") -> str:
+    """Which runs (run -> title) are often on the front of `thinsight.pareto.pareto`."""
+    often = points[points["run"].isin(titles.index) & (points["run_frequency"] >= SHARE)].drop_duplicates("run")
+    often = often.sort_values("run_frequency", ascending=False, kind="stable")
+    names = listed([f"{titles[line.run]} ({line.run_frequency:.0%})" for line in often.itertuples()])
+    return f"On the front of score against FLOPs in a quarter of the resamples or more: {names}." if names else ""
+
+
+def counted(counts: pd.DataFrame) -> str:
+    """The verdicts of `thinsight.tally.tally`, summed."""
     total = counts.drop(columns=["paper", "total"]).sum()
-    if total.sum():
-        parts = listed([f"{n} {verdict}" for verdict, n in total.items() if n])
-        sentences.append(f"Of {total.sum()} printed numbers of {len(counts)} papers: {parts}.")
-    return " ".join(sentences)
+    parts = listed([f"{n} {verdict}" for verdict, n in total.items() if n])
+    return f"Of {total.sum()} printed numbers of {len(counts)} documents: {parts}." if parts else ""
 
 
 def facts(table: pd.DataFrame, points: pd.DataFrame, taus: pd.DataFrame, counts: pd.DataFrame) -> dict[str, Any]:

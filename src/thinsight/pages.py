@@ -1,13 +1,18 @@
-"""What a paper's page leaves for others to read: its tables and facts as small texts, its figures as SVG."""
+"""What a page says of a figure, and what it leaves for others to read: tables and facts as texts, figures as SVG."""
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from IPython.display import Markdown, display
+
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
+
+STATED = "stated"
+"""In an output's metadata: it says what the cell's figure shows, and the report begins the caption with it."""
 
 
 def save(
@@ -23,3 +28,10 @@ def save(
     for name, figure in (figures or {}).items():
         figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
     (folder / "facts.json").write_text(json.dumps(facts, indent=1) + "\n")
+
+
+def stating(figure: "Figure", *sentences: str) -> "Figure":
+    """The ``figure``, with what it shows in words (markdown; empty ones are left out) displayed in front of it."""
+    if said := " ".join(filter(None, sentences)):
+        display(Markdown(said), metadata={STATED: True})
+    return figure

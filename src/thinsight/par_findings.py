@@ -68,13 +68,13 @@ def finding(
     wrong: pd.DataFrame,
     printed: Mapping[str, float],
 ) -> str:
-    """The page's finding, in markdown; what was not run is named as that."""
-    said = [_kept(points, printed), _ways(flops, printed["flops"]), _times(times, printed["times"]), _absent(wrong)]
+    """The page's finding, in paragraphs of markdown; what was not run is named as that."""
+    said = [kept(points, printed), ways(flops, printed["flops"]), _times(times, printed["times"]), absent(wrong)]
     said += [calibrated(calibration), said_of(parts) if len(parts) else "The ablation was not run."]
-    return " ".join(filter(None, said))
+    return "\n\n".join(filter(None, said))
 
 
-def _kept(points: pd.DataFrame, printed: Mapping[str, float]) -> str:
+def kept(points: pd.DataFrame, printed: Mapping[str, float]) -> str:
     if "par" not in set(points["run"]):
         return "PAR's curve was not run."
     own = [nearest_share(points, "par", 1 - printed["compression"])]
@@ -93,7 +93,7 @@ def _kept(points: pd.DataFrame, printed: Mapping[str, float]) -> str:
     )
 
 
-def _ways(flops: pd.DataFrame, printed: float) -> str:
+def ways(flops: pd.DataFrame, printed: float) -> str:
     """With which text lengths and whole layers the printed saving comes out, and in how many conventions."""
     found = flops[meets(flops, printed)]
     lengths = ", ".join(map(str, sorted(flops["text"].unique())))
@@ -131,7 +131,7 @@ def calibrated(record: Mapping[str, Any]) -> str:
     )
 
 
-def _absent(wrong: pd.DataFrame) -> str:
+def absent(wrong: pd.DataFrame) -> str:
     whole, own = (wrong[wrong["run"] == name] for name in ("plain", "par"))
     if whole.empty or own.empty:
         return ""

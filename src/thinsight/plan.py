@@ -93,7 +93,7 @@ def main(arguments: list[str]) -> None:
             read(params, ROOT / "data" / "runs")
         case ["runs"]:
             _print_stages(params["tours"], "tour", "tour_page")
-            _print_stages(params["runs"], "evaluate")
+            _print_stages(sorted(params["runs"], key=lambda run: "-" not in run), "evaluate")  # the longest first
         case ["papers"]:
             _print_stages(params["papers"], "paper", "page")
         case [other]:

@@ -7,6 +7,7 @@ import pandas as pd
 from thinsight.resampled import Resampled
 from thinsight.results import compare
 from thinsight.standing import MEAN, budgets_at
+from thinsight.words import listed
 
 DROP, KEEP = "drop20", "keep20"
 SHARES = {DROP: 0.8, KEEP: 0.2}
@@ -66,6 +67,14 @@ def finding(table: pd.DataFrame, titles: Mapping[str, str], missing: Sequence[st
         said.append(text + (f"; sure losses on {loses}." if loses else "; no task loses for sure."))
     said += [f"**{name}** was not run." for name in missing]
     return " ".join(["The abstract's “by 20 %” can be read in two ways.", *said])
+
+
+def changed(table: pd.DataFrame, titles: Mapping[str, str]) -> str:
+    """By how much each reading (-> the line of `compared` that has it) changes the mean score, in a sentence."""
+    means = table[table["task"] == MEAN].set_index("line")
+    ends = {name: 100 * means.loc[line, ["difference", "low", "high"]] for name, line in titles.items()}
+    told = [f"{name} by {of.iloc[0]:+.1f} points ({of.iloc[1]:+.1f} to {of.iloc[2]:+.1f})" for name, of in ends.items()]
+    return f"The mean score changes under {listed(told)}." if told else ""
 
 
 def beside(table: pd.DataFrame, name: str, title: str = "TRSM") -> str:
