@@ -32,7 +32,7 @@ def test_thresholds():
 )
 def test_withdrawn_counts_from_where_it_stays(scores, where):
     """Layer 2 is enough in the first case, but layer 3 is not."""
-    curve = pd.DataFrame({"task": "a", "layer": range(1, 5), "accuracy": scores})
+    curve = pd.DataFrame({"task": "a", "layer": [1.0, 2.0, 3.0, 4.0], "accuracy": scores})
     whole, blind = (pd.DataFrame({"task": ["a"], "accuracy": [of]}) for of in (0.9, 0.4))
     said = captions.withdrawn(curve, whole, blind)
     assert said.startswith(where)
@@ -50,7 +50,7 @@ def test_heeding_names_sure_losses_only():
     frame = pd.DataFrame({"method": ["a", "b"], "common": [0.5, 0.9], "difference": [-0.2, -0.1], "high": [-0.01, 0.0]})
     said = captions.heeding(frame)
     assert "50% to 90%" in said
-    assert "under a (-20.0 points); under b no interval" in said
+    assert "under a (-20.0 points). No interval says so of: b." in said
 
 
 def test_overlap_is_a_share_of_the_smaller_set():

@@ -310,7 +310,7 @@ def test_the_finding(made, table, entered):
     assert "2 lose to the whole model, after correction for 14 comparisons" in text
     assert "Good (100%)" in text
     assert "The most is lost on count, many" in text
-    assert "Of 11 printed numbers of 4 papers: 3 reproduced, 1 direction only and 7 not run." in text
+    assert "Of 11 printed numbers of 4 documents: 3 reproduced, 1 direction only and 7 not run." in text
     assert facts(table, points, taus, tally(entered))["verdicts"]["total"] == 11
     assert "No published method" in finding(table[table["control"]], points, taus, lost, tally(entered))
 

@@ -93,7 +93,7 @@ class TestCurve:
     def test_both_ways_of_keeping_are_set_beside_the_printed_score(self):
         found = points(par=((0.1, 0.8),)), points(**{"par": ((0.1, 0.8),), "par-adaptive": ((0.12, 0.9),)})
         printed = {"compression": 0.89, "score": 0.9}
-        one, both = (par_findings._kept(some, printed) for some in found)
+        one, both = (par_findings.kept(some, printed) for some in found)
         assert "keeps **80.0%** (80.0% to 80.0%) of pocket's score; the abstract" in one
         assert one.endswith("prints 90% of its model's, outside that interval.")
         assert "itself how many, 12% in the mean, 90.0% (90.0% to 90.0%)" in both

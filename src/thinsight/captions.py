@@ -36,10 +36,10 @@ def withdrawn(curve: pd.DataFrame, whole: pd.DataFrame, blind: pd.DataFrame, wit
     means, best = curve.groupby("layer")["accuracy"].mean().sort_index(), whole["accuracy"].mean()
     costs = means[means < best - within]
     first = means.index[0] if costs.empty else next((k for k in means.index if k > costs.index[-1]), None)
-    where = f"From layer {first} on it" if first is not None else "Nowhere it"
+    where = f"From layer {first:.0f} on it" if first is not None else "Nowhere it"
     return (
         f"{where} stays within {100 * within:g} point of the whole model's {best:.1%}, the mean over tasks; before "
-        f"layer {means.index[0]} it is {means.iloc[0]:.1%}, and without the picture {blind['accuracy'].mean():.1%}."
+        f"layer {means.index[0]:.0f} it is {means.iloc[0]:.1%}, and without the picture {blind['accuracy'].mean():.1%}."
     )
 
 
@@ -59,10 +59,10 @@ def heeding(table: pd.DataFrame) -> str:
     lost = table[table["high"] < 0].sort_values("difference", kind="stable")
     told = [f"{line.method} ({100 * line.difference:+.1f} points)" for line in lost.itertuples()]
     rest = [line.method for line in table.itertuples() if line.method not in set(lost["method"])]
-    still = f"; under {listed(rest)} no interval says so" if rest else ""
+    still = f" No interval says so of: {'; '.join(rest)}." if rest else ""
     return (
         f"Another question keeps {table['common'].min():.0%} to {table['common'].max():.0%} of the tokens as well; "
-        f"answering with its choice loses for sure under {listed(told) or 'no method'}{still}."
+        f"answering with its choice loses for sure under {'; '.join(told) or 'no method'}.{still}"
     )
 
 
