@@ -6,7 +6,7 @@ import transformers
 from family import IMAGE, VIDEO, VOCABULARY, Family
 from transformers import PreTrainedConfig, PreTrainedTokenizerFast, ProcessorMixin
 
-from thinsight.processors import stills
+from thinsight.models.loading import stills
 
 TEXT = {
     "hidden_size": 32,

@@ -11,8 +11,8 @@ from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast, ProcessorMixin
 
-from thinsight.models import load_model
-from thinsight.schema import ModelConfig
+from thinsight.config.schema import ModelConfig
+from thinsight.models.loading import load_model
 
 NAMED = {
     "image_token": "<image>",

@@ -9,11 +9,11 @@ import torch
 from released import Spy, build, read, stages, visual
 
 from thinsight import load_method, reduce
-from thinsight.evidence import Evidence
-from thinsight.look import Look
-from thinsight.stages.compress import WeightedMerge
-from thinsight.stages.raters import raters, relevance
-from thinsight.tokens import Tokens
+from thinsight.methods.sparsevlm import raters, relevance
+from thinsight.reduction.attention import LayerAttention
+from thinsight.reduction.evidence import Evidence
+from thinsight.reduction.stages import WeightedMerge
+from thinsight.reduction.tokens import Tokens
 
 NAMES = ("fastv", "pyramiddrop", "sparsevlm", "sparsevlm_v2", "dart")
 ATTENTION = ("sdpa", "eager")
@@ -128,7 +128,7 @@ def test_pivots(golden):
         index = torch.arange(columns)
         image = torch.where((index >= start) & (index < start + total), 0, -1)
         every = Tokens.fresh(index, image >= 0).with_states(case["states"][0])
-        look = Look(index, lambda at: None, case["keys"][0], 1.0, causal=True)
+        look = LayerAttention(index, lambda at: None, case["keys"][0], 1.0, causal=True)
         looks, more = {"attention": lambda look=look: look}, {"norm": lambda: lambda states: states}
         evidence = Evidence(2, 32, image, bytes, sequence=every, looks=looks, more=more)
         reduction = official("dart", case).reductions[0]

@@ -10,12 +10,11 @@ from safetensors import safe_open
 from torch.nn.functional import layer_norm, linear, normalize
 
 from thinsight import load_method
-from thinsight.aids import Word
-from thinsight.evidence import Evidence
-from thinsight.stages.diversity import dispersed
-from thinsight.stages.dpp import greedy_map, scaled
-from thinsight.stages.retrieval import outliers
-from thinsight.tokens import Tokens
+from thinsight.methods.cdpruner import greedy_map, scaled
+from thinsight.methods.divprune import dispersed
+from thinsight.methods.trim import outliers
+from thinsight.reduction.evidence import Evidence, Word
+from thinsight.reduction.tokens import Tokens
 
 SCORES, FEATURES = {"atol": 1e-5, "rtol": 0}, {"atol": 1e-4, "rtol": 0}
 

@@ -11,9 +11,9 @@ from torch.nn.functional import gelu, layer_norm, linear
 from towers import given, look, patches, run, sequence
 
 from thinsight import load_method
-from thinsight.look import heads
-from thinsight.stages.outliers import share_above
-from thinsight.stages.windows import alike, tiles
+from thinsight.methods.mustdrop import similar_windows, tiles
+from thinsight.methods.prumerge import share_above
+from thinsight.reduction.attention import split_heads
 
 SCORES, FEATURES = {"atol": 1e-5, "rtol": 0}, {"atol": 1e-4, "rtol": 0}
 
@@ -143,7 +143,7 @@ def attend(states: torch.Tensor, weights: dict, count: int) -> tuple[torch.Tenso
     normed = layer_norm(states, states.shape[-1:], weights["norm1.weight"], weights["norm1.bias"], 1e-6)
     queries, keys, values = linear(normed, weights["attn.qkv.weight"], weights["attn.qkv.bias"]).chunk(3, -1)
     width = states.shape[-1] // count
-    q, k, v = (heads(part, width) for part in (queries, keys, values))
+    q, k, v = (split_heads(part, width) for part in (queries, keys, values))
     mixed = ((q @ k.transpose(1, 2)) * width**-0.5).softmax(-1) @ v
     return (
         states + linear(mixed.transpose(0, 1).flatten(1), weights["attn.proj.weight"], weights["attn.proj.bias"]),
@@ -190,7 +190,7 @@ def test_mustdrop(golden):
             tokens = sequence(case["x"][b])
             evidence = given(tokens)
             members = tiles(evidence.cells(tokens.index[1:]), fields["window"])
-            similarity = alike(tokens.states[1:], members)
+            similarity = similar_windows(tokens.states[1:], members)
             torch.testing.assert_close(similarity, case["similarity"][b], **SCORES)
             found.append(int((similarity >= fields["threshold"]).sum()))
             # the number of windows is the batch's minimum there: alone a picture has its own

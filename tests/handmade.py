@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from thinsight.evidence import Evidence
-from thinsight.tokens import Tokens
+from thinsight.reduction.evidence import Evidence
+from thinsight.reduction.tokens import Tokens
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ shares no code with the library beyond a trace's account of what was removed whe
 import torch
 from torch import Tensor
 
-from thinsight.trace import Trace
+from thinsight.runtime.trace import Trace
 
 
 def masked_logits(model, inputs: dict, trace: Trace, pack: bool = False, generated: Tensor | None = None) -> Tensor:

@@ -11,7 +11,7 @@ from functools import cache
 import pyarrow.parquet as pq
 import pytest
 
-from thinsight.config import ROOT
+from thinsight.paths import ROOT
 
 PAGES, RUNS, PUBLISHED = ROOT / "data" / "pages", ROOT / "data" / "runs", ROOT / "data" / "published"
 WHERE = ("paper", "version", "table", "model", "row", "column")  # what says which cell of a paper is meant

@@ -9,8 +9,8 @@ import torch
 from safetensors import safe_open
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from thinsight.evidence import Evidence
-from thinsight.tokens import Tokens
+from thinsight.reduction.evidence import Evidence
+from thinsight.reduction.tokens import Tokens
 
 
 @cache

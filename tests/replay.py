@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from thinsight.reduction import Method, Reduction
+from thinsight.reduction.method import Method, Reduction
 
 
 class Tape:

@@ -2,10 +2,11 @@
 
 import pytest
 
-from thinsight.config import load_config
-from thinsight.meta import decoder_shape, picture, report
-from thinsight.models import meta_model, model_config
-from thinsight.picture import largest
+from thinsight.config.compose import load_config
+from thinsight.costs.flops import decoder_shape
+from thinsight.costs.meta_device import cost_report
+from thinsight.models.image_tokens import image_of, largest_image
+from thinsight.models.loading import meta_model, model_config
 
 # model: parameters of the checkpoint on the hub; tiles and visual tokens of the largest picture
 TRUE = {
@@ -22,7 +23,7 @@ TRUE = {
 @pytest.mark.parametrize("name", TRUE)
 def test_the_shapes_in_conf_are_the_true_ones(name):
     model = meta_model(name)
-    found = picture(model, model_config(name).processor)
+    found = image_of(model, model_config(name).processor)
     assert (sum(p.numel() for p in model.parameters()), *found) == TRUE[name]
 
 
@@ -41,7 +42,7 @@ TOWERS = {
 @pytest.mark.parametrize("name", TOWERS)
 def test_the_cost_of_a_picture(name):
     """Torch's counts over the model on the meta device against closed formulae."""
-    found = report(load_config([f"model={name}", "method=vtw", "text_tokens=64"]))
+    found = cost_report(load_config([f"model={name}", "method=vtw", "text_tokens=64"]))
     _, tiles, visual = TRUE[name]
     lengths = found["lengths"]["visual"]
     half = len(lengths) // 2
@@ -57,10 +58,12 @@ def test_the_cost_of_a_picture(name):
 
 
 def test_settings_of_the_processor_decide_where_it_cuts():
-    found = largest(meta_model("qwen2_vl").config, {"size": {"shortest_edge": 3136, "longest_edge": 28 * 28 * 300}})
+    found = largest_image(
+        meta_model("qwen2_vl").config, {"size": {"shortest_edge": 3136, "longest_edge": 28 * 28 * 300}}
+    )
     assert (found.size, found.tokens) == ((15 * 28, 20 * 28), 300)
     internvl = meta_model("internvl3").config
-    assert [largest(internvl, {"max_patches": n}).tiles for n in (1, 6)] == [1, 7]
-    assert largest(meta_model("smolvlm").config, {"size": {"longest_edge": 384}}).tokens == 81
-    small = report(load_config(["model=internvl3", "method=vtw", "model.processor.max_patches=1"]))
+    assert [largest_image(internvl, {"max_patches": n}).tiles for n in (1, 6)] == [1, 7]
+    assert largest_image(meta_model("smolvlm").config, {"size": {"longest_edge": 384}}).tokens == 81
+    small = cost_report(load_config(["model=internvl3", "method=vtw", "model.processor.max_patches=1"]))
     assert small["visual_tokens"] == 256

@@ -7,10 +7,12 @@ from prompts import BATCHES, IMAGE, PATCHES, batch, prompt
 
 from thinsight import load_method, reduce
 from thinsight.errors import UserError
-from thinsight.reduction import Decoder, Method, Once, Projected, Reduction
-from thinsight.stages.compress import WeightedMerge
-from thinsight.stages.correlate import ToNearest
-from thinsight.stages.filter import AllVisual, Grid, Random
+from thinsight.methods.controls import Grid, Random
+from thinsight.methods.vtw import AllVisual
+from thinsight.reduction.method import Method, Reduction
+from thinsight.reduction.schedules import Once
+from thinsight.reduction.sites import Decoder, Projected
+from thinsight.reduction.stages import ToNearest, WeightedMerge
 
 CLOSE = {"atol": 5e-5, "rtol": 0}
 GREEDY = {"do_sample": False, "suppress_tokens": [IMAGE]}

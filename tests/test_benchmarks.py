@@ -14,15 +14,16 @@ import replicas
 import tiny
 from omegaconf import OmegaConf
 
-import thinsight.dry_run
-import thinsight.evaluate as module
-from thinsight.config import load_config, load_task, to_yaml
+import thinsight.evaluation.dry_run
+from thinsight.analysis.results import load_answers, load_scores
+from thinsight.config.compose import load_config, load_task, to_yaml
 from thinsight.errors import UserError
-from thinsight.evaluate import evaluate, main
-from thinsight.hub import provenance
-from thinsight.models import load_processor, meta_model
-from thinsight.results import answers, scores
-from thinsight.tasks import digest, load_task_rows, prompt
+from thinsight.evaluate import main
+from thinsight.evaluation import run as module
+from thinsight.evaluation.run import evaluate
+from thinsight.models.loading import load_processor, meta_model
+from thinsight.tasks.rows import load_rows, prompt_text, rows_digest
+from thinsight.tasks.sources import provenance
 
 NAMES = [*replicas.ALL, "textvqa_plain"]
 PROMPTS = Path(__file__).parent / "benchmark_prompts.txt"
@@ -66,26 +67,26 @@ def config(world, *more):
 
 def test_every_copy_is_read_whole_and_in_an_order_of_its_own(world):
     for name in NAMES:
-        rows = load_task_rows(task(world, name))
+        rows = load_rows(task(world, name))
         assert len({row.id for row in rows}) == len(rows) == 20, name
         assert [row.id for row in rows] != sorted(row.id for row in rows)
         assert all(row.image.mode == "RGB" and row.image.size == (48, 32) for row in rows)
-        assert digest(rows) == digest(load_task_rows(task(world, name)))
-        assert [row.id for row in load_task_rows(task(world, name), 20)] == [row.id for row in rows]
+        assert rows_digest(rows) == rows_digest(load_rows(task(world, name)))
+        assert [row.id for row in load_rows(task(world, name), 20)] == [row.id for row in rows]
 
 
 def test_a_limit_never_parts_what_is_scored_together(world):
     for name, size in (("mme", {2}), ("mmbench", {2, 3, 4})):
-        rows = load_task_rows(task(world, name), 5)
+        rows = load_rows(task(world, name), 5)
         assert 5 <= len(rows) <= 8
-        whole = [row.group for row in load_task_rows(task(world, name))]
+        whole = [row.group for row in load_rows(task(world, name))]
         assert {whole.count(row.group) for row in rows} <= size
         assert all(whole.count(group) == [row.group for row in rows].count(group) for group in {r.group for r in rows})
-    assert len(load_task_rows(task(world, "pope"), 5)) == 5
+    assert len(load_rows(task(world, "pope"), 5)) == 5
 
 
 def test_columns_mean_what_the_benchmark_means(world):
-    rows = {name: {row.id: row for row in load_task_rows(task(world, name))} for name in NAMES}
+    rows = {name: {row.id: row for row in load_rows(task(world, name))} for name in NAMES}
     assert rows["pope"]["popular-3"].kind == "popular"
     assert (rows["pope"]["random-1"].answer, rows["pope"]["random-2"].answer) == ("yes", "no")
     assert (rows["gqa"]["200000003"].answer, rows["gqa"]["200000003"].kind) == ("orange", "compare")
@@ -106,7 +107,7 @@ def test_columns_mean_what_the_benchmark_means(world):
 
 
 def test_gqa_shows_the_picture_that_its_question_names(world):
-    row = next(row for row in load_task_rows(task(world, "gqa")) if row.id == "200000007")
+    row = next(row for row in load_rows(task(world, "gqa")) if row.id == "200000007")
     assert row.picture.encoded() == replicas.picture(2)["bytes"]
 
 
@@ -115,18 +116,18 @@ def test_prompts_are_llavas(world):
     processor, parts = load_processor(config(world).model), []
     for name in NAMES:
         chosen = task(world, name)
-        rows = sorted(load_task_rows(chosen), key=lambda row: row.id)
-        parts += [f"== {name} {row.id}\n{prompt(processor, row, chosen)}\n" for row in rows[:2]]
+        rows = sorted(load_rows(chosen), key=lambda row: row.id)
+        parts += [f"== {name} {row.id}\n{prompt_text(processor, row, chosen)}\n" for row in rows[:2]]
     assert "".join(parts) == PROMPTS.read_text(encoding="utf-8")
 
 
 def test_ocr_is_a_switch(world):
-    shown, hidden = (load_task_rows(task(world, "textvqa", f"task.ocr={on}")) for on in ("true", "false"))
+    shown, hidden = (load_rows(task(world, "textvqa", f"task.ocr={on}")) for on in ("true", "false"))
     for with_words, without in zip(shown, hidden, strict=True):
         question, words = with_words.question.split("\nReference OCR token: ")
         assert question == without.question
         assert words in ("", f"NO, {int(without.id) - 34602}")
-    plain = load_task_rows(task(world, "textvqa_plain"))
+    plain = load_rows(task(world, "textvqa_plain"))
     assert [row.question for row in plain] == [row.question for row in hidden]
 
 
@@ -171,9 +172,9 @@ def test_all_benchmarks_run_from_end_to_end(ran):
 
 
 def test_the_runs_are_read_and_compared_like_any_others(ran):
-    table = scores(ran)
+    table = load_scores(ran)
     assert set(table["task"]) == set(NAMES)
-    assert len(answers(ran)) == 2 * 20 * len(NAMES)
+    assert len(load_answers(ran)) == 2 * 20 * len(NAMES)
     card = json.loads((ran / "plain" / "protocol.json").read_text())
     assert card["processor"]["image"]["do_pad"] is True
     assert card["tasks"]["textvqa"]["source"] == {
@@ -296,7 +297,7 @@ def test_the_plan_names_what_is_missing_and_refuses_what_is_wrong(world, capsys,
 def test_a_plan_with_a_limit_takes_less(world, capsys):
     where = [f"task.path={world / 'mme'}", f"model.checkpoint={world / 'model'}", "task=mme"]
     assert planned(capsys, *where, "limit=6")["take"]["rows"] == 6
-    assert thinsight.dry_run.dry_run(load_config([*where, "limit=null"]))["take"]["rows"] == 20
+    assert thinsight.evaluation.dry_run.dry_run(load_config([*where, "limit=null"]))["take"]["rows"] == 20
 
 
 # What is not there
@@ -307,7 +308,7 @@ def test_a_hub_that_cannot_be_reached_is_one_sentence(name):
     with pytest.raises(
         UserError, match=f"task {name} cannot be fetched from the hub as lmms-lab/.* set task.path"
     ) as e:
-        load_task_rows(load_task(name))
+        load_rows(load_task(name))
     assert "\n" not in str(e.value)
 
 
@@ -315,24 +316,24 @@ def test_missing_files_and_foreign_columns_are_one_sentence(world, tmp_path):
     with pytest.raises(
         UserError, match=r"task pope has no data at .*gone: it is to be a folder with a copy of lmms-lab"
     ):
-        load_task_rows(load_config(["task=pope", f"task.path={tmp_path / 'gone'}"]).task)
+        load_rows(load_config(["task=pope", f"task.path={tmp_path / 'gone'}"]).task)
     with pytest.raises(UserError, match=r"task mme finds no data/test-\*\.parquet in "):
-        load_task_rows(load_config(["task=mme", f"task.path={world / 'gqa'}"]).task)
+        load_rows(load_config(["task=mme", f"task.path={world / 'gqa'}"]).task)
     where = shutil.copytree(world / "scienceqa" / "ScienceQA-IMG", tmp_path / "odd" / "data").parent
     with pytest.raises(UserError, match="has no column question_id, so it is not lmms-lab/POPE as it is read here"):
-        load_task_rows(load_config(["task=pope", f"task.path={where}"]).task)
+        load_rows(load_config(["task=pope", f"task.path={where}"]).task)
     rows = [{"question_id": "a", "image": replicas.picture(0), "question": "Q", "answer": 1, "category": "OCR"}]
     columns = {"question_id": replicas.TEXT, "image": replicas.PICTURE, "question": replicas.TEXT}
     replicas.save(tmp_path / "odd2", rows, columns | {"answer": replicas.NUMBER, "category": replicas.TEXT})
     with pytest.raises(UserError, match=r"column answer of the data of task mme holds .*int64.*, not text"):
-        load_task_rows(load_config(["task=mme", f"task.path={tmp_path / 'odd2'}"]).task)
+        load_rows(load_config(["task=mme", f"task.path={tmp_path / 'odd2'}"]).task)
     torn = shutil.copytree(world / "pope", tmp_path / "torn")
     (file,) = torn.rglob("*.parquet")
     file.write_bytes(file.read_bytes()[:-50])
     with pytest.raises(UserError, match=r"the data of task pope in .*torn is not readable parquet"):
-        load_task_rows(load_config(["task=pope", f"task.path={torn}"]).task)
+        load_rows(load_config(["task=pope", f"task.path={torn}"]).task)
     with pytest.raises(UserError, match="unknown reader of task pope 'poep': did you mean pope"):
-        load_task_rows(task(world, "pope", "task.reader=poep"))
+        load_rows(task(world, "pope", "task.reader=poep"))
 
 
 def test_a_row_without_its_picture_is_named(tmp_path):
@@ -342,7 +343,7 @@ def test_a_row_without_its_picture_is_named(tmp_path):
     ]
     names = ("question_id", "question", "answer", "category")
     where = replicas.save(tmp_path, rows, dict.fromkeys(names, replicas.TEXT) | {"image": replicas.PICTURE})
-    found = {row.id: row for row in load_task_rows(load_config(["task=mme", f"task.path={where}"]).task)}
+    found = {row.id: row for row in load_rows(load_config(["task=mme", f"task.path={where}"]).task)}
     with pytest.raises(UserError, match=r"row OCR/1.png of task mme has no image"):
         _ = found["OCR/1.png"].image
     with pytest.raises(UserError, match=r"the image of row OCR/1.png#2 of task mme cannot be read"):
@@ -355,7 +356,7 @@ def test_a_copy_in_the_hubs_cache_is_used_without_the_hub(world, capsys):
     shutil.copytree(world / "mme", cache / "snapshots" / commit)
     (cache / "refs").mkdir()
     (cache / "refs" / "main").write_text(commit)
-    assert len(load_task_rows(load_task("mme"))) == 20
+    assert len(load_rows(load_task("mme"))) == 20
     assert provenance(load_task("mme"))["revision"] == commit
     plan = planned(capsys, "task=mme", f"model.checkpoint={world / 'model'}")
     assert (plan["load"]["tasks"]["mme"]["where"], plan["load"]["tasks"]["mme"]["rows"]) == ("cached", 20)

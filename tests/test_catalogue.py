@@ -5,15 +5,17 @@ import re
 import pytest
 
 from thinsight import load_method
-from thinsight.catalogue import CONTROL, FAMILIES, catalogue, entry, family, overview, particulars
-from thinsight.config import names
-from thinsight.reduction import Decoder, Features, Method, Projected, Reduction, Vision
-from thinsight.stages.filter import Grid
+from thinsight.config.catalogue import CONTROL, FAMILIES, family, method_entries, method_entry
+from thinsight.config.schema import names
+from thinsight.methods.controls import Grid
+from thinsight.papers.methods import catalogue_table, method_sections
+from thinsight.reduction.method import Method, Reduction
+from thinsight.reduction.sites import Decoder, Features, Projected, Vision
 
 
 @pytest.fixture(scope="module")
 def entries():
-    return catalogue()
+    return method_entries()
 
 
 def test_every_file_is_an_entry(entries):
@@ -45,12 +47,12 @@ def test_families_go_by_the_sites(sites, place):
 
 def test_known_methods_are_where_their_papers_put_them():
     for name, place in {"ficoco_v": 0, "fastv": 2, "ficoco_vl": 3}.items():
-        assert entry(name).family == FAMILIES[place]
-    assert entry("random").family == CONTROL
+        assert method_entry(name).family == FAMILIES[place]
+    assert method_entry("random").family == CONTROL
 
 
 def test_the_pages_say_all_of_it(entries):
-    table, more = overview(entries), particulars(entries)
+    table, more = catalogue_table(entries), method_sections(entries)
     order = re.findall(r'class="block"><th[^>]*>([^<]+)', table)
     assert order == [place for place in (*FAMILIES, CONTROL) if any(e.family == place for e in entries)]
     for e in entries:
@@ -65,10 +67,10 @@ def test_the_pages_say_all_of_it(entries):
 def test_markup_in_a_file_is_text():
     from dataclasses import replace
 
-    odd = replace(entry("fastv"), scores="a < b", deviations=("<script>",))
-    assert "a &lt; b" in overview([odd])
-    assert "<script>" not in particulars([odd])
+    odd = replace(method_entry("fastv"), scores="a < b", deviations=("<script>",))
+    assert "a &lt; b" in catalogue_table([odd])
+    assert "<script>" not in method_sections([odd])
 
 
 def test_knobs_are_those_of_the_method():
-    assert entry("fastv").knobs == load_method("fastv").fields
+    assert method_entry("fastv").knobs == load_method("fastv").fields

@@ -9,9 +9,12 @@ import pytest
 from omegaconf import OmegaConf
 
 import thinsight
-from thinsight.budgets import budgets
-from thinsight.config import ROOT, load_config, load_task, main, names, to_yaml
+from thinsight.config.__main__ import main
+from thinsight.config.compose import load_config, load_task, to_yaml
+from thinsight.config.schema import names
 from thinsight.errors import UserError
+from thinsight.evaluation.sweep import sweep_points
+from thinsight.paths import ROOT
 
 
 @pytest.mark.parametrize(
@@ -74,17 +77,17 @@ def _first_that_takes(sweep, methods):
 
 def test_points_of_a_sweep_are_variants_crossed_with_the_rest():
     wanted = ["method=par", "sweep.keep=[0.5,0.2]", "sweep.points=[{},{merge:mean}]"]
-    assert [budget.name for budget in budgets(load_config(wanted))] == [
+    assert [budget.name for budget in sweep_points(load_config(wanted))] == [
         *("keep=0.5", "keep=0.5,merge=mean", "keep=0.2", "keep=0.2,merge=mean"),
     ]
     instead = ["method=par", "sweep.keep=[0.5]", "sweep.points=[{},{keep:0.1}]"]
-    assert [budget.name for budget in budgets(load_config(instead))] == ["keep=0.5", "keep=0.1"]
+    assert [budget.name for budget in sweep_points(load_config(instead))] == ["keep=0.5", "keep=0.1"]
     with pytest.raises(UserError, match="a budget twice"):
-        budgets(load_config(["method=par", "sweep.keep=[0.5,0.2]", "sweep.points=[{keep:0.1}]"]))
-    (one,) = budgets(load_config(["method=par", "sweep.points=[{}]"]))
+        sweep_points(load_config(["method=par", "sweep.keep=[0.5,0.2]", "sweep.points=[{keep:0.1}]"]))
+    (one,) = sweep_points(load_config(["method=par", "sweep.points=[{}]"]))
     assert one.name == "fixed"
     assert one.method == thinsight.load_method("par")
-    assert budgets(load_config(["method=par", "sweep.points=[{merge:mean}]"]))[0].method.fields["merge"] == "mean"
+    assert sweep_points(load_config(["method=par", "sweep.points=[{merge:mean}]"]))[0].method.fields["merge"] == "mean"
 
 
 @pytest.mark.parametrize(
@@ -93,7 +96,7 @@ def test_points_of_a_sweep_are_variants_crossed_with_the_rest():
 )
 def test_wrong_points_are_refused(points, sentence):
     with pytest.raises(UserError, match=sentence):
-        budgets(load_config(["method=par", f"sweep.points={points}"]))
+        sweep_points(load_config(["method=par", f"sweep.points={points}"]))
 
 
 def test_every_method_loads_and_names_its_fields():

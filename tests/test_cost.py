@@ -6,17 +6,17 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from thinsight.config import load_config
-from thinsight.conventions import CONVENTIONS, FASTV, FASTV_VISUAL, PROFILER, PROFILER_LAST, PYRAMIDDROP_VISUAL
-from thinsight.cost import Shape, decode_steps, flops, kv_bytes, ledger
+from thinsight.config.compose import load_config
+from thinsight.costs.conventions import CONVENTIONS, FASTV, FASTV_VISUAL, PROFILER, PROFILER_LAST, PYRAMIDDROP_VISUAL
+from thinsight.costs.flops import DecoderShape, decode_steps, flops, flops_by_convention, kv_bytes
+from thinsight.costs.meta_device import cost_report
 from thinsight.errors import UserError
-from thinsight.meta import report
 
-VICUNA_7B = Shape(layers=32, width=4096, ffn=11008, matrices=3, queries=4096, keys=4096, vocabulary=32000)
-VICUNA_13B = Shape(layers=40, width=5120, ffn=13824, matrices=3, queries=5120, keys=5120, vocabulary=32000)
+VICUNA_7B = DecoderShape(layers=32, width=4096, ffn=11008, matrices=3, queries=4096, keys=4096, vocabulary=32000)
+VICUNA_13B = DecoderShape(layers=40, width=5120, ffn=13824, matrices=3, queries=5120, keys=5120, vocabulary=32000)
 
 
-def withdrawn(shape: Shape, tokens: int, layer: int, visual: int = 576) -> list[int]:
+def withdrawn(shape: DecoderShape, tokens: int, layer: int, visual: int = 576) -> list[int]:
     """Lengths of VTW: everything up to ``layer``, text only from there."""
     return [tokens] * layer + [tokens - visual] * (shape.layers - layer)
 
@@ -59,7 +59,7 @@ def test_bytes_of_the_cache():
 
 def test_decoding_step_by_step_costs_what_torch_counts(llama):
     """A prefill and three steps with grouped keys: the formula equals the counter over the real model, to the unit."""
-    shape = Shape.of(llama.model.layers, vocabulary=llama.lm_head.out_features)
+    shape = DecoderShape.of(llama.model.layers, vocabulary=llama.lm_head.out_features)
     assert (shape.queries, shape.keys, shape.matrices) == (32, 16, 3)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         ids = torch.ones(1, 9, dtype=torch.long, device="meta")
@@ -71,15 +71,15 @@ def test_decoding_step_by_step_costs_what_torch_counts(llama):
 
 
 def test_biases_are_one_operation_per_output(llama):
-    plain = Shape.of(llama.model.layers)
-    biased = Shape(**{**vars(plain), "biases": 7})
+    plain = DecoderShape.of(llama.model.layers)
+    biased = DecoderShape(**{**vars(plain), "biases": 7})
     lengths = [5] * plain.layers
     assert flops(biased, lengths, PROFILER) - flops(plain, lengths, PROFILER) == 7 * 5 * plain.layers
     assert flops(biased, lengths, FASTV) == flops(plain, lengths, FASTV)  # its formula knows no biases
 
 
 def test_grouped_keys_change_the_exact_counts_and_not_the_printed_formula():
-    grouped = Shape(**{**vars(VICUNA_7B), "keys": 1024})
+    grouped = DecoderShape(**{**vars(VICUNA_7B), "keys": 1024})
     lengths = [640] * 32
     saved = 32 * 640 * 2 * 4096 * (4096 - 1024)  # two smaller matrices, in multiply-adds
     assert flops(VICUNA_7B, lengths, PROFILER) - flops(grouped, lengths, PROFILER) == 2 * saved
@@ -88,8 +88,8 @@ def test_grouped_keys_change_the_exact_counts_and_not_the_printed_formula():
 
 
 def test_a_ledger_names_every_convention_and_refuses_what_it_cannot_count():
-    assert list(ledger(VICUNA_7B, [640] * 32, visual=[576] * 32)) == [c.name for c in CONVENTIONS]
-    assert "fastv_visual" not in ledger(VICUNA_7B, [640] * 32)
+    assert list(flops_by_convention(VICUNA_7B, [640] * 32, visual=[576] * 32)) == [c.name for c in CONVENTIONS]
+    assert "fastv_visual" not in flops_by_convention(VICUNA_7B, [640] * 32)
     assert all(c.sentence and c.source for c in CONVENTIONS)
     with pytest.raises(UserError, match="31 lengths"):
         flops(VICUNA_7B, [640] * 31, FASTV)
@@ -107,10 +107,7 @@ def test_a_ledger_names_every_convention_and_refuses_what_it_cannot_count():
 )
 def test_the_reduced_model_on_the_meta_device(model, layer, full, reduced, cache):
     """Torch's counter over the real model with its hooks, and the formula from the lengths of that same run."""
-    from thinsight.config import load_config
-    from thinsight.meta import report
-
-    found = report(load_config([f"model={model}", "method=vtw", f"method.layer={layer}", "text_tokens=64"]))
+    found = cost_report(load_config([f"model={model}", "method=vtw", f"method.layer={layer}", "text_tokens=64"]))
     counted, formula = found["counted"]["decoder"], found["conventions"]["profiler"]
     assert (counted["full"], counted["reduced"]) == (formula["full"], formula["reduced"])
     assert counted["full"] / 1e12 == pytest.approx(full, abs=5e-4)
@@ -150,8 +147,8 @@ def test_the_cost_of_a_method_that_looks(method, visual):
     """On the meta device there is nothing to look at: the lengths are those of the schedule, the operations real."""
     keep = "0.5" if method == "fastv" else "0.3333"
     config = load_config(["model=llava_1_5_7b", f"method={method}", f"method.keep={keep}", "text_tokens=64"])
-    found = report(config)
+    found = cost_report(config)
     assert found["lengths"]["visual"] == visual
     assert found["counted"]["decoder"]["ratio"] == pytest.approx(found["conventions"]["profiler"]["ratio"], abs=1e-3)
     with pytest.raises(UserError, match="decides by the picture"):
-        report(load_config(["model=llava_1_5_7b", "method=prumerge"]))
+        cost_report(load_config(["model=llava_1_5_7b", "method=prumerge"]))

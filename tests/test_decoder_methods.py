@@ -13,9 +13,10 @@ from released import Spy
 
 from thinsight import load_method, reduce
 from thinsight.errors import UserError
-from thinsight.schedule import Adaptive
-from thinsight.stages.attended import Attended, lowest
-from thinsight.stages.pivots import Pivots
+from thinsight.methods.dart import Pivots
+from thinsight.methods.fastv import TextAttention
+from thinsight.reduction.schedules import Adaptive
+from thinsight.reduction.stages import lowest
 
 FEW = settings(max_examples=25, deadline=None)
 
@@ -35,17 +36,17 @@ def test_fastv_by_hand():
     attended[0, -1, 2:8] = torch.tensor([4.0, 0, 3, 6, 0, 6])
     attended[1, -1, 2:8] = torch.tensor([0.0, 2, 3, 0, 0, 0])
     tokens, evidence = sample(6, attended=attended)
-    assert Attended().scores(tokens.index, evidence).tolist() == [2, 1, 3, 3, 0, 3]
-    assert Attended()(tokens, evidence, 4).tolist() == [5, 0, 1, 4]
+    assert TextAttention().scores(tokens.index, evidence).tolist() == [2, 1, 3, 3, 0, 3]
+    assert TextAttention()(tokens, evidence, 4).tolist() == [5, 0, 1, 4]
     attended[:, 9, 6] = 99.0  # another row than the last
-    assert Attended(rows="all").scores(tokens.index, evidence).tolist() == pytest.approx(
+    assert TextAttention(rows="all").scores(tokens.index, evidence).tolist() == pytest.approx(
         [2 / 11, 1 / 11, 3 / 11, 3 / 11, 9, 3 / 11]
     )
     for wrong in ({"rows": "first"}, {"of": "previous"}):
         with pytest.raises(UserError, match="unknown"):
-            Attended(**wrong)
+            TextAttention(**wrong)
     with pytest.raises(UserError, match="how many leave"):
-        Attended()(tokens, evidence, Adaptive()(6, 0, 1, 6))
+        TextAttention()(tokens, evidence, Adaptive()(6, 0, 1, 6))
 
 
 @FEW

@@ -5,8 +5,8 @@ import torch
 from prompts import BATCHES, IMAGE, batch, prompt
 
 from thinsight import load_method, reduce, select_layer
-from thinsight.divergence import NoLayerError
 from thinsight.errors import UserError
+from thinsight.runtime.layer_selection import NoLayerError
 
 
 def by_definition(model, inputs, layer, positions="keep", direction="withdrawn_to_full"):

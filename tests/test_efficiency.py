@@ -8,41 +8,43 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.live_bytes import Alive
 from prompts import BATCHES
 
 from thinsight import load_method, reduce
-from thinsight.alive import Alive
-from thinsight.catalogue import entry
-from thinsight.config import ROOT
-from thinsight.conventions import FASTV, PYRAMIDDROP
-from thinsight.cost import Shape, flops, kv_bytes
-from thinsight.efficiency import cost, costs, size
-from thinsight.efficiency_finding import efficient, facts, sentences
-from thinsight.efficiency_tables import board
-from thinsight.footprint import footprints
-from thinsight.labels import labels
-from thinsight.look import Look
-from thinsight.looked import ROWS, looked, maps
-from thinsight.memory import peak, tower_peak, traffic, weights
-from thinsight.packed import packed_flops
-from thinsight.published import load_all
-from thinsight.puzzle import baselines
-from thinsight.solve import play
+from thinsight.config.catalogue import method_entry
+from thinsight.costs.budgets import simulate
+from thinsight.costs.conventions import FASTV, PYRAMIDDROP
+from thinsight.costs.flops import DecoderShape, flops, kv_bytes, packed_flops
+from thinsight.costs.memory import memory_traffic, peak_memory, tower_peak, weight_bytes
+from thinsight.costs.model_costs import method_cost, method_costs, model_sizes
+from thinsight.ledger.published import load_all
+from thinsight.papers.efficiency.claims import (
+    MAP_ROWS,
+    attention_bytes,
+    attention_maps,
+    baseline_conventions,
+    budget_labels,
+    printed_memory,
+)
+from thinsight.papers.efficiency.tables import costs_table, efficiency_facts, efficiency_finding, efficient
+from thinsight.paths import ROOT
+from thinsight.reduction.attention import LayerAttention
 
-VICUNA_13B = Shape(layers=40, width=5120, ffn=13824, matrices=3, queries=5120, keys=5120, vocabulary=32000)
+VICUNA_13B = DecoderShape(layers=40, width=5120, ffn=13824, matrices=3, queries=5120, keys=5120, vocabulary=32000)
 SHARES = (1 / 3, 2 / 9, 1 / 9)
 
 
 @pytest.fixture(scope="module")
 def sizes():
     names = {"LLaVA-1.5-7B": "llava_1_5_7b", "LLaVA-NeXT-7B": "llava_next_vicuna_7b", "Qwen2.5-VL-7B": "qwen2_5_vl_7b"}
-    return {title: size(name, 64) for title, name in names.items()}
+    return {title: model_sizes(name, 64) for title, name in names.items()}
 
 
 @pytest.fixture(scope="module")
 def found(sizes):
     names = ("random", "fastv", "sparsevlm", "tome", "evit", "ficoco_v", "ficoco_vl", "cdpruner", "vtw", "mustdrop")
-    return costs(list(sizes.values()), [entry(name) for name in names], SHARES)
+    return method_costs(list(sizes.values()), [method_entry(name) for name in names], SHARES)
 
 
 def published(*columns: str) -> list[dict[str, str]]:
@@ -76,12 +78,14 @@ def test_the_peak_is_that_of_real_tensors(attention, dtype, element, heads, keys
     embeds = torch.zeros(1, tokens, 64, dtype=dtype)
     with torch.no_grad(), Alive() as alive:
         cache = model(inputs_embeds=embeds, use_cache=True, logits_to_keep=1).past_key_values
-    shape, lengths = Shape.of(model.model.layers), [tokens] * 3
-    formula = peak(shape, heads, lengths, attention, element)
+    shape, lengths = DecoderShape.of(model.model.layers), [tokens] * 3
+    formula = peak_memory(shape, heads, lengths, attention, element)
     assert formula.at == alive.peak + embeds.numel() * element  # the prompt was there before
     real = sum(t.numel() * t.element_size() for layer in cache.layers for t in (layer.keys, layer.values))
     assert formula.cache == real == kv_bytes(shape, lengths, element_bytes=element)
-    assert weights(model)["decoder"] + weights(model)["head"] == sum(p.numel() * element for p in model.parameters())
+    assert weight_bytes(model)["decoder"] + weight_bytes(model)["head"] == sum(
+        p.numel() * element for p in model.parameters()
+    )
 
 
 def test_the_peak_of_a_true_shape_on_the_meta_device():
@@ -92,15 +96,15 @@ def test_the_peak_of_a_true_shape_on_the_meta_device():
         model(
             inputs_embeds=torch.empty(1, 640, 4096, dtype=torch.half, device="meta"), use_cache=True, logits_to_keep=1
         )
-    formula = peak(Shape.of(model.model.layers), 32, [640] * 4, "eager")
+    formula = peak_memory(DecoderShape.of(model.model.layers), 32, [640] * 4, "eager")
     assert formula.at == alive.peak  # the prompt's embeddings are made inside here
 
 
 def test_a_cut_prompt_peaks_early_and_fills_its_cache_late():
-    shape = Shape.of(llama().model.layers)
-    whole, cut = peak(shape, 4, [96] * 3), peak(shape, 4, [96, 8, 8])
+    shape = DecoderShape.of(llama().model.layers)
+    whole, cut = peak_memory(shape, 4, [96] * 3), peak_memory(shape, 4, [96, 8, 8])
     assert (
-        cut.activations == peak(shape, 4, [96, 96, 96]).activations - 96 * 64 * 2
+        cut.activations == peak_memory(shape, 4, [96, 96, 96]).activations - 96 * 64 * 2
     )  # in layer 0 the input is the prompt
     assert cut.at < cut.activations + cut.cache < whole.at
 
@@ -119,17 +123,17 @@ def test_the_peak_of_a_tower(ffn):
     pixels = torch.zeros(1, 3, 112, 112, dtype=torch.bfloat16)
     with torch.no_grad(), Alive() as alive:
         model.get_image_features(pixel_values=pixels)
-    assert tower_peak(Shape(3, 64, ffn, 2, 64, 64), 65) == alive.peak
+    assert tower_peak(DecoderShape(3, 64, ffn, 2, 64, 64), 65) == alive.peak
 
 
 def test_the_peak_and_the_operations_of_qwens_tower():
     from transformers.models.qwen2_5_vl.configuration_qwen2_5_vl import Qwen2_5_VLVisionConfig as Config
     from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VisionTransformerPretrainedModel as Tower
 
-    from thinsight.meta import tower_flops
-    from thinsight.models import meta_model
-    from thinsight.packed import tower_shape
-    from thinsight.picture import Picture
+    from thinsight.costs.flops import tower_shape
+    from thinsight.costs.meta_device import tower_flops
+    from thinsight.models.image_tokens import ImageTokens
+    from thinsight.models.loading import meta_model
 
     config = Config(
         depth=3, hidden_size=128, intermediate_size=342, num_heads=4, out_hidden_size=96, fullatt_block_indexes=[1]
@@ -141,7 +145,7 @@ def test_the_peak_and_the_operations_of_qwens_tower():
     assert tower_peak(tower_shape(config), 256, rotated=True) == pytest.approx(alive.peak, rel=0.01)
     model = meta_model("qwen2_5_vl_3b")
     for rows, columns in ((7, 10), (8, 8)):  # with windows that are cut, and without
-        picture = Picture((28 * rows, 28 * columns), 1, rows * columns)
+        picture = ImageTokens((28 * rows, 28 * columns), 1, rows * columns)
         assert packed_flops(model.config.vision_config, picture) == tower_flops(model, picture)
 
 
@@ -162,7 +166,7 @@ LABELS = {  # layer mean, TFLOPs of visual tokens alone, with 95 others in each 
 
 def test_what_labels_mean(sizes):
     """The settings that papers argue about, to the last digit of an independent calculation of theirs."""
-    table = labels(sizes["LLaVA-1.5-7B"].stage).set_index("setting")
+    table = budget_labels(sizes["LLaVA-1.5-7B"].stage).set_index("setting")
     for setting, (mean, alone, every) in LABELS.items():
         line = table.loc[setting]
         assert line["layer_mean"] == pytest.approx(mean, abs=0.051)
@@ -183,7 +187,7 @@ def test_costs_are_those_of_the_lengths(sizes, found):
     assert line["fastv"] == flops(one.stage.shape, lengths, FASTV)
     assert line["cache"] == kv_bytes(one.stage.shape, lengths)
     assert kv_bytes(one.stage.shape, [636] * 32) / 1e6 == pytest.approx(333.4, abs=0.05)  # FiCoCo's 333 MB
-    assert line["activations"] == cost(one, one.whole)["activations"]  # its first layers are whole
+    assert line["activations"] == method_cost(one, one.whole)["activations"]  # its first layers are whole
     vtw = found.query("model == 'llava_1_5_7b' and method == 'vtw'")["fields"]
     assert list(vtw) == ["layer=11", "layer=7", "layer=4"]
     assert one.weights["decoder"] + one.weights["head"] == pytest.approx(2 * 6.74e9, rel=0.005)
@@ -192,10 +196,12 @@ def test_costs_are_those_of_the_lengths(sizes, found):
 def test_the_tower_saves_what_leaves_inside_it(sizes, found):
     """ToMe at 192, 128 and 64: 0.183 T of the 23 blocks used, in multiply-adds, become 0.118, 0.107 and 0.097 T."""
     one = sizes["LLaVA-1.5-7B"]
-    used = Shape(**{**vars(one.tower), "layers": 23})
+    used = DecoderShape(**{**vars(one.tower), "layers": 23})
     assert flops(used, [577] * 23, FASTV) / 1e12 == pytest.approx(0.183, abs=5e-4)
     for keep, expected in ((192, 0.118), (128, 0.107), (64, 0.097)):
-        rows = [n + 1 for n in play(load_method("tome", keep=keep), one.stage).tower]  # merged between the two halves
+        rows = [
+            n + 1 for n in simulate(load_method("tome", keep=keep), one.stage).tower
+        ]  # merged between the two halves
         halves = sum(4 * n * 1024**2 + 2 * n**2 * 1024 + 2 * m * 1024 * 4096 for n, m in pairwise(rows))
         assert halves / 1e12 == pytest.approx(expected, abs=6e-4)
         assert halves < flops(used, rows[:23], FASTV) < 1.05 * halves  # which charges both with what enters
@@ -211,7 +217,7 @@ def test_tiles_are_reduced_one_by_one(sizes, found):
         for share in SHARES:
             method = load_method(name, keep=share)
             front = type(method)(name, method.ahead)
-            assert one.tiles * play(front, tile).kept == play(method, one.stage).visual[0]
+            assert one.tiles * simulate(front, tile).kept == simulate(method, one.stage).visual[0]
     assert (one.tiles, one.stage.total) == (5, 2880)
 
 
@@ -226,26 +232,26 @@ def test_what_is_refused_says_why(found):
 
 
 def test_the_board_shows_every_method_once_a_budget(sizes, found):
-    html = board(found, sizes)
+    html = costs_table(found, sizes)
     assert html.count("<table") == len(sizes)
     assert html.count("FastV") == len(sizes) * len(SHARES)
     assert html.count("Not counted") == 3  # MustDrop twice by the picture, and all that Qwen's tower refuses
 
 
-@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize("name", MAP_ROWS)
 def test_the_rows_that_are_asked_for(llava, monkeypatch, name):
     """Attention is looked at with as many rows as the table says, and never a whole map."""
-    asked, real = [], Look.attention
+    asked, real = [], LayerAttention.attention
 
     def spy(self, rows, columns):
         asked.append(("decoder" if self.causal else "tower", len(rows)))
         return real(self, rows, columns)
 
-    monkeypatch.setattr(Look, "attention", spy)
+    monkeypatch.setattr(LayerAttention, "attention", spy)
     inputs = BATCHES["one"]
     with torch.no_grad(), reduce(llava, load_method(name, keep=0.5)) as trace:
         llava(**inputs)
-    where, kind = ROWS[name]
+    where, kind = MAP_ROWS[name]
     most = max(rows for place, rows in asked if place == where)
     visual = trace.lengths[0][0] if where == "decoder" else 16
     text = inputs["input_ids"].shape[1] - 16
@@ -255,18 +261,20 @@ def test_the_rows_that_are_asked_for(llava, monkeypatch, name):
 
 def test_rows_are_small_beside_maps(sizes):
     one = sizes["LLaVA-NeXT-7B"]
-    found = maps(one)
+    found = attention_maps(one)
     assert (found.tokens, found.row) == (2944, 4 * 32 * 2944)
     assert found.map == 2 * 32 * 2944**2
     assert found.kept == 32 * found.map > sum(one.weights.values())
-    table = looked(sizes["LLaVA-1.5-7B"], [entry("fastv"), entry("random"), entry("visionzip")]).set_index("method")
+    table = attention_bytes(
+        sizes["LLaVA-1.5-7B"], [method_entry("fastv"), method_entry("random"), method_entry("visionzip")]
+    ).set_index("method")
     assert table.loc["fastv", "bytes"] == 4 * 32 * 640
     assert table.loc["visionzip", "bytes"] == 4 * 16 * 577
 
 
 def test_printed_totals_of_the_whole_model(sizes):
     one = sizes["LLaVA-1.5-7B"]
-    table = baselines(load_all(), "LLaVA-1.5-7B", one.stage.shape, 576)
+    table = baseline_conventions(load_all(), "LLaVA-1.5-7B", one.stage.shape, 576)
     rows = [r for r in published("TFLOPs", "GFLOPs") if r["model"] == "LLaVA-1.5-7B" and r["method"] == "vanilla"]
     assert set(table["value"]) == {row["value"] for row in rows if "INT" not in row["row"]}
     found = {(value, name): texts for value, name, *texts in table[["value", "convention", "least", "greatest"]].values}
@@ -280,14 +288,16 @@ def test_printed_totals_of_the_whole_model(sizes):
 
 def test_printed_gigabytes_are_bytes_read_and_written():
     """FiCoCo's 13B lines: 576, 84 and fewer visual tokens with 512 of text, at 2 bytes and at half a byte."""
-    assert traffic(VICUNA_13B, 40, 1088) / 1e9 == pytest.approx(56.1, abs=0.06)
-    assert traffic(VICUNA_13B, 40, 596) / 1e9 == pytest.approx(38.6, abs=0.06)
-    assert traffic(VICUNA_13B, 40, 1088, 0.5) / 1e9 == pytest.approx(14.0, abs=0.06)
+    assert memory_traffic(VICUNA_13B, 40, 1088) / 1e9 == pytest.approx(56.1, abs=0.06)
+    assert memory_traffic(VICUNA_13B, 40, 596) / 1e9 == pytest.approx(38.6, abs=0.06)
+    assert memory_traffic(VICUNA_13B, 40, 1088, 0.5) / 1e9 == pytest.approx(14.0, abs=0.06)
 
 
 def test_the_memory_table_holds_what_is_printed(sizes):
     one = {"LLaVA-1.5-7B": sizes["LLaVA-1.5-7B"]}
-    table = footprints(load_all(), one, [entry("fastv"), entry("fastervlm"), entry("sparsevlm")])
+    table = printed_memory(
+        load_all(), one, [method_entry("fastv"), method_entry("fastervlm"), method_entry("sparsevlm")]
+    )
     rows = [row for row in published("memory GB") if row["model"] == "LLaVA-1.5-7B"]
     assert Counter(table["printed"]) == Counter(row["value"] for row in rows)
     calculated = table[table["cache"] != ""]
@@ -297,10 +307,10 @@ def test_the_memory_table_holds_what_is_printed(sizes):
 
 
 def test_the_finding_is_made_of_the_tables(sizes, found):
-    whole = baselines(load_all(), "LLaVA-1.5-7B", sizes["LLaVA-1.5-7B"].stage.shape, 576)
-    printed = footprints(load_all(), sizes, [entry("fastv")])
-    said = facts(sizes, found, whole, printed)
-    text = sentences(json.loads(json.dumps(said)))
+    whole = baseline_conventions(load_all(), "LLaVA-1.5-7B", sizes["LLaVA-1.5-7B"].stage.shape, 576)
+    printed = printed_memory(load_all(), sizes, [method_entry("fastv")])
+    said = efficiency_facts(sizes, found, whole, printed)
+    text = efficiency_finding(json.loads(json.dumps(said)))
     assert said["lowest"] == "3.228"
     assert said["highest"] == "8.54"
     assert said["label"] == 64

@@ -14,20 +14,20 @@ import pytest
 import tiny
 import torch
 
-import thinsight.evaluate as module
-from thinsight import batches
-from thinsight.answer import _generated
-from thinsight.config import load_config, load_method
-from thinsight.conventions import PROFILER
-from thinsight.cost import flops
+from thinsight.config.compose import load_config
+from thinsight.config.methods import load_method
+from thinsight.costs.conventions import PROFILER
+from thinsight.costs.flops import decoder_shape, flops
 from thinsight.errors import UserError, command
-from thinsight.evaluate import evaluate, main
-from thinsight.journal import Journal
-from thinsight.meta import decoder_shape
-from thinsight.models import load_model
-from thinsight.protocol import comparable
-from thinsight.sharing import shareable
-from thinsight.tasks import collate, load_task_rows
+from thinsight.evaluate import main
+from thinsight.evaluation import run as batches
+from thinsight.evaluation import run as module
+from thinsight.evaluation.answer import _generated, answer, shareable
+from thinsight.evaluation.journal import Journal
+from thinsight.evaluation.protocol import comparable
+from thinsight.evaluation.run import evaluate
+from thinsight.models.loading import load_model
+from thinsight.tasks.rows import collate, load_rows
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def test_identity_is_the_plain_model_answering(world, tmp_path):
     run(world, tmp_path, "method=identity")
     answers = pd.read_parquet(tmp_path / "out" / "predictions.parquet").set_index("id")
     model, processor = load_model(config)
-    rows = load_task_rows(config.task)
+    rows = load_rows(config.task)
     for row in rows[:6]:
         inputs = collate(processor, [row], config.task)
         ids = model.generate(**inputs, max_new_tokens=config.task.max_new_tokens, do_sample=False)
@@ -174,7 +174,7 @@ def test_a_killed_run_goes_on_where_it_stopped(world, tmp_path, monkeypatch):
     assert not (out / "metrics.json").exists()
 
     computed = []
-    real = batches.answer
+    real = answer
     monkeypatch.setattr(batches, "answer", lambda *a: computed.append(a) or real(*a))
     main(line)
     assert len(computed) == total - done  # of the killed process' batches only the one in flight is computed again
@@ -214,7 +214,7 @@ def test_nothing_is_resumed_after_a_change(tmp_path, monkeypatch, change):
     world = tmp_path
     tiny.save_model(world / "model")
     tiny.save_task(world / "flat.parquet")
-    real, calls = batches.answer, []
+    real, calls = answer, []
 
     def stop(*arguments):
         calls.append(arguments)

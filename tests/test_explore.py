@@ -7,10 +7,10 @@ import torch
 from PIL import Image
 
 from thinsight import load_method, reduce
-from thinsight.config import load_task, names
-from thinsight.explore import Explorer
-from thinsight.panel import Panel
-from thinsight.tasks import collate, load_task_rows
+from thinsight.config.compose import load_task
+from thinsight.config.schema import names
+from thinsight.explore import Explorer, Panel
+from thinsight.tasks.rows import collate, load_rows
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,7 @@ def explorer():
 def test_the_answer_is_the_reduced_models(explorer):
     shown = explorer.show("read", 2, "fastv", 0.25)
     task = load_task("read")
-    row = load_task_rows(task, 3)[2]
+    row = load_rows(task, 3)[2]
     inputs = collate(explorer.processor, [row], task)
     with reduce(explorer.model, load_method("fastv", keep=0.25)) as trace:
         ids = explorer.model.generate(**inputs, max_new_tokens=task.max_new_tokens, do_sample=False)

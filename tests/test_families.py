@@ -8,12 +8,12 @@ from family import IMAGE, VIDEO, questions
 from torch import Tensor
 
 from thinsight import load_method, reduce, select_layer
-from thinsight.anatomy import find
 from thinsight.errors import UserError
-from thinsight.reduction import Method, Reduction
-from thinsight.schedule import Once
-from thinsight.site import Features
-from thinsight.stages.filter import Random
+from thinsight.methods.controls import Random
+from thinsight.models.architecture import find_parts
+from thinsight.reduction.method import Method, Reduction
+from thinsight.reduction.schedules import Once
+from thinsight.reduction.sites import Features
 
 GREEDY = {"do_sample": False, "suppress_tokens": [IMAGE, VIDEO], "max_new_tokens": 4}
 
@@ -55,7 +55,7 @@ def masked_logits(model, inputs: dict[str, Tensor], new: Tensor, trace) -> Tenso
         whole["position_ids"] = (alive.cumsum(1) - 1).clamp(min=0)
     causal = torch.ones(columns.shape[1], columns.shape[1], dtype=torch.bool).tril()
     handles = []
-    for number, layer in enumerate(find(model).layers):
+    for number, layer in enumerate(find_parts(model).layers):
         seen = alive.bool()
         for sample, kept in enumerate(trace.columns):
             if trace.sequence_lengths[sample][number] < int(mask[sample].sum()):
@@ -214,9 +214,9 @@ def decoder(**fields):
 )
 def test_a_sliding_window_is_refused(fields):
     with pytest.raises(UserError, match=r"sliding window|kinds of attention"):
-        find(decoder(**fields))
+        find_parts(decoder(**fields))
 
 
 @pytest.mark.parametrize("fields", [{"sliding_window": None}, {"use_sliding_window": False, "sliding_window": 8}])
 def test_a_sliding_window_that_is_off_is_none(fields):
-    assert find(decoder(**fields)).depth == 6
+    assert find_parts(decoder(**fields)).depth == 6

@@ -8,14 +8,13 @@ from prompts import BATCHES
 
 from thinsight import load_method, reduce
 from thinsight.errors import UserError
-from thinsight.evidence import Evidence
-from thinsight.look import Look
-from thinsight.reduction import Reduction
-from thinsight.schedule import Even, Once
-from thinsight.stages.compress import Discard, WeightedMerge
-from thinsight.stages.paths import StrongestPaths
-from thinsight.stages.redundancy import DecoderRedundancy, EncoderRedundancy
-from thinsight.tokens import Tokens
+from thinsight.methods.ficoco import DecoderRedundancy, EncoderRedundancy, StrongestPaths
+from thinsight.reduction.attention import LayerAttention
+from thinsight.reduction.evidence import Evidence
+from thinsight.reduction.method import Reduction
+from thinsight.reduction.schedules import Even, Once
+from thinsight.reduction.stages import Discard, WeightedMerge
+from thinsight.reduction.tokens import Tokens
 
 EPSILON = 0.998
 
@@ -26,7 +25,7 @@ def scene(queries, keys, states, causal=False, text=0):
     index = torch.arange(count)
     visual = index < count - text if causal else index > 0
     tokens = Tokens(states, index, visual, torch.ones(count)).traced(count)
-    look = Look(index, lambda at: queries[None, at], keys[None], queries.shape[1] ** -0.5, causal)
+    look = LayerAttention(index, lambda at: queries[None, at], keys[None], queries.shape[1] ** -0.5, causal)
     image = torch.where(visual, 0, -1)
     return tokens, Evidence(0, 4, image, lambda: b"x", sequence=tokens, looks={"attention": lambda: look})
 

@@ -7,21 +7,49 @@ import pandas as pd
 import pytest
 
 from thinsight import load_method, load_model
-from thinsight import results as read
-from thinsight.catalogue import catalogue
-from thinsight.config import CONF, ROOT, load_task, names
-from thinsight.ficoco_edges import edges_by_stage, edges_of, row_edges, stayers
-from thinsight.ficoco_fields import POINTS, ablation, answers_of, curve, printed_curve
-from thinsight.ficoco_finding import finding
-from thinsight.ficoco_flops import PAPERS, caches, costs, floor, labels, overhead, saved
-from thinsight.ficoco_html import ablation_html, flops_html
-from thinsight.ficoco_readings import OTHER, maps, moments, ranks, spreads
-from thinsight.ficoco_table import BENCHMARKS, RUNS, SHARE, beside, measured, printed, table_html
-from thinsight.paradigm import describe, paradigm, paradigm_html
-from thinsight.published import load_published
-from thinsight.solve import Stage
-from thinsight.stages.filter import Random
-from thinsight.tasks import load_task_rows
+from thinsight.analysis.results import load_answers, load_scores, score_cells
+from thinsight.config.catalogue import method_entries
+from thinsight.config.compose import load_task
+from thinsight.config.schema import names
+from thinsight.costs.budgets import Stage
+from thinsight.ledger.published import load_published
+from thinsight.methods.controls import Random
+from thinsight.papers.decomposition import decomposition, decomposition_html, describe
+from thinsight.papers.ficoco.ablations import POINTS, answers_of, budget_curve, ficoco_ablation, printed_curve
+from thinsight.papers.ficoco.flops import (
+    PRINTED_MODELS,
+    cache_sizes,
+    cost_floor,
+    overhead,
+    saved,
+    tflops_costs,
+    tflops_labels,
+)
+from thinsight.papers.ficoco.internals import (
+    OTHER,
+    edges_by_stage,
+    edges_of,
+    maps,
+    moments,
+    ranks,
+    row_edges,
+    spreads,
+    stayers,
+)
+from thinsight.papers.ficoco.tables import (
+    BENCHMARKS,
+    SHARE,
+    TABLE_RUNS,
+    ablation_html,
+    ficoco_finding,
+    flops_html,
+    measured_scores,
+    printed_scores,
+    published_beside,
+    table_html,
+)
+from thinsight.paths import CONF, ROOT
+from thinsight.tasks.rows import load_rows
 
 RUNS_OF = ROOT / "data" / "runs"
 FILE = ROOT / "data" / "published" / "ficoco.csv"
@@ -56,7 +84,7 @@ def there(*runs):
 
 def test_table_1_as_printed(published, printed_lines):
     """Every benchmark of v4's table, and for VL v1's with the share computed from the six."""
-    table = printed(published).set_index(["method", "tokens"])
+    table = printed_scores(published).set_index(["method", "tokens"])
     where = {"version": "v4", "table": "Table 1", "model": "LLaVA-1.5-7B"}
     own = [line for line in printed_lines if all(line[key] == value for key, value in where.items()) and line["tokens"]]
     shown = [line for line in own if line["column"] in (*BENCHMARKS, SHARE)]
@@ -75,14 +103,14 @@ def test_table_1_as_printed(published, printed_lines):
 )
 def test_table_1_as_measured(published):
     """Each cell is the mean over the budget's seeds of what metrics.json has."""
-    runs = [run for run in ("plain", *RUNS.values()) if there(run)]
-    results, rows = read.scores(RUNS_OF, runs), read.answers(RUNS_OF, runs)
-    keep = min(float(name.split("=")[1]) for name in read.cells(results, "ficoco_v")["budget"])
-    ours = measured(results, rows, [keep]).set_index("method")
+    runs = [run for run in ("plain", *TABLE_RUNS.values()) if there(run)]
+    results, rows = load_scores(RUNS_OF, runs), load_answers(RUNS_OF, runs)
+    keep = min(float(name.split("=")[1]) for name in score_cells(results, "ficoco_v")["budget"])
+    ours = measured_scores(results, rows, [keep]).set_index("method")
     whole = json.loads((RUNS_OF / "plain" / "metrics.json").read_text())["scores"]
     base = sum(cells["fixed"]["accuracy"] for cells in whole.values()) / len(whole)
     for method in ours.index:
-        scores = json.loads((RUNS_OF / RUNS[method] / "metrics.json").read_text())["scores"]
+        scores = json.loads((RUNS_OF / TABLE_RUNS[method] / "metrics.json").read_text())["scores"]
         means = []
         for task, cells in scores.items():
             values = [cell["accuracy"] for name, cell in cells.items() if name.split(",")[0] == f"keep={keep}"]
@@ -90,12 +118,12 @@ def test_table_1_as_measured(published):
             assert ours.loc[method, task] == pytest.approx(100 * means[-1]), (method, task)
         assert ours.loc[method, "share"] == pytest.approx(100 * sum(means) / len(means) / base)
         assert ours.loc[method, "low"] <= ours.loc[method, "share"] <= ours.loc[method, "high"]
-    table = printed(published)
+    table = printed_scores(published)
     page = table_html(
         table, ours.reset_index(), {task: 100 * cells["fixed"]["accuracy"] for task, cells in whole.items()}
     )
     assert f">{ours.loc['FiCoCo-V', 'share']:.1f}<" in page.replace("<strong>", "").replace("</strong>", "")
-    assert set(beside(table, ours.reset_index())["run"]) <= set(ours["run"])
+    assert set(published_beside(table, ours.reset_index())["run"]) <= set(ours["run"])
 
 
 def test_every_printed_row_of_an_ablation_is_a_point(published):
@@ -117,7 +145,9 @@ def test_every_printed_row_of_an_ablation_is_a_point(published):
 def test_the_ablations_as_measured(published, printed_lines, run, tmp_path):
     """A line's numbers are those of metrics.json and of the csv; where the run is not there the printed part stands."""
     method = {"v": "FiCoCo-V", "l": "FiCoCo-L"}[run[7]]
-    table = ablation(published, answers_of(RUNS_OF if there(run) else tmp_path, run), method, run).set_index("row")
+    table = ficoco_ablation(published, answers_of(RUNS_OF if there(run) else tmp_path, run), method, run).set_index(
+        "row"
+    )
     first = {"FiCoCo-V": "Table 5 (ablation)", "FiCoCo-L": "Table 6 (ablation)"}[method]
     for name in ("full", "fixed K=0 (prune)", "convergent (one sink)"):
         where = {"table": first, "row": f"{method}, {name}", "column": "TextVQA"}
@@ -136,12 +166,12 @@ def test_the_ablations_as_measured(published, printed_lines, run, tmp_path):
 def test_an_absent_run_is_said(published, tmp_path):
     """Nothing crashes and nothing is hidden when the ablations have not been run."""
     none = answers_of(tmp_path, "ficoco_v-fields")
-    table = ablation(published, none, "FiCoCo-V", "ficoco_v-fields")
+    table = ficoco_ablation(published, none, "FiCoCo-V", "ficoco_v-fields")
     assert len(table) >= len(POINTS["FiCoCo-V"]) - 1
     assert ablation_html({"FiCoCo-V": table}, []).count("not run") == len(table)
-    assert curve(none, "ficoco_v-fields", "lambda", 0.35).empty
+    assert budget_curve(none, "ficoco_v-fields", "lambda", 0.35).empty
     nothing = pd.DataFrame({"method": [], "label": []}, dtype=object)
-    text = finding(nothing, {}, {"FiCoCo-V": table}, pd.DataFrame(), nothing)
+    text = ficoco_finding(nothing, {}, {"FiCoCo-V": table}, pd.DataFrame(), nothing)
     assert text == "None of FiCoCo's methods has been run."
 
 
@@ -167,7 +197,7 @@ def test_edges_and_readings_of_real_attention(pocket):
     """By rows all leavers of a step have the K of the arithmetic; by the matrix they have not. Row softmax tells V's
     tokens apart by next to nothing, and a map has a number for each patch that is left."""
     model, processor = pocket
-    rows = load_task_rows(load_task("read"), 1)
+    rows = load_rows(load_task("read"), 1)
     points = {scope: {"keep": 0.1111, "epsilon": 0.945, "quantile_scope": scope} for scope in ("row", "matrix")}
     counted = edges_of(model, processor, "read", rows, "ficoco_v", points)
     by_row = counted[counted["point"] == "row"]
@@ -185,22 +215,22 @@ def test_edges_and_readings_of_real_attention(pocket):
 
 def test_printed_flops_are_a_uniform_count(published):
     """8.5 T and 333 MB are 576 visual and 60 text tokens in every layer, and so on; L's 1.5 T cannot be reached."""
-    table = labels(published).set_index(["model", "printed"])
+    table = tflops_labels(published).set_index(["model", "printed"])
     for key in [("LLaVA-1.5-7B", 8.5), ("LLaVA-1.5-7B", 3.3), ("LLaVA-1.5-13B", 28.6), ("LLaVA-NeXT-7B", 42.7)]:
         assert round(table.loc[key, "uniform"].item(), 1) == pytest.approx(key[1], abs=0.11), key
         assert abs(table.loc[key, "implied"] - table.loc[key, "stated"]) <= 4
     there = table.dropna(subset="uniform")
     assert there["counted"].to_list() == pytest.approx(there["uniform"].to_list(), rel=1e-3)
-    fits = caches(published).set_index(["model", "row"])["fits"]
+    fits = cache_sizes(published).set_index(["model", "row"])["fits"]
     assert fits["LLaVA-1.5-7B", "FiCoCo-V"] == pytest.approx(64, abs=0.5)
-    paper = PAPERS[0]
-    found = costs(paper, {"V": ("ficoco_v", {"keep": 64}), "L": ("ficoco_l", {"keep": 64})}).set_index("label")
+    paper = PRINTED_MODELS[0]
+    found = tflops_costs(paper, {"V": ("ficoco_v", {"keep": 64}), "L": ("ficoco_l", {"keep": 64})}).set_index("label")
     assert (found["formula"] / found["counted"]).to_list() == pytest.approx([1, 1], rel=1e-3)
     assert found.loc["V", "formula"] == found.loc["V", "uniform"] == paper.uniform(64)
     assert found.loc["L", "formula"] > 3 * paper.uniform(64)
-    least = floor(paper, [3, 4])
+    least = cost_floor(paper, [3, 4])
     assert least[4] > 1.5 * 1.1
-    assert "as it runs" in flops_html(labels(published), caches(published), found.reset_index(), least)
+    assert "as it runs" in flops_html(tflops_labels(published), cache_sizes(published), found.reset_index(), least)
 
 
 def test_what_a_layer_saves():
@@ -216,13 +246,13 @@ def test_what_a_layer_saves():
 
 def test_the_paradigm_names_every_method():
     """A line for each reduction of each file in conf/method, in the words of the classes it composes."""
-    lines = paradigm(catalogue())
+    lines = decomposition(method_entries())
     methods = {name: load_method(name) for name in names("method")}
     for name, method in methods.items():
         own = [line for line in lines if line.method == name]
         assert len(own) == len(method.reductions), name
         assert [line.correlate is None for line in own] == [r.correlate is None for r in method.reductions], name
-    page = paradigm_html(lines)
+    page = decomposition_html(lines)
     for line in lines:
         assert line.filter.sentence, line
         assert line.schedule.sentence, line

@@ -3,9 +3,8 @@
 import pytest
 import torch
 
-from thinsight.gather import cut_mask
-from thinsight.layout import Layout
-from thinsight.prompt import Prompt, number_images
+from thinsight.reduction.prompt import Prompt, number_images
+from thinsight.runtime.layout import Layout, cut_mask
 
 ALIVE = torch.tensor([[1, 1, 1, 1, 1, 1], [0, 1, 1, 1, 1, 1]]).bool()
 IMAGE = torch.tensor([[-1, 0, 0, 0, -1, -1], [-1, -1, 0, 1, -1, -1]])

@@ -11,8 +11,7 @@ from prompts import BATCHES
 
 from thinsight import load_method, reduce
 from thinsight.errors import UserError
-from thinsight.stages.inflection import Inflection, head
-from thinsight.stages.mutual import Mutual
+from thinsight.methods.image_text_interaction import CrossModalCorrelation, LongTailHead, head
 
 FEW = settings(max_examples=25, deadline=None)
 
@@ -44,15 +43,15 @@ def test_class_tokens_and_substitutes():
     attended[:, 1:, 3] = 0.0
     keyed = torch.tensor([[[9.0, 9], [1, 0], [1, 0], [0, 1]]])
     tokens, evidence = sample(3, before=1, after=0, states=states, attended=attended, keyed=keyed)
-    assert Inflection().scores(tokens.index, evidence).tolist() == pytest.approx([1, math.sqrt(0.5), 0])
-    assert Inflection("received").scores(tokens.index, evidence).tolist() == [0.25, 0.25, 0]
+    assert LongTailHead().scores(tokens.index, evidence).tolist() == pytest.approx([1, math.sqrt(0.5), 0])
+    assert LongTailHead("received").scores(tokens.index, evidence).tolist() == [0.25, 0.25, 0]
     near, far = -2 / math.sqrt(5), -1 / math.sqrt(5)
-    assert Inflection("key_mean").scores(tokens.index, evidence).tolist() == pytest.approx([near, near, far])
-    assert Inflection()(tokens, evidence, 1).tolist() == [2]
-    assert Inflection().needs == {"cls"}
-    assert Inflection("received").needs == {"attention"}
+    assert LongTailHead("key_mean").scores(tokens.index, evidence).tolist() == pytest.approx([near, near, far])
+    assert LongTailHead()(tokens, evidence, 1).tolist() == [2]
+    assert LongTailHead().needs == {"cls"}
+    assert LongTailHead("received").needs == {"attention"}
     with pytest.raises(UserError, match="class token"):
-        Inflection("mean")
+        LongTailHead("mean")
 
 
 def test_mutual_by_hand():
@@ -60,15 +59,18 @@ def test_mutual_by_hand():
     axes = torch.eye(3)
     states = axes[[2, 0, 0, 1, 1, 0, 1, 0]]  # a word, four visual tokens, three words
     tokens, evidence = sample(4, before=1, after=3, states=states)
-    assert Mutual()(tokens, evidence, 2).tolist() == [2, 3]
+    assert CrossModalCorrelation()(tokens, evidence, 2).tolist() == [2, 3]
     shown = evidence.sequence.take(torch.arange(7))
-    both = Mutual(text=0.5)
-    assert (Mutual().among, both.among) == ("visual", "prompt")
+    both = CrossModalCorrelation(text=0.5)
+    assert (CrossModalCorrelation().among, both.among) == ("visual", "prompt")
     assert sorted(both(shown, evidence, 1).tolist()) == [4, 6]
     tokens, evidence = sample(4, before=4, after=0, states=states)
-    assert Mutual()(tokens, evidence, 2).tolist() == [0, 2]  # no text behind it: the last token, an image's, asks
+    assert CrossModalCorrelation()(tokens, evidence, 2).tolist() == [
+        0,
+        2,
+    ]  # no text behind it: the last token, an image's, asks
     with pytest.raises(UserError, match="text=2"):
-        Mutual(text=2)
+        CrossModalCorrelation(text=2)
 
 
 def test_interaction_decides_for_each_picture(llava):

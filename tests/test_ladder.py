@@ -6,7 +6,9 @@ from hypothesis import strategies as st
 
 from thinsight import load_method
 from thinsight.errors import UserError
-from thinsight.ladder import FirstCut, Pyramid, SecondCut, Tabulated
+from thinsight.methods.image_text_interaction import FirstCut, SecondCut
+from thinsight.methods.pyramiddrop import PyramidRates
+from thinsight.methods.sparsevlm import SparseVlmTable
 
 FEW = settings(max_examples=25, deadline=None)
 TABLE = [[64, 66, 30, 17], [192, 300, 200, 110]]
@@ -68,7 +70,7 @@ def test_published_ratios():
     with pytest.raises(UserError, match="2 ratios do not fit 3 layers"):
         played("pyramiddrop", ratios=[0.5, 0.25])
     with pytest.raises(UserError, match=r"ratio 1\.5"):
-        Pyramid(ratios=[1.5])
+        PyramidRates(ratios=[1.5])
 
 
 @FEW
@@ -76,11 +78,11 @@ def test_published_ratios():
 def test_tables_go_down_and_grow_with_the_budget(total, keep, other):
     low, high = sorted((keep, other))
     for stage in range(3):
-        counts = [Tabulated(k, TABLE)(total, stage, 3, total) for k in (0.0, low, high, 1.0)]
+        counts = [SparseVlmTable(k, TABLE)(total, stage, 3, total) for k in (0.0, low, high, 1.0)]
         assert counts == sorted(counts)
         assert counts[0] == 0
         assert counts[-1] == total
-    counts = [Tabulated(keep, TABLE)(total, stage, 3, total) for stage in range(3)]
+    counts = [SparseVlmTable(keep, TABLE)(total, stage, 3, total) for stage in range(3)]
     assert counts == sorted(counts, reverse=True)
 
 
@@ -97,11 +99,11 @@ def test_two_cuts_end_at_the_budget(total, keep, ratio):
 
 def test_what_is_no_ladder():
     with pytest.raises(UserError, match="3 stages, not 2"):
-        Tabulated(0.5, TABLE)(576, 0, 2, 576)
+        SparseVlmTable(0.5, TABLE)(576, 0, 2, 576)
     with pytest.raises(UserError, match="none above size"):
-        Tabulated(0.5, [[192, 600, 200, 110]])
+        SparseVlmTable(0.5, [[192, 600, 200, 110]])
     with pytest.raises(UserError, match="none above size"):
-        Tabulated(0.5, [[192, 300], [64, 66, 30]])
+        SparseVlmTable(0.5, [[192, 300], [64, 66, 30]])
     for wrong in (0.0, 1.5):
         with pytest.raises(UserError, match="ratio"):
             SecondCut(None, wrong)

@@ -8,13 +8,15 @@ import re
 import pandas as pd
 import pytest
 
-from thinsight import results as read
-from thinsight.config import CONF, ROOT, load_config
+from thinsight.analysis.results import load_answers, load_scores
+from thinsight.config.compose import load_config
 from thinsight.errors import UserError
-from thinsight.ledger import COLUMNS, ledger, ledger_html, summary
-from thinsight.papers import Counting, countings
-from thinsight.published import FOLDER, load_all
-from thinsight.verdict import BADGES, DIRECTION, MISSED, NOT_RUN, RANGE, REPRODUCED, VERDICTS
+from thinsight.ledger.counting import Counting, countings
+from thinsight.ledger.ledger import COLUMNS, ledger, summary
+from thinsight.ledger.published import FOLDER, load_all
+from thinsight.ledger.verdicts import BADGES, DIRECTION, MISSED, NOT_RUN, RANGE, REPRODUCED, VERDICTS
+from thinsight.paths import CONF, ROOT
+from thinsight.report.tables import ledger_html
 
 RUNS = ROOT / "data" / "runs"
 FILES = sorted(path.stem for path in FOLDER.glob("*.csv"))
@@ -24,7 +26,7 @@ EIGHT = ("paper", "version", "table", "model", "method", "tokens", "row", "colum
 @pytest.fixture(scope="module")
 def read_runs():
     try:
-        return read.scores(RUNS), read.answers(RUNS)
+        return load_scores(RUNS), load_answers(RUNS)
     except UserError:
         pytest.skip("no finished runs here: `dvc checkout` brings them")
 

@@ -10,13 +10,13 @@ from replay import playback, recording
 
 import thinsight
 from thinsight import reduce
-from thinsight.config import load_config, names
+from thinsight.config.compose import load_config
+from thinsight.config.schema import names
+from thinsight.costs.budgets import Stage, simulate
 from thinsight.errors import UserError
-from thinsight.reduction import Reduction
-from thinsight.site import Vision
-from thinsight.solve import Stage, play
-from thinsight.stages.compress import Discard, WeightedMerge
-from thinsight.stages.order import Raster
+from thinsight.reduction.method import Reduction
+from thinsight.reduction.sites import Vision
+from thinsight.reduction.stages import Discard, Raster, WeightedMerge
 
 METHODS = names("method")
 GREEDY = {"do_sample": False, "suppress_tokens": [IMAGE]}  # random weights may well answer with an image token
@@ -168,7 +168,7 @@ def test_lengths_are_those_of_the_schedule(llava, name, fields):
     with reduce(llava, load_method(name, **fields)) as trace:
         llava(**inputs)
     try:
-        played = play(load_method(name, **fields), Stage(depth=6, total=16, blocks=6, used=5))
+        played = simulate(load_method(name, **fields), Stage(depth=6, total=16, blocks=6, used=5))
     except UserError as error:
         assert "decides by the picture" in str(error) or "draws its layer" in str(error)  # noqa: PT017
         return

@@ -3,11 +3,20 @@
 import pytest
 
 from thinsight.errors import UserError
-from thinsight.metrics import METRICS, exact, letter, normalise, polar, prefix, score
-from thinsight.scores import _interval
+from thinsight.evaluation.outputs import _interval
 from thinsight.stats import wilson
-from thinsight.summaries import summary
-from thinsight.vqa import plain, soft
+from thinsight.tasks.metrics import (
+    METRICS,
+    exact,
+    letter,
+    normalise,
+    normalise_vqa,
+    polar,
+    prefix,
+    score_answer,
+    summarise,
+    vqa_accuracy,
+)
 
 
 @pytest.mark.parametrize(
@@ -33,19 +42,19 @@ def test_a_longer_answer_is_not_the_answer():
 
 
 def test_an_unknown_metric_is_named():
-    assert score("exact", "B", "b")
+    assert score_answer("exact", "B", "b")
     with pytest.raises(UserError, match="unknown metric 'exakt': did you mean exact"):
-        score("exakt", "B", "b")
+        score_answer("exakt", "B", "b")
 
 
 def test_scores_of_yes_and_no_are_bools():
     for metric in set(METRICS) - {"vqa"}:
-        assert score(metric, "Yes", "no") is False
-    assert score("polar", "Yes", "yes") is True
-    assert score("prefix", "No.", "No") is True
-    assert score("letter", "B", "B") is True
-    assert score("letter", "b", "B") is False
-    assert score("vqa", "red", "red", ["red"] * 10) == 1.0
+        assert score_answer(metric, "Yes", "no") is False
+    assert score_answer("polar", "Yes", "yes") is True
+    assert score_answer("prefix", "No.", "No") is True
+    assert score_answer("letter", "B", "B") is True
+    assert score_answer("letter", "b", "B") is False
+    assert score_answer("vqa", "red", "red", ["red"] * 10) == 1.0
 
 
 @pytest.mark.parametrize(
@@ -113,7 +122,7 @@ def test_the_letter_of_a_choice(text, found):
     ],
 )
 def test_answers_are_normalised_as_the_vqa_server_does(text, short):
-    assert plain(text) == short
+    assert normalise_vqa(text) == short
 
 
 @pytest.mark.parametrize(
@@ -123,8 +132,8 @@ def test_answers_are_normalised_as_the_vqa_server_does(text, short):
 )
 def test_soft_accuracy_leaves_each_person_out_once(same, worth):
     answers = ["Stop."] * same + [f"other {i}" for i in range(10 - same)]
-    assert soft("stop", answers) == pytest.approx(worth)
-    assert soft("another", answers) == 0.0
+    assert vqa_accuracy("stop", answers) == pytest.approx(worth)
+    assert vqa_accuracy("another", answers) == 0.0
 
 
 def record(kind, prediction, correct, key="", group=""):
@@ -135,7 +144,7 @@ def test_f1_of_pope_is_the_mean_over_its_kinds():
     random = [record("random", said, right) for said, right in [("Yes", True)] * 3 + [("Yes", False), ("No", False)]]
     random += [record("random", "No", True)] * 3
     popular = [record("popular", "No", True)] * 2 + [record("popular", "No", False)] * 2
-    found = summary("polar", random + popular)["summary"]
+    found = summarise("polar", random + popular)["summary"]
     assert found["kinds"]["random"] == pytest.approx(
         {"precision": 3 / 4, "recall": 3 / 4, "f1": 3 / 4, "accuracy": 6 / 8, "yes_rate": 4 / 8}
     )
@@ -148,7 +157,7 @@ def test_f1_of_pope_is_the_mean_over_its_kinds():
 def test_mme_adds_a_picture_whose_questions_are_both_right():
     rows = [record("existence", "", right, group=f"e{i // 2}") for i, right in enumerate([1, 1, 1, 0, 0, 0, 1, 1])]
     rows += [record("code_reasoning", "", right, group="c0") for right in (1, 0)]
-    found = summary("prefix", rows)["summary"]
+    found = summarise("prefix", rows)["summary"]
     assert found["kinds"]["existence"] == {"accuracy": 5 / 8, "accuracy_plus": 2 / 4}
     assert found["perception"] == pytest.approx(62.5 + 50)
     assert found["cognition"] == pytest.approx(50 + 0)
@@ -157,7 +166,7 @@ def test_mme_adds_a_picture_whose_questions_are_both_right():
 
 def test_a_perfect_mme_has_two_hundred_points_a_category():
     rows = [record(kind, "", True, group=kind) for kind in ("count", "OCR", "text_translation") for _ in "ab"]
-    assert summary("prefix", rows)["summary"]["printed"] == {"MME": 600, "MME-P": 400, "MME-C": 200}
+    assert summarise("prefix", rows)["summary"]["printed"] == {"MME": 600, "MME-P": 400, "MME-C": 200}
 
 
 def test_mmbench_wants_every_rotation_right():
@@ -167,7 +176,7 @@ def test_mmbench_wants_every_rotation_right():
         for group, turns in rights.items()
         for turn, right in enumerate(turns)
     ]
-    found = summary("circular", rows)["summary"]
+    found = summarise("circular", rows)["summary"]
     assert found == {
         "circular": pytest.approx(1 / 3),
         "vanilla": pytest.approx(2 / 3),
@@ -177,7 +186,7 @@ def test_mmbench_wants_every_rotation_right():
 
 
 def test_other_metrics_have_no_summary():
-    assert summary("exact", [record("x", "", True)]) == summary("vqa", []) == summary("letter", []) == {}
+    assert summarise("exact", [record("x", "", True)]) == summarise("vqa", []) == summarise("letter", []) == {}
 
 
 def test_shares_have_a_normal_interval_and_yes_and_no_wilsons():

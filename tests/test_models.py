@@ -10,11 +10,11 @@ from omegaconf import OmegaConf
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from thinsight.config import load_config, names
+from thinsight.config.compose import load_config
+from thinsight.config.schema import ModelConfig, names
 from thinsight.errors import UserError
-from thinsight.models import checkpoint, load_model, load_processor, meta_model, model_config
-from thinsight.protocol import processor_card
-from thinsight.schema import ModelConfig
+from thinsight.evaluation.protocol import processor_card
+from thinsight.models.loading import checkpoint, load_model, load_processor, meta_model, model_config
 
 
 @pytest.fixture(scope="module")

@@ -6,17 +6,24 @@ import nbformat
 import pytest
 from workspace import write_notebook
 
-from thinsight.config import ROOT
 from thinsight.errors import UserError
-from thinsight.notebook import load, main, run
-from thinsight.parameters import check_read, convert, declared, syntax
+from thinsight.paths import ROOT
+from thinsight.pipeline.notebook import (
+    check_read,
+    convert_parameter,
+    declared_parameters,
+    load_notebook,
+    main,
+    run_notebook,
+    syntax,
+)
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
 @pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
 def notebook(request):
-    return load(request.param)
+    return load_notebook(request.param)
 
 
 def code(notebook):
@@ -39,7 +46,7 @@ def test_no_outputs_and_no_traces_of_a_run(notebook):
 
 
 def test_parameters_are_declared_and_read(notebook):
-    assert declared(notebook)
+    assert declared_parameters(notebook)
     check_read(notebook)
 
 
@@ -77,14 +84,14 @@ def source(tmp_path, parameters, *cells):
 )
 def test_the_parameters_cell_holds_one_plain_literal_a_line(tmp_path, parameters, sentence):
     with pytest.raises(UserError, match=sentence):
-        declared(load(source(tmp_path, parameters, "x, y")))
+        declared_parameters(load_notebook(source(tmp_path, parameters, "x, y")))
 
 
 def test_the_last_word_on_what_is_declared(tmp_path):
     path = source(
         tmp_path, 'a: str = ""  # help\nb: float = 0.5\nc: list = [1, 2]\nd = -3\ne: bool = True', "a, b, c, d, e"
     )
-    assert declared(load(path)) == {"a": "", "b": 0.5, "c": [1, 2], "d": -3, "e": True}
+    assert declared_parameters(load_notebook(path)) == {"a": "", "b": 0.5, "c": [1, 2], "d": -3, "e": True}
 
 
 @pytest.mark.parametrize(
@@ -101,7 +108,7 @@ def test_the_last_word_on_what_is_declared(tmp_path):
     ],
 )
 def test_a_parameter_that_nothing_reads_is_refused(tmp_path, cell, read):
-    notebook = load(source(tmp_path, "x = 1", cell))
+    notebook = load_notebook(source(tmp_path, "x = 1", cell))
     if read:
         check_read(notebook)
     else:
@@ -110,14 +117,14 @@ def test_a_parameter_that_nothing_reads_is_refused(tmp_path, cell, read):
 
 
 def test_given_values_take_the_declared_type(tmp_path):
-    notebook = load(source(tmp_path, 'name = "a"\nlayers = [1]\nrate = 0.5\nfast = False\ncount = 3', "1"))
+    notebook = load_notebook(source(tmp_path, 'name = "a"\nlayers = [1]\nrate = 0.5\nfast = False\ncount = 3', "1"))
     given = {"name": "12", "layers": "[4, 8]", "rate": "1", "fast": "true", "count": "7"}
-    assert convert(notebook, given) == {"name": "12", "layers": [4, 8], "rate": 1, "fast": True, "count": 7}
+    assert convert_parameter(notebook, given) == {"name": "12", "layers": [4, 8], "rate": 1, "fast": True, "count": 7}
     for name, text in {"count": "many", "rate": "fast", "fast": "1", "layers": "3"}.items():
         with pytest.raises(UserError, match=f"parameter '{name}' is a"):
-            convert(notebook, {name: text})
+            convert_parameter(notebook, {name: text})
     with pytest.raises(UserError, match="unknown parameter 'cuont': did you mean count"):
-        convert(notebook, {"cuont": "1"})
+        convert_parameter(notebook, {"cuont": "1"})
 
 
 def test_a_run_leaves_one_notebook_and_equal_runs_equal_bytes(tmp_path):
@@ -127,7 +134,7 @@ def test_a_run_leaves_one_notebook_and_equal_runs_equal_bytes(tmp_path):
         main([str(path), str(out), "-p", "x=5"])
     assert sorted(file.name for file in first.parent.iterdir()) == ["a.ipynb", "b.ipynb"]
     assert first.read_bytes() == second.read_bytes()
-    assert [output.text for cell in code(load(first)) for output in cell.outputs] == ["x is 5\n"]
+    assert [output.text for cell in code(load_notebook(first)) for output in cell.outputs] == ["x is 5\n"]
 
 
 def test_widgets_and_their_state_are_not_kept(tmp_path):
@@ -136,7 +143,7 @@ def test_widgets_and_their_state_are_not_kept(tmp_path):
     for name in ("a", "b"):
         main([str(path), str(tmp_path / f"{name}.ipynb")])
     assert (tmp_path / "a.ipynb").read_bytes() == (tmp_path / "b.ipynb").read_bytes()
-    notebook = load(tmp_path / "a.ipynb")
+    notebook = load_notebook(tmp_path / "a.ipynb")
     assert "widgets" not in notebook.metadata
     assert [output.text for cell in code(notebook) for output in cell.outputs] == ["1\n"]
 
@@ -145,7 +152,7 @@ def test_a_failing_cell_leaves_nothing_that_looks_like_a_result(tmp_path, capsys
     path, out = source(tmp_path, "x = 1", "print('before')", "1 / (x - 1)"), tmp_path / "out.ipynb"
     out.write_text("of an earlier run")
     with pytest.raises(SystemExit) as caught:
-        run(path, out, {})
+        run_notebook(path, out, {})
     assert caught.value.code == 1
     assert not out.exists()
     assert "ZeroDivisionError" in capsys.readouterr().err
@@ -182,6 +189,6 @@ def test_what_is_no_notebook(tmp_path):
     bad.write_text("no notebook")
     for path, sentence in ((tmp_path / "none.ipynb", "no notebook at"), (bad, "is not a notebook")):
         with pytest.raises(UserError, match=sentence):
-            run(path, tmp_path / "out.ipynb", {})
+            run_notebook(path, tmp_path / "out.ipynb", {})
     with pytest.raises(UserError, match="cannot replace its source"):
-        run(source(tmp_path, "x = 1", "x"), tmp_path / "source.ipynb", {})
+        run_notebook(source(tmp_path, "x = 1", "x"), tmp_path / "source.ipynb", {})

@@ -8,11 +8,21 @@ import torch
 from PIL import Image
 from prompts import BATCHES, IMAGE, PATCHES
 
-from thinsight import load_method, plots, reduce
+from thinsight import load_method, reduce
 from thinsight.errors import UserError
-from thinsight.overlay import DARK, TINTS, _edges, _tints, gallery, overlay
-from thinsight.pixels import CLIP_MEAN, CLIP_STD, pixels
-from thinsight.remains import Remains, Stages
+from thinsight.report.overlay import (
+    CLIP_MEAN,
+    CLIP_STD,
+    DARK,
+    TINTS,
+    KeptPatches,
+    StageOutcome,
+    _edges,
+    _tints,
+    gallery,
+    overlay,
+    pixels,
+)
 
 PICTURE = Image.fromarray(np.arange(16 * 16 * 3, dtype=np.uint8).reshape(16, 16, 3))
 
@@ -29,7 +39,7 @@ def covers(axis):
 
 
 def test_it_is_a_public_name():
-    assert plots.overlay is overlay
+    assert overlay is overlay
 
 
 def test_dropped_patches_are_dark_and_kept_ones_clear(llava):
@@ -55,7 +65,7 @@ def test_a_panel_for_every_stage_and_rows_of_six(llava):
 def test_every_patch_is_in_one_group_at_most(llava):
     for name in ("ficoco_v", "ficoco_l", "ficoco_vl"):
         trace = traced(llava, name, keep=4)
-        stages = Stages(trace, 0)
+        stages = StageOutcome(trace, 0)
         for where in stages.tokens:
             left = stages.left(where, 0)
             inside = [patch for group in left.groups for patch in group]
@@ -68,7 +78,7 @@ def test_every_patch_is_in_one_group_at_most(llava):
 
 def test_merged_patches_have_the_colour_of_their_group(llava):
     trace = traced(llava, "ficoco_v", keep=4)
-    left = Stages(trace, 0).last(0)
+    left = StageOutcome(trace, 0).last(0)
     stage = covers(overlay(PICTURE, trace).axes[len(trace.steps)])
     for group in left.groups:
         inks = {tuple(stage[patch][:3].round(3)) for patch in group - left.kept}
@@ -91,13 +101,13 @@ def test_the_token_that_took_the_larger_share_has_the_patch():
         steps={"here": [[(0, [0, 2]), (1, [1, 2, 3])]]},
         shares={"here": [[[1.0, 0.3], [1.0, 0.7, 1.0]]]},
     )
-    assert Stages(given, 0).last(0) == Remains(4, frozenset({0, 1}), (frozenset({1, 2, 3}),))
+    assert StageOutcome(given, 0).last(0) == KeptPatches(4, frozenset({0, 1}), (frozenset({1, 2, 3}),))
 
 
 def test_tokens_that_show_no_place_are_counted_apart():
     steps, shares = {"features": [[(-1, []), (3, [3])]]}, {"features": [[[], [1.0]]]}
     given = SimpleNamespace(pictures=[[4]], steps=steps, shares=shares)
-    assert Stages(given, 0).last(0) == Remains(4, frozenset({3}), adrift=1)
+    assert StageOutcome(given, 0).last(0) == KeptPatches(4, frozenset({3}), adrift=1)
     assert overlay(PICTURE, given).axes[1].get_title() == "features\n2 of 4, 1 of no place"
 
 

@@ -9,30 +9,32 @@ import pages
 import pandas as pd
 import pytest
 
-from thinsight.catalogue import Entry
-from thinsight.comparisons import comparisons, survivors
-from thinsight.heat import budget_heat, kind_heat, shade, signed
-from thinsight.kinds import changes, kinds
-from thinsight.overview import (
+from thinsight.analysis.comparisons import comparisons, kind_changes, scores_by_kind, survivors
+from thinsight.analysis.curves import at_budgets, front, pareto
+from thinsight.analysis.ranks import rank_agreement, rank_stability
+from thinsight.analysis.results import budget_labels
+from thinsight.config.catalogue import MethodEntry
+from thinsight.ledger.ledger import count_verdicts, merge_small, reasons
+from thinsight.ledger.published import published_files
+from thinsight.ledger.verdicts import VERDICTS
+from thinsight.papers.overview import (
     PAGED,
+    budget_heat,
     budget_name,
+    compared_methods,
     front_list,
     front_table,
-    heads,
+    kind_heat,
     ledger_table,
-    methods,
-    named,
+    named_runs,
+    overview_facts,
+    overview_finding,
     relative_table,
+    shade,
+    task_heads,
 )
-from thinsight.overview_figures import front_figure, ledger_figure
-from thinsight.overview_finding import facts, finding
-from thinsight.pareto import at_budgets, front, pareto
-from thinsight.published import names as files
-from thinsight.rank_figures import agreement_figure, ranks_figure
-from thinsight.ranks import agreement, ranks
-from thinsight.scoreboard import labelled
-from thinsight.tally import gathered, reasons, tally
-from thinsight.verdict import VERDICTS
+from thinsight.papers.overview_figures import agreement_figure, ledger_figure, pareto_figure, rank_figure
+from thinsight.report.tables import signed
 
 N, TASKS, KINDS = 40, ("count", "read"), ("few", "many")
 KEEPS = [0.5, 0.25]
@@ -48,7 +50,7 @@ FLOPS = {"plain": 100, "keep=0.5": 60, "keep=0.25": 30}
 
 def entry(name, family):
     words = dict.fromkeys(("about", "scores", "acts", "cost", "paper", "arxiv", "version"), "")
-    return Entry(
+    return MethodEntry(
         name=name, title=name.title(), family=family, needs=(), knobs={"keep": 0.5}, official={}, deviations=(), **words
     )
 
@@ -64,7 +66,7 @@ ENTRIES = {name: entry(name, PLACES.get(name, "control")) for name in ("good", "
 
 @pytest.fixture(scope="module")
 def made():
-    """Frames as `thinsight.results` reads them; the first questions of a task are right, halves of a kind."""
+    """Frames as `thinsight.analysis.results` reads them; the first questions of a task are right, halves of a kind."""
     lines, rows = [], []
     for run, of in RIGHT.items():
         for budget, counts in of.items():
@@ -85,7 +87,7 @@ def made():
 
 @pytest.fixture(scope="module")
 def table(made):
-    return labelled(comparisons(*made, KEEPS), made[0], ENTRIES)
+    return budget_labels(comparisons(*made, KEEPS), made[0], ENTRIES)
 
 
 def line(frame, **wanted):
@@ -180,7 +182,7 @@ def test_a_point_that_nothing_is_cheaper_than_does_not_count_for_its_run(made):
 
 
 def test_ranks_by_hand(made):
-    found = ranks(*made, KEEPS, ["good", "fair", "poor"])
+    found = rank_stability(*made, KEEPS, ["good", "fair", "poor"])
     for keep, rank in product(KEEPS, (("good", 1), ("fair", 2), ("poor", 3))):
         assert line(found, keep=keep, run=rank[0])["rank"] == rank[1]
     good = line(found, keep=0.5, run="good")
@@ -195,7 +197,7 @@ def test_taus_by_hand(made):
     """The same order everywhere is 1; one swapped pair of three is (2 - 1) / 3."""
     results, rows = made
     runs = ["good", "fair", "poor"]
-    found = agreement(results, rows, KEEPS, runs)
+    found = rank_agreement(results, rows, KEEPS, runs)
     assert line(found, first="count", second="read")["tau"] == pytest.approx(1)
     assert line(found, first=0.5, second=0.25)["tau"] == pytest.approx(1)
     assert len(found[found["first"] == found["second"]]) == len(TASKS) + len(KEEPS)
@@ -203,27 +205,27 @@ def test_taus_by_hand(made):
     for run, right in {"fair": 1, "poor": 12}.items():  # swap two of them on the task read
         part = (rows["run"] == run) & (rows["task"] == "read")
         rows.loc[part, "correct"] = rows.loc[part, "id"].str.extract(r"(\d+)")[0].astype(int) < right
-    assert line(agreement(results, rows, KEEPS, runs), first="count", second="read")["tau"] == pytest.approx(1 / 3)
-    alone = agreement(results, rows, [0.5], ["good"])
+    assert line(rank_agreement(results, rows, KEEPS, runs), first="count", second="read")["tau"] == pytest.approx(1 / 3)
+    alone = rank_agreement(results, rows, [0.5], ["good"])
     assert alone["tau"].isna().all()
-    assert agreement(results, rows, [0.5], [])["tau"].isna().all()
+    assert rank_agreement(results, rows, [0.5], [])["tau"].isna().all()
 
 
 def test_kinds_by_hand(made):
     """The first half of a task's questions is 'few': poor at 0.25 has 4 of them right on count, none of 'many'."""
-    found = kinds(*made, KEEPS)
+    found = scores_by_kind(*made, KEEPS)
     few = line(found, run="poor", keep=0.25, task="count", kind="few")
     assert (few["n"], few["whole"], few["accuracy"], few["change"]) == pytest.approx((20, 1, 0.2, -0.8))
     assert few["low"] < -0.8 < few["high"] < 0
     many = line(found, run="poor", keep=0.25, task="read", kind="many")
     assert (many["change"], many["low"], many["high"]) == (0, 0, 0)
-    order = changes(found[found["run"] == "poor"])
+    order = kind_changes(found[found["run"] == "poor"])
     assert order["change"].is_monotonic_increasing
     assert order.iloc[0][["task", "kind"]].tolist() == ["count", "many"]
 
 
 def test_the_table_says_what_the_frame_says(made, table):
-    text = relative_table(table, made[0], ENTRIES, heads(KEEPS, 144))
+    text = relative_table(table, made[0], ENTRIES, task_heads(KEEPS, 144))
     lines = [row for row in re.findall(r"<tr.*?</tr>", text, re.DOTALL) if "<td" in row]
     names = [re.search(r"<th>([^<]*)", row)[1] for row in lines]
     assert names == ["Good", "Fair", "Poor", "Random"]
@@ -239,10 +241,10 @@ def test_the_table_says_what_the_frame_says(made, table):
 
 
 def test_the_heat_maps(made, table):
-    text = budget_heat(table, heads(KEEPS, 144))
+    text = budget_heat(table, task_heads(KEEPS, 144))
     assert text.count("<td") == 4 * len(KEEPS) * len(TASKS)
     assert "Fair, count: 75.0% on 40 questions, 75.0% of the whole model" in text
-    lost = labelled(kinds(*made, KEEPS), made[0], ENTRIES)
+    lost = budget_labels(scores_by_kind(*made, KEEPS), made[0], ENTRIES)
     text = kind_heat(lost, 0.25)
     assert text.count("<td") == 4 * len(TASKS) * len(KINDS)
     assert "<strong>−80</strong>" in text
@@ -270,7 +272,7 @@ def test_the_front_is_listed_by_cost(made):
     points = pareto(*made)
     listed = front_list(points)
     assert listed["flops"].is_monotonic_increasing
-    text = front_table(points, named(made[0], ENTRIES)["title"], 144).to_html()
+    text = front_table(points, named_runs(made[0], ENTRIES)["title"], 144).to_html()
     assert "36 tokens" in text
     assert [budget_name(b, 144) for b in ("keep=0.1111", "layer=3", "fixed", "", "keep=16")] == [
         "16 tokens", "layer 3", "", "", "keep 16",
@@ -289,12 +291,12 @@ def entered():
 
 
 def test_the_ledger_is_counted(entered):
-    counts = tally(entered)
+    counts = count_verdicts(entered)
     assert counts["paper"].tolist() == ["B", "A", "C", "D"]
     assert counts["total"].tolist() == [6, 3, 1, 1]
     assert counts.loc[1, VERDICTS[0]] == 3
     assert list(counts.columns) == ["paper", *VERDICTS, "total"]
-    few = gathered(counts, 3)
+    few = merge_small(counts, 3)
     assert few["paper"].tolist() == ["B", "A", "2 other papers"]
     assert few["total"].sum() == len(entered)
     assert reasons(entered)[["numbers", "papers"]].to_numpy().tolist() == [[6, 1], [1, 1]]
@@ -303,27 +305,29 @@ def test_the_ledger_is_counted(entered):
 
 
 def test_the_finding(made, table, entered):
-    points, taus = pareto(*made), agreement(*made, KEEPS, methods(table))
-    lost = labelled(kinds(*made, KEEPS), made[0], ENTRIES)
-    text = finding(table, points, taus, lost, tally(entered))
+    points, taus = pareto(*made), rank_agreement(*made, KEEPS, compared_methods(table))
+    lost = budget_labels(scores_by_kind(*made, KEEPS), made[0], ENTRIES)
+    text = overview_finding(table, points, taus, lost, count_verdicts(entered))
     assert "With 25.0% of the tokens **2 of 3 published methods beat a random subset**" in text
     assert "2 lose to the whole model, after correction for 14 comparisons" in text
     assert "Good (100%)" in text
     assert "The most is lost on count, many" in text
     assert "Of 11 printed numbers of 4 documents: 3 reproduced, 1 direction only and 7 not run." in text
-    assert facts(table, points, taus, tally(entered))["verdicts"]["total"] == 11
-    assert "No published method" in finding(table[table["control"]], points, taus, lost, tally(entered))
+    assert overview_facts(table, points, taus, count_verdicts(entered))["verdicts"]["total"] == 11
+    assert "No published method" in overview_finding(
+        table[table["control"]], points, taus, lost, count_verdicts(entered)
+    )
 
 
 def test_the_figures_show_every_line(made, table, entered):
-    points, names = pareto(*made), named(made[0], ENTRIES)
-    figure = front_figure(points, names, 144)
+    points, names = pareto(*made), named_runs(made[0], ENTRIES)
+    figure = pareto_figure(points, names, 144)
     labels = [text.get_text() for legend in figure.legends for text in legend.get_texts()]
     assert [label.partition(":")[0] for label in labels] == ["Good, 36 tokens", "Good, 72 tokens"]
     bubbles = [text for text in figure.axes[0].texts if text.get_text().isdigit()]
     assert all(b - a > 0 for a, b in pairwise(text.xyann[0] for text in bubbles))
-    places = ranks(*made, KEEPS, methods(table))
-    figure = ranks_figure(places, names["title"], dict(zip(KEEPS, heads(KEEPS, 144), strict=True)), "random")
+    places = rank_stability(*made, KEEPS, compared_methods(table))
+    figure = rank_figure(places, names["title"], dict(zip(KEEPS, task_heads(KEEPS, 144), strict=True)), "random")
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == [
         "Good",
         "Fair",
@@ -331,20 +335,20 @@ def test_the_figures_show_every_line(made, table, entered):
         "Random (each seed)",
     ]
     for keeps in (KEEPS, KEEPS[:1]):  # one budget agrees with no other
-        taus = agreement(*made, keeps, methods(table))
+        taus = rank_agreement(*made, keeps, compared_methods(table))
         assert len(agreement_figure(taus, {keep: f"{keep}" for keep in keeps}).axes) == len(keeps)
-    figure = ledger_figure(tally(entered))
+    figure = ledger_figure(count_verdicts(entered))
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["D", "C", "A", "B"]
 
 
 def test_without_any_published_method_the_page_has_nothing_to_show_and_says_so(made):
     results, rows = (frame[frame["run"].isin(["plain", "random"])] for frame in made)
-    table = labelled(comparisons(results, rows, KEEPS), results, ENTRIES)
-    assert methods(table) == []
-    assert "not run: Good, Fair, Poor" in relative_table(table, results, ENTRIES, heads(KEEPS, 144))
-    ranks_figure(ranks(results, rows, KEEPS, []), {}, {0.5: "a", 0.25: "b"}, "random")
-    agreement_figure(agreement(results, rows, KEEPS, []), {0.5: "a", 0.25: "b"})
-    front_figure(pareto(results, rows), named(results, ENTRIES), 144)
+    table = budget_labels(comparisons(results, rows, KEEPS), results, ENTRIES)
+    assert compared_methods(table) == []
+    assert "not run: Good, Fair, Poor" in relative_table(table, results, ENTRIES, task_heads(KEEPS, 144))
+    rank_figure(rank_stability(results, rows, KEEPS, []), {}, {0.5: "a", 0.25: "b"}, "random")
+    agreement_figure(rank_agreement(results, rows, KEEPS, []), {0.5: "a", 0.25: "b"})
+    pareto_figure(pareto(results, rows), named_runs(results, ENTRIES), 144)
 
 
 # The executed page against the files of the runs, read without the package.
@@ -452,4 +456,4 @@ def test_the_summary_counts_every_printed_number():
 
 def test_the_pages_ledger_is_of_the_papers_without_a_page():
     pages.check_printed("overview")
-    pages.check_complete("overview", [name for name in files() if name not in PAGED])
+    pages.check_complete("overview", [name for name in published_files() if name not in PAGED])

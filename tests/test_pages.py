@@ -6,7 +6,7 @@ import pages
 import pytest
 import yaml
 
-from thinsight.config import ROOT
+from thinsight.paths import ROOT
 
 FILES = {"vtw": ["vtw"], "par": ["par"], "ficoco": ["ficoco"]}  # page -> what its ledger holds whole
 PAPERS = yaml.safe_load((ROOT / "params.yaml").read_text())["papers"]

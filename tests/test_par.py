@@ -10,22 +10,17 @@ from hypothesis import strategies as st
 from torch.nn.functional import normalize
 
 from thinsight import load_method, load_model, reduce
-from thinsight.aids import Word
-from thinsight.calibration import training_rows, training_task
-from thinsight.config import ROOT, load_task
+from thinsight.config.compose import load_task
 from thinsight.errors import UserError
-from thinsight.evidence import Evidence
-from thinsight.heard import Heard
-from thinsight.par_calibration import SIGNED, shuffled
+from thinsight.methods.par import Clusters, PromptAware, Routed, Router, accepted, merged, routes
+from thinsight.methods.prompt_relevance import Relevance, Sides
+from thinsight.papers.par.calibration import SIGNED, CalibrationSet, inside, shuffled, sign_test
+from thinsight.paths import ROOT
 from thinsight.pocket.scenes import TEST_SEEDS
-from thinsight.sign import inside, sign_test
-from thinsight.stages.clusters import Clusters
-from thinsight.stages.compress import Discard
-from thinsight.stages.prompt_aware import PromptAware
-from thinsight.stages.relevance import Relevance, Sides
-from thinsight.stages.router import Routed, Router, accepted, merged, routes
-from thinsight.tasks import collate
-from thinsight.tokens import Tokens
+from thinsight.reduction.evidence import Evidence, Word
+from thinsight.reduction.stages import Discard
+from thinsight.reduction.tokens import Tokens
+from thinsight.tasks.rows import collate, training_rows, training_task
 
 QUICK = settings(max_examples=25, deadline=None)
 GRID = torch.tensor([[0, i // 3, i % 3] for i in range(9)])
@@ -305,7 +300,7 @@ def test_a_picture_cut_by_another_question_answers_worse(pocket, stored):
     model, processor = pocket
     fields = stored["fields"]
     relevance = load_method("par").reductions[0].filter.relevance
-    heard = Heard(model, processor, training_rows(["attribute"], 32), [relevance])
+    heard = CalibrationSet(model, processor, training_rows(["attribute"], 32), [relevance])
     own, other = heard.score(load_method("par")), shuffled(heard, fields)
     assert other["changed"] > 0.9
     assert other["accuracy"] < own["accuracy"] - 0.1

@@ -7,9 +7,11 @@ import pytest
 import yaml
 from workspace import READS, build, run, stages
 
-from thinsight.config import ROOT, WORDS, load_config, load_task, names, to_yaml
-from thinsight.fingerprint import fingerprint
-from thinsight.reach import reach
+from thinsight.code_hash import reach
+from thinsight.config.compose import load_config, load_task, to_yaml
+from thinsight.config.schema import WORDS, names
+from thinsight.paths import ROOT
+from thinsight.pipeline.plan import page_code
 
 CHEAP = {"plan", "read"}
 PAGES = {f"{stage}@{page}" for stage in ("paper", "page") for page in READS}
@@ -143,11 +145,17 @@ def test_random_is_run_at_every_budget_with_three_seeds(preset):
 
 def test_the_fingerprint_of_an_evaluation_follows_the_method_and_leaves_the_pages_out(tmp_path):
     config = tmp_path / "config.yaml"
-    config.write_text("method: {reductions: [{filter: {_target_: thinsight.stages.compress.Discard}}]}")
-    lines = fingerprint(ROOT / "notebooks" / "evaluate.ipynb", config).splitlines()
+    config.write_text("method: {reductions: [{filter: {_target_: thinsight.reduction.stages.Discard}}]}")
+    lines = page_code(ROOT / "notebooks" / "evaluate.ipynb", config).splitlines()
     found = {line.split()[1] for line in lines}
-    assert {"thinsight.evaluate", "thinsight.attach", "thinsight.stages.compress", "torch", "transformers"} <= found
-    assert not found & {"thinsight.report", "thinsight.body", "thinsight.plots", "matplotlib"}
+    assert {
+        "thinsight.evaluate",
+        "thinsight.runtime.attach",
+        "thinsight.reduction.stages",
+        "torch",
+        "transformers",
+    } <= found
+    assert not found & {"thinsight.report", "thinsight.report.page", "thinsight.report.figures", "matplotlib"}
 
 
 def test_no_module_imports_by_a_computed_name():
@@ -160,7 +168,7 @@ def test_no_module_imports_by_a_computed_name():
 
 def test_reach_follows_functions_lazy_names_and_packages():
     ours, others = reach(["thinsight.load_method"])
-    assert {"thinsight", "thinsight.config", "thinsight.instantiate", "thinsight.reduction"} <= set(ours)
+    assert {"thinsight", "thinsight.config", "thinsight.config.methods", "thinsight.reduction.method"} <= set(ours)
     assert "omegaconf" in others
 
 
@@ -170,7 +178,7 @@ def test_the_fingerprint_of_an_evaluation_sees_the_values_of_its_tasks(tmp_path)
     for chosen in ("[exist,read]", "[exist]"):
         config = tmp_path / "config.yaml"
         config.write_text(to_yaml(load_config(["method=vtw", f"tasks={chosen}"])))
-        lines[chosen] = fingerprint(ROOT / "notebooks" / "evaluate.ipynb", config).splitlines()
+        lines[chosen] = page_code(ROOT / "notebooks" / "evaluate.ipynb", config).splitlines()
     found = [line for line in lines["[exist,read]"] if line not in lines["[exist]"]]
     values = {key: value for key, value in load_task("read").items() if key not in WORDS}
     digest = hashlib.md5(json.dumps(values, sort_keys=True).encode(), usedforsecurity=False).hexdigest()[:12]

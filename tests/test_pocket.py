@@ -11,17 +11,15 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from thinsight.config import ROOT, load_config
+from thinsight.config.compose import load_config
+from thinsight.evaluation.protocol import weights_hash
+from thinsight.paths import ROOT
 from thinsight.pocket.architecture import GRID, new_models, processor
 from thinsight.pocket.decoder_stage import answers, patch_numbers
-from thinsight.pocket.labels import KINDS, marks
-from thinsight.pocket.packing import Packer
-from thinsight.pocket.pictures import easyvqa_training, scene_picture
+from thinsight.pocket.optimisation import train
 from thinsight.pocket.questions import FAMILIES, LETTERS, choice, count, exist, plural, read, relation
 from thinsight.pocket.scenes import COLORS, PATCH, SHAPES, TEST_SEEDS, draw, sample
-from thinsight.pocket.symbols import Symbols, padded
-from thinsight.pocket.training import train
-from thinsight.protocol import weights_hash
+from thinsight.pocket.supervision import KINDS, Packer, Symbols, easyvqa_training, marks, padded, scene_picture
 
 POCKET = ROOT / "data" / "pocket"
 BARS = {

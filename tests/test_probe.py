@@ -6,7 +6,7 @@ from prompts import BATCHES, IMAGE
 
 from thinsight import load_method, reduce
 from thinsight.errors import UserError
-from thinsight.probe import attention_rows, by_group, groups
+from thinsight.runtime.attention_rows import attention_by_group, attention_rows, prompt_groups
 
 
 @pytest.mark.parametrize("name", BATCHES)
@@ -34,7 +34,7 @@ def test_rows_per_sample(llava):
 def test_groups_part_the_prompt(llava):
     """Sums over the groups add up to one, and padding belongs to none."""
     inputs = BATCHES["two, padded"]
-    parts = groups(inputs["input_ids"] == IMAGE, inputs["attention_mask"], answer=2)
+    parts = prompt_groups(inputs["input_ids"] == IMAGE, inputs["attention_mask"], answer=2)
     assert torch.equal(sum(mask.long() for mask in parts.values()), inputs["attention_mask"])
     assert {name: mask.sum(1).tolist() for name, mask in parts.items()} == {
         "system": [5, 3],
@@ -43,7 +43,7 @@ def test_groups_part_the_prompt(llava):
         "answer": [2, 2],
     }
     for attention in attention_rows(llava, inputs, [-1, -2]):
-        sums = by_group(attention, parts)
+        sums = attention_by_group(attention, parts)
         torch.testing.assert_close(sum(sums.values()), torch.ones(2, 2))
         torch.testing.assert_close(sums["visual"][0], attention[0, :, 5:21].sum(-1))
 

@@ -12,17 +12,16 @@ from prompts import BATCHES, IMAGE, PATCHES
 from torch.nn.functional import normalize
 
 from thinsight import load_method, reduce
-from thinsight.aids import Word
 from thinsight.errors import UserError
-from thinsight.evidence import Evidence
-from thinsight.schedule import Target
-from thinsight.stages.diversity import MaxMin, dispersed
-from thinsight.stages.dpp import ConditionalDpp, greedy_map, scaled
-from thinsight.stages.relevance import Relevance
-from thinsight.stages.remainder import Append, MeanOfLeavers
-from thinsight.stages.retrieval import Retrieve, StandOut, outliers
-from thinsight.step import one_step
-from thinsight.tokens import Tokens
+from thinsight.methods.cdpruner import ConditionalDpp, greedy_map, scaled
+from thinsight.methods.divprune import MaxMin, dispersed
+from thinsight.methods.prompt_relevance import Relevance
+from thinsight.methods.trim import Append, MeanOfLeavers, SimilarityOutliers, outliers
+from thinsight.methods.trsm import Retrieve
+from thinsight.reduction.evidence import Evidence, Word
+from thinsight.reduction.method import apply_reduction
+from thinsight.reduction.schedules import Target
+from thinsight.reduction.tokens import Tokens
 
 QUICK = settings(max_examples=25, deadline=None)
 BARE = {"space": "llm", "rewriting": "none"}
@@ -214,11 +213,11 @@ class TestStandOut:
 
     def test_the_schedule_may_leave_it_open(self):
         visual = torch.tensor([[1.0], [1.1], [0.9], [1.0], [1.05], [6.0]])
-        chooser = StandOut(Relevance(aggregate="mean", unit=False))
+        chooser = SimilarityOutliers(Relevance(aggregate="mean", unit=False))
         assert kept(chooser, visual, 2, torch.ones(1, 1)) == [1, 5]
         tokens, evidence = scene(visual, torch.ones(1, 1))
         assert tokens.rest(chooser(tokens, evidence, None)).tolist() == [5]
-        inverse = StandOut(Relevance(aggregate="mean", unit=False, sign=-1))
+        inverse = SimilarityOutliers(Relevance(aggregate="mean", unit=False, sign=-1))
         assert kept(inverse, visual, 1, torch.ones(1, 1)) == [2]
 
     def test_a_ratio_may_lose_one(self):
@@ -226,7 +225,7 @@ class TestStandOut:
         visual[7] = 9.0
         tokens, evidence = scene(visual, torch.ones(1, 1))
         for down, left in ((False, [7]), (True, [])):  # int(49 * (1 / 49)) is 0
-            chooser = StandOut(Relevance(aggregate="mean", unit=False), down=down)
+            chooser = SimilarityOutliers(Relevance(aggregate="mean", unit=False), down=down)
             assert tokens.rest(chooser(tokens, evidence, None)).tolist() == left
 
     def test_target(self):
@@ -257,7 +256,7 @@ class TestMeanOfLeavers:
         for fields, count in (({}, 4), ({"fidelity": "official"}, 5)):
             (reduction,) = load_method("trim", keep=0.5, space="llm", merge="mean", **fields).reductions
             tokens, evidence = scene(random(8, 3, 0), random(2, 3, 1))
-            assert len(one_step(reduction, tokens, evidence, 11)) == count
+            assert len(apply_reduction(reduction, tokens, evidence, 11)) == count
 
 
 SETTINGS = [

@@ -4,17 +4,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from thinsight.evidence import Evidence
-from thinsight.reduction import Method, Reduction
-from thinsight.schedule import Even, Fixed, Geometric, Once, Rate
-from thinsight.site import Decoder, Features, Projected, Vision
-from thinsight.solve import Stage, play
-from thinsight.stages.compress import Discard, WeightedMerge, WeightedSum
-from thinsight.stages.correlate import Routes, ToNearest
-from thinsight.stages.filter import Grid, Random
-from thinsight.stages.paths import StrongestPaths
-from thinsight.step import one_step
-from thinsight.tokens import Tokens
+from thinsight.costs.budgets import Stage, simulate
+from thinsight.methods.controls import Grid, Random
+from thinsight.methods.ficoco import StrongestPaths
+from thinsight.reduction.evidence import Evidence
+from thinsight.reduction.method import Method, Reduction, apply_reduction
+from thinsight.reduction.schedules import Even, Fixed, Geometric, Once, Rate
+from thinsight.reduction.sites import Decoder, Features, Projected, Vision
+from thinsight.reduction.stages import Discard, Routes, ToNearest, WeightedMerge, WeightedSum
+from thinsight.reduction.tokens import Tokens
 
 QUICK = settings(max_examples=40, deadline=None)
 KEEP = st.one_of(st.integers(0, 40), st.floats(0, 1))
@@ -38,7 +36,7 @@ def scenes(draw, least: int = 2):
 def test_pruning_keeps_what_the_schedule_says(scene, keep, chooser):
     tokens, evidence = scene
     before = int(tokens.visual.sum())
-    after = one_step(Reduction(chooser, schedule=Once(keep)), tokens, evidence, len(tokens))
+    after = apply_reduction(Reduction(chooser, schedule=Once(keep)), tokens, evidence, len(tokens))
     assert int(after.visual.sum()) == min(Once(keep)(before), before)
     assert int((~after.visual).sum()) == int((~tokens.visual).sum())
     assert torch.equal(after.index, after.index.sort().values)
@@ -53,7 +51,7 @@ def test_merging_conserves_sizes_and_mass(scene, keep, sized):
     visual = tokens.visual
     if reduction.stay(int(visual.sum()), 0, 1, int(visual.sum()))[0] == 0:
         return  # nothing stays that could take anything in
-    after = one_step(reduction, tokens, evidence, len(tokens))
+    after = apply_reduction(reduction, tokens, evidence, len(tokens))
     torch.testing.assert_close(after.size.sum(), tokens.size.sum())
     mass = (after.states * after.size[:, None]).sum(0)
     torch.testing.assert_close(mass, tokens.states.sum(0), atol=1e-4, rtol=1e-4)
@@ -132,7 +130,7 @@ def test_lengths_never_grow(total, schedule, site):
     if isinstance(schedule, Fixed) and isinstance(site, Features | Projected):
         return
     method = Method("m", (Reduction(Grid(), None, Discard(), site, schedule),))
-    played = play(method, Stage(depth=6, total=total, blocks=8, used=7))
+    played = simulate(method, Stage(depth=6, total=total, blocks=8, used=7))
     lengths = [total, *played.tower, *played.visual, played.kept]
     assert lengths == sorted(lengths, reverse=True)
     assert played.kept >= 0

@@ -7,14 +7,13 @@ import pandas as pd
 import pytest
 import yaml
 
-from thinsight.config import ROOT
-from thinsight.conventions import FASTV, PROFILER, PYRAMIDDROP_VISUAL
-from thinsight.cost import Shape, flops
+from thinsight.costs.conventions import FASTV, PROFILER, PYRAMIDDROP_VISUAL
+from thinsight.costs.flops import DecoderShape, flops
 from thinsight.errors import UserError
-from thinsight.printed import SPELLINGS
-from thinsight.published import CELL, FOLDER, check, load_all, load_published
+from thinsight.ledger.published import CELL, FOLDER, SPELLINGS, check, load_all, load_published
+from thinsight.paths import ROOT
 
-SEVEN = Shape(layers=32, width=4096, ffn=11008, matrices=3, queries=4096, keys=4096)
+SEVEN = DecoderShape(layers=32, width=4096, ffn=11008, matrices=3, queries=4096, keys=4096)
 
 
 @pytest.fixture(scope="module")

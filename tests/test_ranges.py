@@ -2,7 +2,7 @@
 
 import pytest
 
-from thinsight.published import SETTING, load_all, ranges
+from thinsight.ledger.published import SETTING, load_all, ranges
 
 
 @pytest.fixture(scope="module")

@@ -6,23 +6,26 @@ import subprocess
 import pandas as pd
 import pytest
 
-from thinsight import readme
-from thinsight.catalogue import catalogue
-from thinsight.config import MEASURES, ROOT, load_config, names
+from thinsight.config.catalogue import method_entries
+from thinsight.config.compose import load_config
+from thinsight.config.schema import MEASURES, names
 from thinsight.errors import UserError
+from thinsight.paths import ROOT
+from thinsight.report import readme
+from thinsight.report.readme import FILE, PARTS, filled, methods, standing
 
-TEXT = readme.FILE.read_text()
+TEXT = FILE.read_text()
 
 
-@pytest.mark.parametrize("name", [name for name in readme.PARTS if name != "methods"])
+@pytest.mark.parametrize("name", [name for name in PARTS if name != "methods"])
 def test_generated_parts_are_up_to_date(name):
-    """`python -m thinsight.readme` would change nothing."""
-    assert readme.filled(TEXT, {name: readme.PARTS[name]}) == TEXT
+    """`python -m thinsight.report.readme` would change nothing."""
+    assert filled(TEXT, {name: PARTS[name]}) == TEXT
 
 
 def test_the_catalogue_is_up_to_date():
     """Every line is as it is generated. Only the line of a method that git does not know yet may be missing."""
-    made = readme.methods().splitlines()
+    made = methods().splitlines()
     there = re.search(r"<!-- methods -->\n(.*?)\n<!-- /methods -->", TEXT, re.DOTALL)[1].splitlines()
     assert not [line for line in there if line not in made]
     missing = [re.match(r"\| `(\w+)`", line)[1] for line in made if line not in there]
@@ -32,7 +35,7 @@ def test_the_catalogue_is_up_to_date():
 
 def test_a_missing_marker_is_named():
     with pytest.raises(UserError, match="pocket"):
-        readme.filled(TEXT.replace("<!-- pocket -->", ""))
+        filled(TEXT.replace("<!-- pocket -->", ""))
 
 
 def test_links_and_pictures_resolve():
@@ -55,9 +58,9 @@ def test_overrides_shown_are_valid():
 
 
 def test_every_method_has_a_line_with_what_its_file_says():
-    lines = {line.split("`")[1]: line for line in readme.methods().splitlines()[2:]}
+    lines = {line.split("`")[1]: line for line in methods().splitlines()[2:]}
     assert set(lines) == set(names("method"))
-    for entry in catalogue():
+    for entry in method_entries():
         for words in (entry.about, entry.scores, entry.acts, entry.cost, entry.link, *entry.needs):
             assert words in lines[entry.name]
         assert ("control" in lines[entry.name].split("|")[-2]) == entry.is_control
@@ -67,7 +70,7 @@ def test_the_methods_standing_is_read_off_their_page(tmp_path, monkeypatch):
     folder = tmp_path / "data" / "pages" / "methods"
     monkeypatch.setattr(readme, "ROOT", tmp_path)
     with pytest.raises(UserError, match="make repro"):
-        readme.standing()
+        standing()
     line = {"task": "mean", "picture": 144.0, "flops": 0.4, "place": "before the decoder"}
     made = [
         ("poor", 0.5, 0.2, "below", False),
@@ -85,7 +88,7 @@ def test_the_methods_standing_is_read_off_their_page(tmp_path, monkeypatch):
     )
     folder.mkdir(parents=True)
     table.to_csv(folder / "standing.csv", index=False)
-    assert readme.standing().splitlines() == [
+    assert standing().splitlines() == [
         "|  | acts | 72 of 144 tokens | FLOPs | 36 of 144 tokens | FLOPs |",
         "| --- | --- | --- | --- | --- | --- |",
         "| random | before the decoder | 50.0% | 40% | 40.0% | 40% |",

@@ -13,21 +13,20 @@ import pytest
 import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from thinsight.body import body
-from thinsight.catalogue import entry, overview, particulars
-from thinsight.config import ROOT, load_config, to_yaml
-from thinsight.contents import contents
+from thinsight.analysis.runs import FinishedRun
+from thinsight.config.catalogue import method_entry
+from thinsight.config.compose import load_config, to_yaml
 from thinsight.errors import UserError
-from thinsight.formulas import to_mathml
-from thinsight.front import methods
-from thinsight.glance import glance
-from thinsight.ledger import COLUMNS, ledger_html
-from thinsight.links import to_runs
-from thinsight.report import main
-from thinsight.runs import Run
-from thinsight.setting import settings
-from thinsight.summary import given, summarize
-from thinsight.verdict import BADGES, MISSED, NOT_RUN, REPRODUCED, VERDICTS
+from thinsight.ledger.ledger import COLUMNS
+from thinsight.ledger.verdicts import BADGES, MISSED, NOT_RUN, REPRODUCED, VERDICTS
+from thinsight.papers.methods import catalogue_table, method_sections
+from thinsight.paths import ROOT
+from thinsight.pipeline.notebook import summarize
+from thinsight.pipeline.plan import list_pages
+from thinsight.report.__main__ import main
+from thinsight.report.index import listed_methods, run_conditions, verdict_counts
+from thinsight.report.page import injected_parameters, page_body, to_mathml, to_runs
+from thinsight.report.tables import ledger_html
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = [
@@ -107,7 +106,7 @@ def write(root, notebooks):
         path = root / "reports" / "notebooks" / f"{name}.ipynb"
         path.parent.mkdir(parents=True, exist_ok=True)
         nbformat.write(notebook, path)
-    (root / "contents.json").write_text(contents(list(notebooks), root / "reports" / "notebooks"))
+    (root / "contents.json").write_text(list_pages(list(notebooks), root / "reports" / "notebooks"))
     known = [
         "--runs",
         str(root / "data/runs"),
@@ -134,7 +133,10 @@ def gate():
     """What the gate says, to be filled by a test; pages ask it for the folder of their runs."""
     said = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("thinsight.report.gate", lambda folder: [f"{sentence} in {folder.name}" for sentence in said])
+        patch.setattr(
+            "thinsight.ledger.baseline_check.check_baseline",
+            lambda folder: [f"{sentence} in {folder.name}" for sentence in said],
+        )
         yield said
 
 
@@ -432,13 +434,13 @@ def test_the_glance_counts_the_ledgers(browser, reports):
 def test_a_number_in_two_ledgers_counts_once(reports, tmp_path):
     for name in ("vtw", "efficiency", "overview"):
         shutil.copytree(reports.parent / "data/pages/vtw", tmp_path / name)
-    found = glance(tmp_path, ["vtw"])
+    found = verdict_counts(tmp_path, ["vtw"])
     assert [counts.page for counts in found.pages] == ["vtw", "efficiency", "overview"]
     assert found.whole.total == found.pages[0].total == 24
     (tmp_path / "vtw/ledger.csv").write_text("paper,verdict\nA,sort of\n")
     with pytest.raises(UserError, match="sort of"):
-        glance(tmp_path)
-    assert glance(tmp_path / "nowhere") is None
+        verdict_counts(tmp_path)
+    assert verdict_counts(tmp_path / "nowhere") is None
 
 
 def test_an_index_without_ledgers_says_what_makes_them(tmp_path, gate):
@@ -462,7 +464,7 @@ def test_a_baseline_that_misses_is_told_on_top_of_every_page_with_runs(browser, 
 
 
 def test_the_protocol_box_has_the_runs_that_the_page_read(reports):
-    assert given(paper())["reads"] == ["par", "pla*", "nowhere", "trsm-*"]
+    assert injected_parameters(paper())["reads"] == ["par", "pla*", "nowhere", "trsm-*"]
     text = (reports / "pages" / "vtw.html").read_text()
     assert 'id="run-plain"' in text
     assert 'id="run-par"' in text
@@ -489,21 +491,25 @@ def test_a_cell_that_names_a_run_leads_to_it(tmp_path):
 
 
 def test_the_index_lists_the_methods_that_their_page_explains(tmp_path):
-    entries = [entry(name) for name in ("vtw", "prumerge", "random")]
-    (tmp_path / "methods.html").write_text(overview(entries) + particulars(entries[1:]))
-    assert methods(tmp_path / "methods.html") == [
+    entries = [method_entry(name) for name in ("vtw", "prumerge", "random")]
+    (tmp_path / "methods.html").write_text(catalogue_table(entries) + method_sections(entries[1:]))
+    assert listed_methods(tmp_path / "methods.html") == [
         ("before the decoder", [("prumerge", entries[1].title)]),
         ("control", [("random", entries[2].title)]),
     ]
-    assert methods(tmp_path / "nowhere.html") == []
+    assert listed_methods(tmp_path / "nowhere.html") == []
 
 
 def test_runs_are_grouped_by_what_they_were_made_with():
     def run(name, device, rows):
         model = {"name": "pocket", "checkpoint": "/secret/pocket", "device": device, "dtype": "float32"}
-        return Run(name, Path(), {}, {"model": model, "tasks": {"exist": {"rows": rows}}, "versions": {"torch": "2"}})
+        return FinishedRun(
+            name, Path(), {}, {"model": model, "tasks": {"exist": {"rows": rows}}, "versions": {"torch": "2"}}
+        )
 
-    found = settings([run("a", "cuda", 9), run("b", "cpu", 5), run("c", "cpu", 60), Run("d", Path(), {}, {})])
+    found = run_conditions(
+        [run("a", "cuda", 9), run("b", "cpu", 5), run("c", "cpu", 60), FinishedRun("d", Path(), {}, {})]
+    )
     assert [(one.runs, dict(one.facts)["hardware"]) for one in found] == [(("b", "c"), "CPU"), (("a",), "GPU")]
     assert found[0].tasks["exist"]["rows"] == 60
     assert dict(found[0].facts)["checkpoint"] == "pocket"
@@ -586,7 +592,7 @@ def test_only_a_notebook_executed_to_its_end_makes_a_page(tmp_path):
 
 def test_a_heading_with_signs_can_be_linked_to():
     notebook = new_notebook(cells=[new_markdown_cell('# T\n\n## What "192 tokens" means, at 83 %?')])
-    text = body(notebook)
+    text = page_body(notebook)
     assert '<h2 id="What-192-tokens-means-at-83">' in text
     assert 'href="#What-192-tokens-means-at-83"' in text
 

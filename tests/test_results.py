@@ -8,15 +8,25 @@ import pytest
 import tiny
 import torch
 
-from thinsight import results, tables
-from thinsight.attention import attention_shares, with_answer
-from thinsight.calibration import choose_layer, first_below, training_rows, training_task
-from thinsight.config import load_config
+from thinsight.analysis.comparisons import compare, score_flops_frontier
+from thinsight.analysis.results import finished, load_answers, load_scores, nearest_budgets, score_cells, without_seed
+from thinsight.config.compose import load_config
 from thinsight.errors import UserError
-from thinsight.evaluate import evaluate
-from thinsight.models import load_model
-from thinsight.published import load_published
-from thinsight.tasks import collate, load_task_rows
+from thinsight.evaluation.run import evaluate
+from thinsight.ledger.published import load_published
+from thinsight.models.loading import load_model
+from thinsight.papers.vtw import (
+    attention_shares,
+    beside_published,
+    choose_layer,
+    efficiency_table,
+    first_below,
+    relative_table,
+    vtw_finding,
+    with_answer,
+)
+from thinsight.report.tables import comparison
+from thinsight.tasks.rows import collate, load_rows, training_rows, training_task
 
 RUNS = {
     "plain": ["method=identity"],
@@ -49,13 +59,13 @@ def evaluate_plain(home, where):
 
 
 def test_scores_are_those_of_the_files(folder):
-    table = results.scores(folder)
+    table = load_scores(folder)
     assert set(table["run"]) == set(RUNS)
     for line in table.to_dict("records"):
         cell = json.loads((folder / line["run"] / "metrics.json").read_text())["scores"][line["task"]][line["budget"]]
         assert line["accuracy"] == cell["accuracy"]
         assert line["profiler"] == cell["prefill_flops"]["profiler"]
-        rows = results.cells(results.answers(folder), line["run"], line["budget"])
+        rows = score_cells(load_answers(folder), line["run"], line["budget"])
         assert rows["correct"].mean() == pytest.approx(line["accuracy"])
 
 
@@ -65,15 +75,15 @@ def test_a_page_reads_the_runs_that_it_names(folder, tmp_path):
         (tmp_path / name / "metrics.json").write_text("{}")
     (tmp_path / "unfinished").mkdir()
     found = {
-        wanted: [file.parent.name for file in results.finished(tmp_path, wanted and wanted.split())]
+        wanted: [file.parent.name for file in finished(tmp_path, wanted and wanted.split())]
         for wanted in (None, "vtw*", "vtw-*", "plain nowhere")
     }
     assert found[None] == ["plain", "vtw", "vtw_random"]  # a hyphen marks what is compared within itself
     assert found["vtw*"] == ["vtw", "vtw_random"]
     assert found["vtw-*"] == ["vtw-fields"]
     assert found["plain nowhere"] == ["plain"]
-    assert set(results.scores(folder, ["vtw", "nowhere"])["run"]) == {"vtw"}
-    assert set(results.answers(folder, ["vtw"])["run"]) == {"vtw"}
+    assert set(load_scores(folder, ["vtw", "nowhere"])["run"]) == {"vtw"}
+    assert set(load_answers(folder, ["vtw"])["run"]) == {"vtw"}
 
 
 def test_the_nearest_budget_goes_by_the_mean_over_layers():
@@ -84,30 +94,32 @@ def test_the_nearest_budget_goes_by_the_mean_over_layers():
             "visual": [84.0, 72.0, 72.0, 108.0],
         }
     )
-    assert results.nearest_budgets(table, "grid", ("vtw", "layer=7")) == ["keep=0.5,phase=0.1", "keep=0.5,phase=0.5"]
-    assert results.drawn("keep=0.5,phase=0.1") == "keep=0.5"
+    assert nearest_budgets(table, "grid", ("vtw", "layer=7")) == ["keep=0.5,phase=0.1", "keep=0.5,phase=0.5"]
+    assert without_seed("keep=0.5,phase=0.1") == "keep=0.5"
 
 
 def test_comparison_is_paired_and_averages_seeds(folder):
-    scores, rows = results.scores(folder), results.answers(folder)
+    scores, rows = load_scores(folder), load_answers(folder)
     seeds = ["keep=0.5,seed=0", "keep=0.5,seed=1"]
     lines = {"whole": ("plain", ["fixed"]), "random": ("random", seeds)}
-    table = results.compare(scores, rows, lines, base="whole").set_index("line")
+    table = compare(scores, rows, lines, base="whole").set_index("line")
     assert table.loc["whole", "difference"] == 0
     assert table.loc["whole", "p"] == 1
-    each = [results.cells(rows, "random", seed).set_index("id")["correct"] for seed in seeds]
-    whole = results.cells(rows, "plain").set_index("id")["correct"]
+    each = [score_cells(rows, "random", seed).set_index("id")["correct"] for seed in seeds]
+    whole = score_cells(rows, "plain").set_index("id")["correct"]
     assert table.loc["random", "accuracy"] == pytest.approx(np.mean([e.mean() for e in each]))
     assert table.loc["random", "difference"] == pytest.approx(np.mean([e.mean() - whole.mean() for e in each]))
-    text = tables.comparison(results.compare(scores, rows, lines, base="whole"), base="whole").data
+    text = comparison(compare(scores, rows, lines, base="whole"), base="whole").data
     assert text.loc["whole", "FLOPs, profiler"] == "100%"
     share = table.loc["random", "profiler"] / table.loc["whole", "profiler"]
     assert text.loc["random", "FLOPs, profiler"] == f"{share:.0%}"
 
 
 def test_the_frontier_is_relative_to_the_whole_model(folder):
-    scores = results.scores(folder)
-    points = results.frontier(scores, results.answers(folder), base="plain", resamples=200).set_index(["run", "budget"])
+    scores = load_scores(folder)
+    points = score_flops_frontier(scores, load_answers(folder), base="plain", resamples=200).set_index(
+        ["run", "budget"]
+    )
     assert points.loc[("plain", "fixed"), ["flops", "score", "low", "high"]].tolist() == [1, 1, 1, 1]
     assert ("random", "keep=0.5") in points.index  # seeds are one point
     assert (points.loc["vtw", "flops"] < 1).all()
@@ -124,22 +136,22 @@ def test_runs_under_other_protocols_are_not_compared(folder, tmp_path):
     card["processor"]["image"]["do_center_crop"] = "otherwise"
     (tmp_path / "vtw" / "protocol.json").write_text(json.dumps(card))
     with pytest.raises(UserError, match="do_center_crop"):
-        results.scores(tmp_path)
+        load_scores(tmp_path)
 
 
 def test_missing_runs_and_budgets_are_named(folder, tmp_path):
     with pytest.raises(UserError, match="no finished runs"):
-        results.scores(tmp_path)
-    table = results.scores(folder)
+        load_scores(tmp_path)
+    table = load_scores(folder)
     with pytest.raises(UserError, match="did you mean random"):
-        results.cells(table, "randon")
+        score_cells(table, "randon")
     with pytest.raises(UserError, match="layer=3"):
-        results.cells(table, "vtw", "layer=4")
+        score_cells(table, "vtw", "layer=4")
 
 
 def test_printed_scores_are_divided_by_their_own_whole_model():
     published = load_published("vtw")
-    style = tables.relative(published, ["ShortV", "VTW"], ["LLaVA-1.5-7B"])
+    style = relative_table(published, ["ShortV", "VTW"], ["LLaVA-1.5-7B"])
     frame = style.data
     assert frame.loc["GQA", "ShortV, LLaVA-1.5-7B, VTW K16"] == pytest.approx(55.1 / 61.9)
     assert frame.loc["ScienceQA-IMG", "VTW, LLaVA-1.5-7B, VTW K=15"] == pytest.approx(0.6971 / 0.6961)
@@ -148,28 +160,28 @@ def test_printed_scores_are_divided_by_their_own_whole_model():
 
 
 def test_efficiency_stands_beside_what_papers_print():
-    saved = tables.efficiency("llava_1_5_7b", [16], text_tokens=64)
+    saved = efficiency_table("llava_1_5_7b", [16], text_tokens=64)
     assert saved["profiler"].round(2).tolist() == [8.50, 4.67]  # specs of VTW: 640 tokens, K = 16
-    frame = tables.beside_published(saved, load_published("vtw")).data
+    frame = beside_published(saved, load_published("vtw")).data
     assert "8.48 (VTW)" in frame["printed"][0]
     assert "4.7 (ShortV)" in frame["printed"][1]
     assert "4.94 (V-Skip)" in frame["printed"][1]
 
 
 def test_finding_names_the_layer_and_says_so_if_there_is_none(folder):
-    scores, rows = results.scores(folder), results.answers(folder)
-    text = tables.vtw_finding(scores, rows, 3, base="plain")
-    whole, ours = (results.cells(scores, *of)["accuracy"].mean() for of in (("plain",), ("vtw", "layer=3")))
+    scores, rows = load_scores(folder), load_answers(folder)
+    text = vtw_finding(scores, rows, 3, base="plain")
+    whole, ours = (score_cells(scores, *of)["accuracy"].mean() for of in (("plain",), ("vtw", "layer=3")))
     assert f"{whole:.1%} to {ours:.1%}" in text
     assert "layer 3" in text
-    assert "no layer" in tables.vtw_finding(scores, rows, None, base="plain")
+    assert "no layer" in vtw_finding(scores, rows, None, base="plain")
 
 
 def test_training_questions_are_not_the_test_questions():
     rows = training_rows(["easyvqa", "read"], 5)
     assert all(row.id.startswith("train-") for row in rows["easyvqa"])
     assert all(row.id.startswith("read-train-") for row in rows["read"])
-    assert not {row.id for row in rows["read"]} & {row.id for row in load_task_rows(load_config(["task=read"]).task)}
+    assert not {row.id for row in rows["read"]} & {row.id for row in load_rows(load_config(["task=read"]).task)}
 
 
 def test_the_choice_over_all_tasks_is_the_mean_of_the_tasks():
@@ -189,7 +201,7 @@ def test_the_choice_over_all_tasks_is_the_mean_of_the_tasks():
 def test_attention_shares_sum_to_one():
     model, processor = load_model("pocket")
     task = training_task("read")
-    rows = load_task_rows(task, 2)
+    rows = load_rows(task, 2)
     shares = attention_shares(model, processor, task, rows)
     assert np.allclose(shares.groupby(["rows", "layer"])["share"].sum(), 1, atol=1e-5)
     assert set(shares["rows"]) == {"question", "last prompt", "answer"}

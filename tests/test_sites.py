@@ -6,12 +6,11 @@ from prompts import BATCHES, IMAGE
 
 from thinsight import reduce
 from thinsight.errors import UserError
-from thinsight.reduction import Decoder, Features, Method, Projected, Reduction, Vision
-from thinsight.schedule import Even, Once
-from thinsight.stages.compress import WeightedMerge
-from thinsight.stages.correlate import ToNearest
-from thinsight.stages.filter import Grid
-from thinsight.stages.order import Order
+from thinsight.methods.controls import Grid
+from thinsight.reduction.method import Method, Reduction
+from thinsight.reduction.schedules import Even, Once
+from thinsight.reduction.sites import Decoder, Features, Projected, Vision
+from thinsight.reduction.stages import Order, ToNearest, WeightedMerge
 
 CLOSE = {"atol": 2e-5, "rtol": 0}
 

@@ -5,13 +5,14 @@ from itertools import pairwise
 import pytest
 
 from thinsight import load_method
-from thinsight.config import load_config
-from thinsight.conventions import CONVENTIONS
-from thinsight.cost import Shape, flops
+from thinsight.config.compose import load_config
+from thinsight.costs.budgets import Stage, simulate, solve_budget, stage_of
+from thinsight.costs.conventions import CONVENTIONS
+from thinsight.costs.flops import DecoderShape, flops
 from thinsight.errors import UserError
-from thinsight.solve import Stage, main, play, solve, stage_of
+from thinsight.solve import main
 
-VICUNA = Shape(layers=32, width=4096, ffn=11008, matrices=3, queries=4096, keys=4096)
+VICUNA = DecoderShape(layers=32, width=4096, ffn=11008, matrices=3, queries=4096, keys=4096)
 STAGE = Stage(depth=32, total=576, blocks=24, used=23, text=95, shape=VICUNA)
 COUNTS = {c.name: c for c in CONVENTIONS}
 
@@ -42,7 +43,7 @@ TABLE = [  # method, fields, layer mean, TFLOPs of visual tokens alone, and with
 @pytest.mark.parametrize(("name", "fields", "mean", "alone", "whole"), TABLE)
 def test_schedules(name, fields, mean, alone, whole):
     """Lengths played through without a model give the table's layer means and TFLOPs, to its last digit."""
-    played = play(load_method(name, **fields), STAGE)
+    played = simulate(load_method(name, **fields), STAGE)
     assert played.layer_mean == pytest.approx(mean, abs=0.051)
     visual = played.visual
     shown = flops(VICUNA, visual, COUNTS["pyramiddrop_visual"], visual=visual) / 1e12
@@ -67,27 +68,27 @@ def test_schedules(name, fields, mean, alone, whole):
     ],
 )
 def test_a_layer_mean_is_solved(name, fields, target, knob):
-    assert solve(name, STAGE, "layer_mean", target, **fields)["keep"] == pytest.approx(knob, abs=1)
+    assert solve_budget(name, STAGE, "layer_mean", target, **fields)["keep"] == pytest.approx(knob, abs=1)
 
 
 @pytest.mark.parametrize(
     ("target", "removed"), [(192, [17] * 16 + [16] * 7), (128, [20] * 11 + [19] * 12), (64, [23] * 6 + [22] * 17)]
 )
 def test_tome_removes_evenly(target, removed):
-    found = solve("tome", STAGE, "kept", target)
-    lengths = play(load_method("tome", **found), STAGE).tower  # patches that enter each of the 24 blocks
+    found = solve_budget("tome", STAGE, "kept", target)
+    lengths = simulate(load_method("tome", **found), STAGE).tower  # patches that enter each of the 24 blocks
     assert [more - less for more, less in pairwise(lengths)] == removed
     assert lengths[-1] == target
 
 
 def test_other_measures():
-    half = solve("random", STAGE, "flops:pyramiddrop", 0.5)["keep"]
-    lengths = play(load_method("random", keep=half), STAGE).visual
+    half = solve_budget("random", STAGE, "flops:pyramiddrop", 0.5)["keep"]
+    lengths = simulate(load_method("random", keep=half), STAGE).visual
     cost = flops(VICUNA, [n + 95 for n in lengths], COUNTS["pyramiddrop"], visual=lengths)
     whole = flops(VICUNA, [576 + 95] * 32, COUNTS["pyramiddrop"], visual=[576] * 32)
     assert cost / whole == pytest.approx(0.5, abs=0.001)
-    assert solve("vtw", STAGE, "layer_mean", 288)["layer"] == 16
-    assert solve("random", STAGE, "kept", 1 / 3)["keep"] == 192
+    assert solve_budget("vtw", STAGE, "layer_mean", 288)["layer"] == 16
+    assert solve_budget("random", STAGE, "kept", 1 / 3)["keep"] == 192
 
 
 @pytest.mark.parametrize(
@@ -106,7 +107,7 @@ def test_other_measures():
 )
 def test_what_cannot_be_reached_is_said(name, measure, target, sentence):
     with pytest.raises(UserError, match=sentence):
-        solve(name, STAGE, measure, target)
+        solve_budget(name, STAGE, measure, target)
 
 
 def test_the_command_line(capsys):
@@ -121,9 +122,9 @@ def test_the_command_line(capsys):
 
 
 def test_a_sweep_over_a_measure():
-    from thinsight.budgets import budgets
+    from thinsight.evaluation.sweep import sweep_points
 
     config = load_config(["model=pocket", "method=random", "sweep.layer_mean=[0.3333,0.1111]"])
-    points = budgets(config)
+    points = sweep_points(config)
     assert [p.name for p in points] == ["layer_mean=0.3333", "layer_mean=0.1111"]
     assert [p.method.fields["keep"] for p in points] == [48, 16]

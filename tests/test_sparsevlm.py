@@ -11,10 +11,9 @@ from prompts import BATCHES
 
 from thinsight import load_method, reduce
 from thinsight.errors import UserError
-from thinsight.look import Look
-from thinsight.stages.compress import WeightedMerge
-from thinsight.stages.raters import Raters, raters, relevance, rotary_prior
-from thinsight.stages.recycle import Recycle, clusters
+from thinsight.methods.sparsevlm import Recycle, TextRaters, clusters, raters, relevance, rotary_prior
+from thinsight.reduction.attention import LayerAttention
+from thinsight.reduction.stages import WeightedMerge
 
 FEW = settings(max_examples=25, deadline=None)
 
@@ -48,17 +47,19 @@ def test_scores_by_hand():
     attended[1, 4:6, 6] = 1.0
     tokens, evidence = sample(4, before=0, after=3, attended=attended)
     evidence.notes["raters"] = torch.tensor([4, 5])
-    assert Raters().scores(tokens.index, evidence).tolist() == [1, 0.5, 1, 0.5]
-    assert Raters(heads=1).scores(tokens.index, evidence).tolist() == [2, 1, 2, 1]
-    assert Raters(heads=14).chosen(attended).tolist() == [0, 1]
-    assert Raters()(tokens, evidence, 2).tolist() == [1, 3]
+    assert TextRaters().scores(tokens.index, evidence).tolist() == [1, 0.5, 1, 0.5]
+    assert TextRaters(heads=1).scores(tokens.index, evidence).tolist() == [2, 1, 2, 1]
+    assert TextRaters(heads=14).chosen(attended).tolist() == [0, 1]
+    assert TextRaters()(tokens, evidence, 2).tolist() == [1, 3]
 
 
-def rotating(count: int, width: int) -> Look:
+def rotating(count: int, width: int) -> LayerAttention:
     """A layer of ``count`` tokens with rotary tables, and nothing else."""
     angle = torch.arange(count)[:, None] * 10000 ** (-torch.arange(0, width, 2) / width)
     tables = tuple(torch.cat([table, table], 1) for table in (angle.cos(), angle.sin()))
-    return Look(torch.arange(count), lambda at: None, torch.zeros(1, count, width), width**-0.5, True, tables=tables)
+    return LayerAttention(
+        torch.arange(count), lambda at: None, torch.zeros(1, count, width), width**-0.5, True, tables=tables
+    )
 
 
 def test_the_prior_depends_on_distance_alone():

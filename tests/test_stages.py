@@ -4,12 +4,12 @@ import pytest
 import torch
 
 from thinsight.errors import UserError
-from thinsight.evidence import Evidence
-from thinsight.schedule import Once
-from thinsight.stages.compress import Discard, WeightedMerge
-from thinsight.stages.correlate import ToNearest
-from thinsight.stages.filter import AllVisual, Grid, Random, even_grid, shares, spread
-from thinsight.tokens import Tokens
+from thinsight.methods.controls import Grid, Random, even_grid, shares, spread
+from thinsight.methods.vtw import AllVisual
+from thinsight.reduction.evidence import Evidence
+from thinsight.reduction.schedules import Once
+from thinsight.reduction.stages import Discard, ToNearest, WeightedMerge
+from thinsight.reduction.tokens import Tokens
 
 
 def image_tokens(*sizes: int, states: torch.Tensor | None = None) -> tuple[Tokens, Evidence]:

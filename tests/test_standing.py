@@ -7,13 +7,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from thinsight.catalogue import Entry
+from thinsight.analysis.comparisons import ABOVE, INSIDE, against_random, relative_points
+from thinsight.analysis.results import budget_labels, budgets_at, shared_budgets
+from thinsight.config.catalogue import MethodEntry
 from thinsight.errors import UserError
-from thinsight.landscape import landscape
-from thinsight.resampled import Resampled
-from thinsight.scoreboard import finding, labelled, scoreboard
-from thinsight.standing import ABOVE, INSIDE, budgets_at, points, shared_budgets, standing
-from thinsight.stats import paired
+from thinsight.papers.methods import landscape_figure, methods_finding, scoreboard
+from thinsight.stats import Resampled, paired
 
 N, TASKS = 60, ("count", "read")
 SHARES = {"plain": 0.95, "blind": 0.1, "random": 0.5, "good": 0.9, "poor": 0.1, "same": 0.5, "layered": 0.7}
@@ -31,7 +30,7 @@ KEPT = {"fixed": 1.0, "layer=2": 2 / 12, "layer=6": 0.5, "layer=10": 10 / 12}
 
 def entry(name, family="in the decoder", title="", **knobs):
     plain = dict.fromkeys(("about", "scores", "acts", "cost", "paper", "arxiv", "version"), "")
-    return Entry(
+    return MethodEntry(
         name=name, title=title or name, family=family, needs=(), knobs=knobs, official={}, deviations=(), **plain
     )
 
@@ -48,7 +47,7 @@ ENTRIES = {
 
 @pytest.fixture(scope="module")
 def made():
-    """Frames as `thinsight.results` reads them; the first budget of 'same' is exactly the first seed of random."""
+    """Frames as `thinsight.analysis.results` reads them; the first budget of 'same' is exactly the first seed of random."""
     lines, rows, rng = [], [], np.random.default_rng(1)
     for run, budgets in BUDGETS.items():
         for budget in budgets:
@@ -73,7 +72,7 @@ def made():
 
 @pytest.fixture(scope="module")
 def table(made):
-    return labelled(standing(*made, shared_budgets(made[0])), made[0], ENTRIES)
+    return budget_labels(against_random(*made, shared_budgets(made[0])), made[0], ENTRIES)
 
 
 def line(table, run, keep, task="mean"):
@@ -93,7 +92,7 @@ def test_a_score_between_the_seeds_is_inside_though_its_interval_excludes_zero(m
     rows = rows.copy()
     high = (rows["run"] == "random") & (rows["budget"] == "keep=0.5,seed=2")
     rows.loc[high, "correct"] = True  # one seed is always right
-    found = standing(results, rows, [0.5])
+    found = against_random(results, rows, [0.5])
     good = line(found, "good", 0.5)
     assert good["least"] > 0
     assert good["verdict"] == "inside"
@@ -104,7 +103,7 @@ def test_differences_are_paired(made, table):
     results, rows = made
     rows = rows[(rows["run"] != "random") | rows["budget"].str.contains("seed=0")]
     results = results[(results["run"] != "random") | results["budget"].str.contains("seed=0")]
-    found = line(standing(results, rows, [0.5]), "good", 0.5, "read")
+    found = line(against_random(results, rows, [0.5]), "good", 0.5, "read")
 
     def right(run, budget):
         part = rows[(rows["run"] == run) & (rows["budget"] == budget) & (rows["task"] == "read")]
@@ -135,11 +134,11 @@ def test_at_equal_flops_random_lies_on_a_line_between_its_budgets(made, table):
     assert good["equal_flops"] == pytest.approx(good["difference"])  # the same FLOPs here
     assert random["equal_flops"] == pytest.approx(0)
     dearer = results.assign(profiler=results["profiler"] + 36 * (results["run"] == "good"))  # as random at keep = 0.75
-    found = line(standing(dearer, rows, [0.5]), "good", 0.5)
+    found = line(against_random(dearer, rows, [0.5]), "good", 0.5)
     plain = 0.95
     assert found["equal_flops"] == pytest.approx(good["accuracy"] - (random["accuracy"] + plain) / 2, abs=1e-6)
     cheaper = results.assign(profiler=results["profiler"] - 90 * (results["run"] == "good"))
-    assert np.isnan(line(standing(cheaper, rows, [0.5]), "good", 0.5)["equal_flops"])
+    assert np.isnan(line(against_random(cheaper, rows, [0.5]), "good", 0.5)["equal_flops"])
 
 
 def test_which_budgets_stand_for_a_share(made):
@@ -153,7 +152,7 @@ def test_which_budgets_stand_for_a_share(made):
     with pytest.raises(UserError, match="no budget keep="):
         shared_budgets(results[results["run"] == "plain"])
     with pytest.raises(UserError, match=r"has no budget keep=0\.3"):
-        standing(*made, [0.3])
+        against_random(*made, [0.3])
 
 
 def test_runs_on_other_questions_are_refused(made):
@@ -163,7 +162,7 @@ def test_runs_on_other_questions_are_refused(made):
 
 
 def test_points_are_relative_to_the_whole_model(made):
-    found = points(*made).set_index(["run", "budget"])
+    found = relative_points(*made).set_index(["run", "budget"])
     assert found.loc[("plain", "fixed"), ["flops", "score", "low", "high"]].tolist() == [1, 1, 1, 1]
     assert found.loc[("good", "keep=0.5"), "score"] == pytest.approx(0.9 / 0.95)
     random = found.loc[("random", "keep=0.5")]
@@ -188,23 +187,23 @@ def test_the_scoreboard(made, table):
 
 
 def test_the_finding_counts_the_verdicts(table):
-    text = finding(table)
+    text = methods_finding(table)
     assert "With 72 and 36 of 144 tokens" in text
     of = [(table["keep"] == keep) & (table["task"] == "mean") & (table["verdict"] == "above") for keep in (0.5, 0.25)]
     assert f"**{of[0].sum()} and {of[1].sum()} of 4 methods beat a random subset**" in text
     assert "Below it: poor." in text
     good = table[table["run"].isin(["random", "good"])]
-    assert "**1 and 1 of 1 methods" in finding(good)
+    assert "**1 and 1 of 1 methods" in methods_finding(good)
     several = table[table["run"].isin(["random", "good", "layered"])].assign(verdict="above")
-    assert "**all 2 methods" in finding(several)
-    assert "No published method" in finding(table[table["run"] == "random"])
+    assert "**all 2 methods" in methods_finding(several)
+    assert "No published method" in methods_finding(table[table["run"] == "random"])
 
 
 def test_the_finding_sets_methods_in_the_decoder_beside_random_in_the_decoder(table):
     """'good' and 'layered' act there."""
-    assert "in the decoder" not in finding(table)
-    assert "beaten by all 2 methods that act there" in finding(table, table.assign(verdict="above"))
-    assert "beaten by 0 of 2 methods" in finding(table, table.assign(verdict="inside"))
+    assert "in the decoder" not in methods_finding(table)
+    assert "beaten by all 2 methods that act there" in methods_finding(table, table.assign(verdict="above"))
+    assert "beaten by 0 of 2 methods" in methods_finding(table, table.assign(verdict="inside"))
 
 
 def test_a_control_in_the_decoder_says_so(made):
@@ -212,17 +211,17 @@ def test_a_control_in_the_decoder_says_so(made):
     again = results[results["run"] == "random"].assign(run="random_later", layer=2)
     more = rows[rows["run"] == "random"].assign(run="random_later")
     results, rows = pd.concat([results, again]), pd.concat([rows, more])
-    found = labelled(standing(results, rows, [0.5]), results, ENTRIES).set_index("run")
+    found = budget_labels(against_random(results, rows, [0.5]), results, ENTRIES).set_index("run")
     later = found.loc["random_later"].iloc[0]
     assert (later["title"], later["place"]) == ("random subset, layer 2", "in the decoder")
     assert found.loc["random"].iloc[0]["place"] == "before the decoder"
 
 
 def test_the_landscape_has_a_panel_for_each_place(made, table):
-    dots = points(*made)
+    dots = relative_points(*made)
     runs = table.drop_duplicates("run").set_index("run").drop(index="random")
     groups = {place: part["title"].to_dict() for place, part in runs.groupby("place")}
-    figure = landscape(dots, groups)
+    figure = landscape_figure(dots, groups)
     assert [axis.get_title() for axis in figure.axes if axis.get_title()] == list(groups)
     words = {text.get_text() for axis in figure.axes for text in axis.texts}
     assert words == set(runs["title"])
@@ -246,7 +245,7 @@ def test_what_has_draws_itself_is_outside_only_if_all_of_them_are():
         for (run, budget), share in shares.items()
         for i in range(100)
     )
-    found = standing(results, rows, [0.5]).query("task == 'mean'").set_index("run")
+    found = against_random(results, rows, [0.5]).query("task == 'mean'").set_index("run")
     assert found.loc["grid", "least"] > 0
     assert found["verdict"].to_dict() == {"random": INSIDE, "grid": INSIDE, "high": ABOVE}
     assert (found.loc["grid", "low"], found.loc["grid", "high"]) == (0.3, 0.9)

@@ -6,13 +6,13 @@ import tiny
 import torch
 from omegaconf import OmegaConf
 
-from thinsight.benchmarks import READERS
-from thinsight.config import load_task, names
+from thinsight.config.compose import load_task
+from thinsight.config.schema import ModelConfig, TaskConfig, names
 from thinsight.errors import UserError
-from thinsight.metrics import METRICS
-from thinsight.models import load_processor
-from thinsight.schema import ModelConfig, TaskConfig
-from thinsight.tasks import collate, digest, load_task_rows, prompt
+from thinsight.models.loading import load_processor
+from thinsight.tasks.benchmarks import READERS
+from thinsight.tasks.metrics import METRICS
+from thinsight.tasks.rows import collate, load_rows, prompt_text, rows_digest
 
 
 @pytest.fixture(scope="module")
@@ -27,20 +27,20 @@ def task(path, **fields):
 
 def test_a_limit_is_a_prefix_of_a_mixed_order(tmp_path):
     where = task(tiny.save_task(tmp_path / "flat.parquet", rows=40))
-    rows = load_task_rows(where)
-    assert [row.id for row in load_task_rows(where, 10)] == [row.id for row in rows[:10]]
+    rows = load_rows(where)
+    assert [row.id for row in load_rows(where, 10)] == [row.id for row in rows[:10]]
     assert {row.kind for row in rows[:10]} == {"exist", "colour"}
     assert [row.id for row in rows] != sorted(row.id for row in rows)
     assert rows[0].image.mode == "RGB"
-    assert digest(rows) == digest(load_task_rows(where))
-    assert digest(rows) != digest(rows[::-1])
+    assert rows_digest(rows) == rows_digest(load_rows(where))
+    assert rows_digest(rows) != rows_digest(rows[::-1])
 
 
 def test_the_order_of_the_file_does_not_matter(tmp_path):
     path = tiny.save_task(tmp_path / "flat.parquet")
-    rows = load_task_rows(task(path))
+    rows = load_rows(task(path))
     pd.read_parquet(path).iloc[::-1].to_parquet(path)
-    assert digest(load_task_rows(task(path))) == digest(rows)
+    assert rows_digest(load_rows(task(path))) == rows_digest(rows)
 
 
 @pytest.mark.parametrize(
@@ -60,37 +60,37 @@ def test_bad_rows_are_named(tmp_path, break_it, message):
     path = tiny.save_task(tmp_path / "flat.parquet")
     break_it(pd.read_parquet(path)).to_parquet(path)
     with pytest.raises(UserError, match=message):
-        load_task_rows(task(path))
+        load_rows(task(path))
 
 
 def test_bad_files_are_named(tmp_path):
     with pytest.raises(UserError, match=r"no data at .*none.parquet"):
-        load_task_rows(task(tmp_path / "none.parquet"))
+        load_rows(task(tmp_path / "none.parquet"))
     with pytest.raises(UserError, match="make pocket-data"):
-        load_task_rows(task("data/pocket/tasks/no such file.parquet"))
+        load_rows(task("data/pocket/tasks/no such file.parquet"))
     torn = tiny.save_task(tmp_path / "flat.parquet")
     torn.write_bytes(torn.read_bytes()[:-100])
     with pytest.raises(UserError, match="not readable parquet"):
-        load_task_rows(task(torn))
+        load_rows(task(torn))
     with pytest.raises(UserError, match="did you mean parquet"):
-        load_task_rows(task(torn, kind="parket"))
+        load_rows(task(torn, kind="parket"))
 
 
 def test_easyvqa_is_its_own_split_and_shuffled():
     test = load_task("easyvqa")
-    rows = load_task_rows(test, 60)
+    rows = load_rows(test, 60)
     assert {row.kind for row in rows} == {"yes/no", "shape", "color"}
     assert all(row.id.startswith("test-") for row in rows)
     test.split = "train"
-    assert all(row.id.startswith("train-") for row in load_task_rows(test, 5))
+    assert all(row.id.startswith("train-") for row in load_rows(test, 5))
     test.split = "trian"
     with pytest.raises(UserError, match="did you mean train"):
-        load_task_rows(test, 5)
+        load_rows(test, 5)
 
 
 def test_a_batch_is_padded_on_the_left_and_equals_its_rows(processor, tmp_path):
     where = task(tiny.save_task(tmp_path / "flat.parquet"))
-    rows = load_task_rows(where, 6)
+    rows = load_rows(where, 6)
     batch = collate(processor, rows, where)
     assert batch["attention_mask"][:, -1].all()
     assert len({int(n) for n in batch["attention_mask"].sum(1)}) > 1  # otherwise nothing was padded
@@ -104,8 +104,8 @@ def test_a_batch_is_padded_on_the_left_and_equals_its_rows(processor, tmp_path):
 
 def test_the_prompt_is_the_chat_template_with_the_suffix(processor, tmp_path):
     where = task(tiny.save_task(tmp_path / "flat.parquet"), suffix=" yes no")
-    row = next(row for row in load_task_rows(where) if row.question == "what colour")
-    text = prompt(processor, row, where)
+    row = next(row for row in load_rows(where) if row.question == "what colour")
+    text = prompt_text(processor, row, where)
     assert text == "<s>USER: <image> what colour yes no ASSISTANT:"
     ids = collate(processor, [row], where)["input_ids"][0]
     assert processor.decode(ids).split() == text.replace("<s>", "<s> ").replace("<image>", "<image> " * 4).split()
@@ -113,7 +113,7 @@ def test_the_prompt_is_the_chat_template_with_the_suffix(processor, tmp_path):
 
 def test_a_prompt_without_its_placeholder_or_with_two_is_refused(processor, tmp_path):
     where = task(tiny.save_task(tmp_path / "flat.parquet"))
-    rows = load_task_rows(where, 2)
+    rows = load_rows(where, 2)
     two = type(rows[0])("odd", rows[0].image, "what <image> is", "x", "y")
     with pytest.raises(UserError, match="row odd holds the placeholder"):
         collate(processor, [rows[0], two], where)

@@ -7,12 +7,12 @@ import tiny
 import torch
 from omegaconf import OmegaConf
 
-from thinsight.config import load_method
+from thinsight.config.methods import load_method
+from thinsight.config.schema import ModelConfig, TaskConfig
+from thinsight.costs.timing import time_once, time_phases
 from thinsight.errors import UserError
-from thinsight.models import load_model
-from thinsight.schema import ModelConfig, TaskConfig
-from thinsight.tasks import collate, load_task_rows
-from thinsight.timing import measure, three_arms
+from thinsight.models.loading import load_model
+from thinsight.tasks.rows import collate, load_rows
 
 
 def test_three_arms_phase_by_phase(tmp_path):
@@ -20,10 +20,10 @@ def test_three_arms_phase_by_phase(tmp_path):
     model, processor = load_model(OmegaConf.structured(ModelConfig(name="tiny", checkpoint=str(folder))), device="cpu")
     model.set_attn_implementation("eager")
     task = OmegaConf.structured(TaskConfig(name="flat", path=str(tiny.save_task(tmp_path / "t.parquet"))))
-    inputs = collate(processor, load_task_rows(task, 1), task)
+    inputs = collate(processor, load_rows(task, 1), task)
     with torch.inference_mode():
         before = model(**inputs).logits
-    found = three_arms(model, load_method("vtw", layer=1), inputs, generated=(1, 2), seconds=0.01)
+    found = time_phases(model, load_method("vtw", layer=1), inputs, generated=(1, 2), seconds=0.01)
     phases = ["vision", "prefill", "end to end 1", "end to end 2", "decode"]
     assert [(t.arm, t.phase) for t in found] == [
         (arm, phase) for arm in ("plain, sdpa", "plain, eager", "vtw") for phase in phases
@@ -33,10 +33,10 @@ def test_three_arms_phase_by_phase(tmp_path):
     with torch.inference_mode():
         assert torch.equal(model(**inputs).logits, before)
     with pytest.raises(UserError, match="two lengths"):
-        three_arms(model, load_method("identity"), inputs, generated=(4,))
+        time_phases(model, load_method("identity"), inputs, generated=(4,))
 
 
 def test_the_median_is_in_seconds():
-    found = measure("arm", "phase", lambda: time.sleep(0.01), 0.1)
+    found = time_once("arm", "phase", lambda: time.sleep(0.01), 0.1)
     assert 0.01 <= found.median < 0.05
     assert found.repeats > 1

@@ -5,9 +5,11 @@ import pages
 import pandas as pd
 import pytest
 
-from thinsight import fingerprint, retrieved
-from thinsight.config import CONF, ROOT
-from thinsight.standing import MEAN
+from thinsight.analysis.comparisons import MEAN
+from thinsight.papers.trsm import SHARES, compare_readings, controls_finding, reading_lines, trsm_finding
+from thinsight.paths import CONF, ROOT
+from thinsight.pipeline import plan as fingerprint
+from thinsight.pipeline.plan import _values, page_code
 
 RUNS = {"TRSM": "trsm-20", "random": "random", "grid": "grid"}
 
@@ -38,13 +40,13 @@ def made():
 
 
 def test_lines_are_those_that_were_run(made):
-    lines = retrieved.readings(made[0], RUNS)
+    lines = reading_lines(made[0], RUNS)
     assert list(lines) == ["whole model", "TRSM, drop20", "TRSM, keep20", "random, keep20"]
     assert lines["random, keep20"] == ("random", ["keep=0.2,seed=0", "keep=0.2,seed=1"])
 
 
 def test_the_mean_is_one_more_task(made):
-    table = retrieved.compared(*made, retrieved.readings(made[0], RUNS))
+    table = compare_readings(*made, reading_lines(made[0], RUNS))
     means = table[table["task"] == MEAN].set_index("line")
     assert means["difference"].tolist() == pytest.approx([0, 0, -0.5, -0.75])
     assert means.loc["TRSM, keep20", "high"] < 0
@@ -52,22 +54,22 @@ def test_the_mean_is_one_more_task(made):
 
 
 def test_the_finding_says_which_reading_keeps_the_score(made):
-    lines = retrieved.readings(made[0], RUNS)
-    table = retrieved.compared(*made, lines)
-    said = retrieved.finding(table, {name: f"TRSM, {name}" for name in retrieved.SHARES}, [])
+    lines = reading_lines(made[0], RUNS)
+    table = compare_readings(*made, lines)
+    said = trsm_finding(table, {name: f"TRSM, {name}" for name in SHARES}, [])
     drop, keep = said.split("**keep20**")
     assert "no sure difference; no task loses for sure" in drop
     assert "80% of the tokens stay, 50% of the prefill FLOPs" in drop
     assert "-50.0 points" in keep
     assert "a sure loss; sure losses on t -50.0" in keep
-    assert retrieved.beside(table, "keep20") == "At keep20 TRSM scores 50.0%, and with as many tokens random 25.0%."
-    assert retrieved.beside(table, "drop20") == ""
+    assert controls_finding(table, "keep20") == "At keep20 TRSM scores 50.0%, and with as many tokens random 25.0%."
+    assert controls_finding(table, "drop20") == ""
 
 
 def test_what_was_not_run_is_named(made):
-    lines = retrieved.readings(made[0], {"TRSM": "absent"})
+    lines = reading_lines(made[0], {"TRSM": "absent"})
     assert list(lines) == ["whole model"]
-    said = retrieved.finding(retrieved.compared(*made, lines), {}, list(retrieved.SHARES))
+    said = trsm_finding(compare_readings(*made, lines), {}, list(SHARES))
     assert said.endswith("**drop20** was not run. **keep20** was not run.")
 
 
@@ -80,11 +82,11 @@ def test_what_was_not_run_is_named(made):
     ("sweep/par_parts.yaml", "efficiency", False),
 ])  # fmt: skip
 def test_a_page_runs_again_for_those_values_that_it_uses(monkeypatch, file, page, sees):
-    notebook, values = ROOT / "notebooks" / f"{page}.ipynb", fingerprint._values
-    before = fingerprint.fingerprint(notebook)
+    notebook, values = ROOT / "notebooks" / f"{page}.ipynb", _values
+    before = page_code(notebook)
     changed = lambda path: values(path) | ({"another": 1} if path == CONF / file else {})  # noqa: E731
     monkeypatch.setattr(fingerprint, "_values", changed)
-    assert (fingerprint.fingerprint(notebook) != before) == sees
+    assert (page_code(notebook) != before) == sees
 
 
 class TestCells:
@@ -95,7 +97,7 @@ class TestCells:
             run, budget = "plain", "fixed"
             if line["line"] != "whole model":
                 title, _, reading = line["line"].partition(", ")
-                run, budget = RUNS[title], f"keep={retrieved.SHARES[reading]:g}"
+                run, budget = RUNS[title], f"keep={SHARES[reading]:g}"
             cells, names = pages.metrics(run)["scores"], pages.budgets(run, budget)
             tasks = list(cells) if line["task"] == MEAN else [line["task"]]
             wanted = np.mean([cells[task][name]["accuracy"] for task in tasks for name in names])

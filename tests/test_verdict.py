@@ -2,9 +2,9 @@
 
 import pytest
 
-from thinsight import verdict
-from thinsight.verdict import (
+from thinsight.ledger.verdicts import (
     AGREEING,
+    BADGES,
     DIRECTION,
     EXACT,
     MISSED,
@@ -13,16 +13,17 @@ from thinsight.verdict import (
     RANGE,
     REPRODUCED,
     VERDICTS,
-    Span,
+    PrintedRange,
     direction,
     efficiency,
     meets,
     order,
+    rules,
     score,
     sign,
-)  # fmt: skip
+)
 
-ALONE = Span(8.5, 8.5)
+ALONE = PrintedRange(8.5, 8.5)
 
 
 @pytest.mark.parametrize(
@@ -53,7 +54,7 @@ def test_a_cost_is_reproduced_only_by_a_way_of_counting_that_is_known():
 
 
 def test_a_cost_within_the_range_of_papers():
-    wide = Span(16.6, 28.6, papers=2)
+    wide = PrintedRange(16.6, 28.6, papers=2)
     assert efficiency("24.9", 28.6, wide, known=True) == RANGE
     assert efficiency("24.9", 28.62, wide, known=True) == RANGE  # rounds to the highest
     assert efficiency("24.9", 30.0, wide, known=True) == MISSED
@@ -61,7 +62,7 @@ def test_a_cost_within_the_range_of_papers():
 
 
 def test_a_score_of_the_model_itself():
-    span = Span(80.0, 86.0, papers=3)
+    span = PrintedRange(80.0, 86.0, papers=3)
     assert score(85.9, 86.5, (85.9, 87.0), span) == REPRODUCED  # the interval's end belongs to it
     assert score(85.8, 85.95, (85.9, 86.0), span) == RANGE
     assert score(85.8, 86.5, (85.9, 87.0), span) == MISSED
@@ -109,10 +110,10 @@ def test_the_direction(same, pairs, said):
 
 
 def test_the_rules_are_told_with_their_thresholds():
-    told = verdict.rules()
+    told = rules()
     assert [name for name, _ in told] == list(VERDICTS)
     text = " ".join(sentence for _, sentence in told)
     assert f"{EXACT:.0%}" in text
     assert f"in {AGREEING} of them" in text
     assert all(sentence.endswith(".") for _, sentence in told)
-    assert set(verdict.BADGES) == set(VERDICTS)
+    assert set(BADGES) == set(VERDICTS)

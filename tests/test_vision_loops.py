@@ -11,15 +11,14 @@ from hypothesis import strategies as st
 from towers import given, look, noise, patches, run, sequence
 
 from thinsight import load_method
-from thinsight.config import load_config
+from thinsight.config.compose import load_config
 from thinsight.errors import UserError
-from thinsight.shrinking import Fading, Pairwise, Split
-from thinsight.stages.bipartite import matched
-from thinsight.stages.contextual import assign
-from thinsight.stages.duplicates import distinct
-from thinsight.stages.neighbours import alike as neighbours
-from thinsight.stages.outliers import Outliers
-from thinsight.stages.windows import alike, tiles
+from thinsight.methods.evit import EvitRate
+from thinsight.methods.mustdrop import similar_windows, tiles
+from thinsight.methods.prumerge import AttentionOutliers, similar_keys
+from thinsight.methods.tome import TomePairs, matched
+from thinsight.methods.visionzip import DominantContextual, assign
+from thinsight.methods.vispruner import distinct
 
 QUICK = settings(max_examples=25, deadline=None)
 
@@ -56,7 +55,9 @@ def test_every_budget(name, data):
         assert named == sorted(named)
     shares = after.sources[1:].sum(0)
     assert shares.max() <= 1 + 1e-5
-    lost = name == "visionzip" and Split(keep).parts(n)[1] == 0  # too few to make a contextual one of the others
+    lost = (
+        name == "visionzip" and DominantContextual(keep).parts(n)[1] == 0
+    )  # too few to make a contextual one of the others
     if reduction.merges and after is not tokens and not lost:
         torch.testing.assert_close(shares[1:], torch.ones(n))
 
@@ -112,7 +113,7 @@ def test_prumerge_by_loops(name):
 
 
 def _kept_by_hand(name: str, p: torch.Tensor, token: int) -> bool:
-    picked = Outliers("none" if name == "prumerge" else "thirds").fixed(p[1:], 8)
+    picked = AttentionOutliers("none" if name == "prumerge" else "thirds").fixed(p[1:], 8)
     return token - 1 in picked.tolist()
 
 
@@ -152,23 +153,27 @@ def test_pairs_by_a_loop():
 def test_budgets_are_met(total, stages, data):
     """Whatever can be reached is reached exactly."""
     keep = data.draw(st.integers(0, total))
-    for schedule, least in ((Pairwise(keep), -(-total // 2**stages)), (Fading(keep), 0)):
+    for schedule, least in ((TomePairs(keep), -(-total // 2**stages)), (EvitRate(keep), 0)):
         present = total
         for stage in range(stages):
             present = schedule(present, stage, stages, total)
         assert present == max(keep, least)
-    assert sum(Split(keep).parts(total)) == sum(Split(keep, class_token=True).parts(total)) == keep
+    assert (
+        sum(DominantContextual(keep).parts(total))
+        == sum(DominantContextual(keep, class_token=True).parts(total))
+        == keep
+    )
 
 
 def test_published_schedules():
-    assert Pairwise(r=8).removed(4) == [8] * 4
-    assert Pairwise(r=10, inflection=-1.0).removed(5) == [20, 15, 10, 5, 0]
-    assert Pairwise(r=[3, 1]).removed(4) == [3, 1, 0, 0]
-    assert Pairwise(r=9)(10, 0, 4, 10) == 5
-    assert [Split(k / 576).parts(576)[:2] for k in (192, 128, 64)] == [(162, 30), (108, 20), (54, 10)]
+    assert TomePairs(r=8).removed(4) == [8] * 4
+    assert TomePairs(r=10, inflection=-1.0).removed(5) == [20, 15, 10, 5, 0]
+    assert TomePairs(r=[3, 1]).removed(4) == [3, 1, 0, 0]
+    assert TomePairs(r=9)(10, 0, 4, 10) == 5
+    assert [DominantContextual(k / 576).parts(576)[:2] for k in (192, 128, 64)] == [(162, 30), (108, 20), (54, 10)]
     for wrong in ({"r": -1}, {"r": 1.5}, {"inflection": 2.0}, {"keep": 1.5}):
         with pytest.raises(UserError):
-            Pairwise(**wrong)
+            TomePairs(**wrong)
 
 
 @QUICK
@@ -182,11 +187,11 @@ def test_windows_by_loops(side, window):
         for c in range(0, side - window + 1, window)
     ]
     assert members.tolist() == expected
-    for group, found in zip(expected, alike(states, members), strict=True):
+    for group, found in zip(expected, similar_windows(states, members), strict=True):
         pairs = [torch.cosine_similarity(states[a], states[b], 0) for a in group for b in group if a != b]
         assert found.item() == pytest.approx(sum(pairs).item() / len(pairs), abs=1e-5)
 
 
 def test_neighbours_exclude_oneself():
-    near = neighbours(torch.eye(2)[torch.tensor([0, 0, 1, 1])], torch.tensor([0, 2]), torch.tensor([1, 3]), 1)
+    near = similar_keys(torch.eye(2)[torch.tensor([0, 0, 1, 1])], torch.tensor([0, 2]), torch.tensor([1, 3]), 1)
     assert near.tolist() == [[0, 1, 0, 0], [0, 0, 0, 1]]

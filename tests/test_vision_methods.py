@@ -9,11 +9,11 @@ from towers import given, look, patches, run, sequence
 
 from thinsight import load_method, reduce
 from thinsight.errors import UserError
-from thinsight.evidence import Evidence
-from thinsight.stages.cls import Interest
-from thinsight.stages.outliers import Outliers, share_above
-from thinsight.stages.received import Received
-from thinsight.tokens import Tokens
+from thinsight.methods.class_attention import ClassScore
+from thinsight.methods.mustdrop import TextReceived
+from thinsight.methods.prumerge import AttentionOutliers, share_above
+from thinsight.reduction.evidence import Evidence
+from thinsight.reduction.tokens import Tokens
 
 COSINES = torch.eye(3)  # three directions, for keys and states that are alike or not at all
 
@@ -45,16 +45,16 @@ def test_substitutes_for_a_class_token():
     evidence = given(tokens, looks=look(tokens.index, queries, keys, 1))
     maps = torch.stack([(queries[:, h, None] * keys[None, :, h]).softmax(1) for h in (0, 1)]).mean(0)
     index = tokens.index[1:]
-    torch.testing.assert_close(Interest("token")(evidence, index), maps[0, 1:])
-    torch.testing.assert_close(Interest("received")(evidence, index), maps[1:, 1:].mean(0))
+    torch.testing.assert_close(ClassScore("token")(evidence, index), maps[0, 1:])
+    torch.testing.assert_close(ClassScore("received")(evidence, index), maps[1:, 1:].mean(0))
     mean = keys[1:].mean(1)
-    torch.testing.assert_close(Interest("key_mean")(evidence, index), -mean.sign() * mean.mean().sign())
+    torch.testing.assert_close(ClassScore("key_mean")(evidence, index), -mean.sign() * mean.mean().sign())
     whole = (queries @ keys.T / math.sqrt(2)).softmax(1)
-    torch.testing.assert_close(Interest("token", "next", single=True)(evidence, index), whole[0, 1:])
+    torch.testing.assert_close(ClassScore("token", "next", single=True)(evidence, index), whole[0, 1:])
     with pytest.raises(UserError, match="cls=received"):
-        Interest("key_mean").weights(evidence, index)
+        ClassScore("key_mean").weights(evidence, index)
     with pytest.raises(UserError, match="substitute"):
-        Interest("mean")
+        ClassScore("mean")
 
 
 @pytest.mark.parametrize("fidelity", ["clean", "official"])
@@ -90,15 +90,17 @@ def test_outliers_by_quartiles():
     assert share_above(torch.tensor([0.0, 1, 2, 3, 4, 5, 6, 7, 12]), 1.5) == 0
     assert share_above(torch.tensor([0.0, 1, 2, 3, 4, 5, 6, 7, 12.1]), 1.5) == pytest.approx(1 / 9)
     assert share_above(torch.tensor([0.0, 1, 2, 3, 4, 5, 6, 7, 8]), 0.25) == pytest.approx(1 / 9)
-    assert Outliers().picked(torch.ones(9)).tolist() == [0]
-    thirds = Outliers("thirds", ratio=0.1).picked(torch.arange(20.0))  # two, and every third: floor(10 / 3)
+    assert AttentionOutliers().picked(torch.ones(9)).tolist() == [0]
+    thirds = AttentionOutliers("thirds", ratio=0.1).picked(torch.arange(20.0))  # two, and every third: floor(10 / 3)
     assert thirds.tolist() == [19, 18, 0, 3, 6, 9, 12, 15]
-    training = Outliers("training", ratio=0.2).picked(torch.arange(20.0))  # four, and every fifth from the second on
+    training = AttentionOutliers("training", ratio=0.2).picked(
+        torch.arange(20.0)
+    )  # four, and every fifth from the second on
     assert training.tolist() == [19, 18, 17, 16, 2, 7, 12, 17]
 
 
 def test_a_fixed_prumerge_plus_is_a_quarter_outliers():
-    picked = Outliers("thirds").fixed(torch.arange(32.0), 15)
+    picked = AttentionOutliers("thirds").fixed(torch.arange(32.0), 15)
     assert picked[:4].tolist() == [31, 30, 29, 28]
     assert picked[4:].tolist() == sorted(set(picked[4:].tolist()))
     assert len(set(picked.tolist())) == 15
@@ -162,9 +164,9 @@ def test_mustdrop_in_the_decoder_by_hand():
     image = torch.tensor([0] * 5 + [-1] * 2)
     notes = {"images": [{"key": torch.tensor([4])}]}
     evidence = Text(3, 6, image, lambda: b"", sequence=tokens, notes=notes)
-    shown, received = tokens.take(tokens.visual), Received(0.01, 0.01)
+    shown, received = tokens.take(tokens.visual), TextReceived(0.01, 0.01)
     assert received(shown, evidence, None).tolist() == [0]
-    assert Received(0.01, 0.0005)(shown, evidence, None).tolist() == []
+    assert TextReceived(0.01, 0.0005)(shown, evidence, None).tolist() == []
     assert received(shown, evidence, 2).tolist() == [2, 0]
     assert received(shown, evidence, 5).tolist()[0] == 4  # key tokens are the last to leave
     with pytest.raises(UserError, match="pictures"):

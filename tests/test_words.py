@@ -10,15 +10,15 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast
 
 from thinsight import load_method, load_model, reduce
-from thinsight.aids import Aids, Word, sentence
-from thinsight.config import load_task
+from thinsight.config.compose import load_task
+from thinsight.config.schema import ModelConfig
 from thinsight.errors import UserError
-from thinsight.models import load_processor
-from thinsight.prompt import Prompt
-from thinsight.rewriting import cleaned, rewrite, singular
-from thinsight.schema import ModelConfig
-from thinsight.tasks import Row, collate
-from thinsight.text_tower import TextTower
+from thinsight.methods.question_parsing import cleaned, rewrite, singular
+from thinsight.models.loading import load_processor
+from thinsight.models.text import QuestionReader, TextTower
+from thinsight.reduction.evidence import Word, sentence
+from thinsight.reduction.prompt import Prompt
+from thinsight.tasks.rows import Row, collate
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{% for c in m['content'] %}"
@@ -47,7 +47,7 @@ def words_of(processor, *turns: str, text: str = "") -> list[Word]:
     ids = processor.tokenizer(rendered, add_special_tokens=False).input_ids
     image = processor.tokenizer.convert_tokens_to_ids("<image>")
     assert image in ids
-    found = Aids(processor).words(torch.tensor(ids), prompt(ids, image), 0)
+    found = QuestionReader(processor).words(torch.tensor(ids), prompt(ids, image), 0)
     for word in found:  # the tokens that a word names spell it
         assert processor.tokenizer.decode([ids[i] for i in word.index]).strip(" .,?!\n\"'") == word.text
     return found
@@ -119,7 +119,7 @@ class TestWords:
             all_special_tokens=["<image>"],
         )
         ids = [vocabulary[piece] for piece in said]
-        found = Aids(SimpleNamespace(tokenizer=tokenizer)).words(torch.tensor(ids), prompt(ids, 0), 0)
+        found = QuestionReader(SimpleNamespace(tokenizer=tokenizer)).words(torch.tensor(ids), prompt(ids, 0), 0)
         assert [(w.text, w.index.tolist(), w.after) for w in found] == [
             ("is", [2], " "),
             ("48", [4, 5], " "),
@@ -129,7 +129,7 @@ class TestWords:
     def test_no_template(self, byte_level):
         ids = byte_level("<image> what is it", add_special_tokens=False).input_ids
         bare = SimpleNamespace(tokenizer=byte_level)
-        assert texts(Aids(bare).words(torch.tensor(ids), prompt(ids, 0), 0)) == ["what", "is", "it"]
+        assert texts(QuestionReader(bare).words(torch.tensor(ids), prompt(ids, 0), 0)) == ["what", "is", "it"]
 
     def test_padding_and_each_token_a_word(self, tmp_path):
         folder = tiny.save_model(tmp_path)

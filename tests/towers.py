@@ -5,11 +5,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from thinsight.evidence import Evidence
-from thinsight.look import Look, heads
-from thinsight.reduction import Reduction
-from thinsight.step import one_step
-from thinsight.tokens import Tokens
+from thinsight.reduction.attention import LayerAttention, split_heads
+from thinsight.reduction.evidence import Evidence
+from thinsight.reduction.method import Reduction, apply_reduction
+from thinsight.reduction.tokens import Tokens
 
 
 @dataclass(frozen=True)
@@ -44,13 +43,15 @@ def given(tokens: Tokens, classes: int = 1, columns: int | None = None, **facts)
 
 def look(index: Tensor, queries: Tensor, keys: Tensor, width: int) -> dict:
     """The looks of one layer: queries and keys (columns, heads * width)."""
-    made = Look(index, lambda at: heads(queries[at], width), heads(keys, width), width**-0.5, causal=False)
+    made = LayerAttention(
+        index, lambda at: split_heads(queries[at], width), split_heads(keys, width), width**-0.5, causal=False
+    )
     return {"attention": lambda: made, "next": lambda: made}
 
 
 def run(reduction: Reduction, tokens: Tokens, evidence: Evidence) -> Tokens:
     """One step of a reduction over the tokens of one image."""
-    return one_step(reduction, tokens, replace(evidence, sequence=tokens), len(evidence.image))
+    return apply_reduction(reduction, tokens, replace(evidence, sequence=tokens), len(evidence.image))
 
 
 def patches(tokens: Tokens, classes: int = 1) -> list[int]:

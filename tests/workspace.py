@@ -13,7 +13,7 @@ import nbformat
 import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from thinsight.config import ROOT
+from thinsight.paths import ROOT
 
 EVALUATE = """
 import json

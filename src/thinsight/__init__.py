@@ -8,19 +8,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from thinsight.attach import reduce
-    from thinsight.config import load_config, load_method
-    from thinsight.divergence import select_layer
-    from thinsight.models import load_model
+    from thinsight.config.compose import load_config
+    from thinsight.config.methods import load_method
+    from thinsight.models.loading import load_model
+    from thinsight.runtime.attach import reduce
+    from thinsight.runtime.layer_selection import select_layer
 
 __all__ = ["load_config", "load_method", "load_model", "reduce", "select_layer"]
 
 _HOMES = {
-    "load_config": "config",
-    "load_method": "config",
-    "load_model": "models",
-    "reduce": "attach",
-    "select_layer": "divergence",
+    "load_config": "config.compose",
+    "load_method": "config.methods",
+    "load_model": "models.loading",
+    "reduce": "runtime.attach",
+    "select_layer": "runtime.layer_selection",
 }
 
 

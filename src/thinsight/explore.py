@@ -1,29 +1,35 @@
-"""A picture, a question, a method and a budget: which patches stay, what the model answers, and what that costs.
+"""The explorer: one picture and question under one method, with widgets.
 
 `Explorer` holds a model and answers; its ``panel`` are widgets that ask it, for a live notebook.
 """
 
+import html
+import io
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
+import ipywidgets as widgets
 import torch
 from matplotlib.figure import Figure
 
-from thinsight.attach import reduce
-from thinsight.catalogue import entry
-from thinsight.config import load_config, load_method, load_task
-from thinsight.cost import kv_bytes, ledger
-from thinsight.meta import decoder_shape
-from thinsight.models import load_model
-from thinsight.plots import overlay
-from thinsight.reduction import Method
-from thinsight.solve import solve, stage_of
-from thinsight.tasks import Row, collate, load_task_rows
-from thinsight.trace import Trace
+from thinsight.config.catalogue import method_entry
+from thinsight.config.compose import load_config, load_task
+from thinsight.config.methods import load_method
+from thinsight.config.schema import names
+from thinsight.costs.budgets import solve_budget, stage_of
+from thinsight.costs.flops import decoder_shape, flops_by_convention, kv_bytes
+from thinsight.errors import UserError
+from thinsight.models.loading import load_model
+from thinsight.reduction.method import Method
+from thinsight.report.overlay import overlay
+from thinsight.runtime.attach import reduce
+from thinsight.runtime.trace import Trace
+from thinsight.tasks.rows import Row, collate, load_rows
 
 if TYPE_CHECKING:
     from ipywidgets import Widget
+
 
 CONVENTION = "profiler"
 
@@ -63,11 +69,11 @@ class Explorer:
         self.model, self.processor = load_model(self.config)
         self.pictures = pictures
         self.whole = load_method("identity")
-        self.entry, self.task = cache(entry), cache(load_task)  # composing a config takes longer than an answer
+        self.entry, self.task = cache(method_entry), cache(load_task)  # composing a config takes longer than an answer
 
     def row(self, task: str, picture: int, question: str = "") -> Row:
         """A question of ``task``; another ``question`` about its picture has no known answer."""
-        row = load_task_rows(self.task(task), picture + 1)[picture]
+        row = load_rows(self.task(task), picture + 1)[picture]
         return row if question.strip() in ("", row.question) else replace(row, question=question.strip(), answer="")
 
     def fields(self, method: str, keep: float) -> dict[str, Any]:
@@ -75,7 +81,7 @@ class Explorer:
         knobs = self.entry(method).knobs
         if "keep" in knobs:
             return {"keep": keep}
-        return solve(method, self.stage, "layer_mean", keep) if "layer" in knobs else {}
+        return solve_budget(method, self.stage, "layer_mean", keep) if "layer" in knobs else {}
 
     def show(self, task: str, picture: int, method: str, keep: float, question: str = "") -> Shown:
         """Ask, reduced by ``method`` to the share ``keep`` of the visual tokens, and whole."""
@@ -85,7 +91,9 @@ class Explorer:
         whole, plain = self._ask(self.whole, inputs, settings.max_new_tokens)
         answer, trace = self._ask(load_method(method, **fields), inputs, settings.max_new_tokens)
         shape = decoder_shape(self.model)
-        counts = [ledger(shape, t.sequence_lengths[0], visual=t.lengths[0])[CONVENTION] for t in (trace, plain)]
+        counts = [
+            flops_by_convention(shape, t.sequence_lengths[0], visual=t.lengths[0])[CONVENTION] for t in (trace, plain)
+        ]
         cached = [kv_bytes(shape, t.sequence_lengths[0]) for t in (trace, plain)]
         costs = {"flops": counts[0] / counts[1], "kv": cached[0] / cached[1]}
         return Shown(row.question, answer, whole, row.answer, fields, trace, inputs["pixel_values"], **costs)
@@ -103,6 +111,60 @@ class Explorer:
 
     def panel(self, task: str = "read", picture: int = 0, method: str = "fastv", keep: float = 0.2222) -> "Widget":
         """Widgets that begin there; every change of one asks again."""
-        from thinsight.panel import Panel
-
         return Panel(self, task, picture, method, keep).box
+
+
+class Panel:
+    """Choices on top; below them the picture stage by stage (``image``) and what it cannot say (``words``)."""
+
+    def __init__(self, explorer: "Explorer", task: str, picture: int, method: str, keep: float) -> None:
+        self.explorer = explorer
+        later = {"continuous_update": False}
+        self.task = widgets.Dropdown(options=names("task"), value=task, description="task")
+        self.picture = widgets.IntSlider(picture, 0, explorer.pictures - 1, description="picture", **later)
+        self.question = widgets.Text(description="question", layout={"width": "38rem"}, **later)
+        self.method = widgets.Dropdown(options=names("method"), value=method, description="method")
+        self.keep = widgets.FloatSlider(keep, min=0.02, max=1.0, step=0.0001, readout_format=".0%", **later)
+        self.keep.description = "budget"
+        self.about, self.words, self.image = widgets.HTML(), widgets.HTML(), widgets.Image(format="png")
+        choices = [widgets.HBox([self.task, self.picture]), self.question, widgets.HBox([self.method, self.keep])]
+        self.box = widgets.VBox([*choices, self.about, self.image, self.words])
+        for widget in (self.task, self.picture):
+            widget.observe(self.turn, "value")
+        for widget in (self.question, self.method, self.keep):
+            widget.observe(self.ask, "value")
+        self.turn()
+
+    def turn(self, _: object = None) -> None:
+        """Another picture, with its own question."""
+        question = self.explorer.row(self.task.value, self.picture.value).question
+        if question == self.question.value:
+            self.ask()
+        else:
+            self.question.value = question  # which asks
+
+    def ask(self, _: object = None) -> None:
+        """Show what comes of the choices, or the sentence that says why nothing does."""
+        name, entry = self.method.value, self.explorer.entry(self.method.value)
+        self.keep.disabled = not {"keep", "layer"} & set(entry.knobs)
+        self.about.value = f"<em>{html.escape(entry.about)}</em>"
+        try:
+            shown = self.explorer.show(self.task.value, self.picture.value, name, self.keep.value, self.question.value)
+        except UserError as error:
+            self.image.layout.display, self.words.value = "none", f"<strong>{html.escape(str(error))}</strong>"
+            return
+        file = io.BytesIO()
+        shown.figure.savefig(file, dpi=130)
+        self.image.layout.display, self.image.value, self.words.value = "", file.getvalue(), describe_reduction(shown)
+
+
+def describe_reduction(shown: "Shown") -> str:
+    """Answers, tokens and costs in HTML."""
+    known = f", right is <strong>{html.escape(shown.right)}</strong>" if shown.right else ""
+    tokens = ", ".join(f"{count:.4g} {what}" for what, count in shown.tokens.items())
+    fields = ", ".join(f"{key}={value}" for key, value in shown.fields.items()) or "no budget"
+    return (
+        f"Answer <strong>{html.escape(shown.answer)}</strong>; "
+        f"whole model <strong>{html.escape(shown.whole)}</strong>{known}.<br>"
+        f"{fields}: visual tokens {tokens}; {shown.flops:.0%} of the prefill FLOPs, {shown.kv:.0%} of the cache."
+    )

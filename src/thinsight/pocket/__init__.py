@@ -1,1 +1,1 @@
-"""Pocket: the small real LLaVA that ships with the project, its pictures, its questions and its training recipe."""
+"""The model in the box: pictures, questions, training."""

@@ -6,7 +6,7 @@ Three processes' worth of work in order: the vision tower and the decoder apart,
 import sys
 from pathlib import Path
 
-from thinsight.config import ROOT
+from thinsight.paths import ROOT
 from thinsight.pocket.recipe import save, train_all
 
 

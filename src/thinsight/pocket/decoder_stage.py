@@ -10,12 +10,9 @@ from torch.nn import functional as F
 from transformers import LlavaForConditionalGeneration
 
 from thinsight.pocket.architecture import GRID
-from thinsight.pocket.labels import Mark
-from thinsight.pocket.packing import IGNORE, Packed, Packer
-from thinsight.pocket.pictures import EVEN, PAIRED, Picture, picture
+from thinsight.pocket.optimisation import Phase, train
 from thinsight.pocket.scenes import MAX_OBJECTS
-from thinsight.pocket.symbols import Symbols, padded
-from thinsight.pocket.training import Phase, train
+from thinsight.pocket.supervision import EVEN, IGNORE, PAIRED, Mark, Packed, Packer, Picture, Symbols, padded, picture
 
 
 @dataclass(frozen=True)
@@ -29,11 +26,13 @@ class DecoderPhase(Phase):
 
 # The first phase learns what one property finds; its words of the question, learnt as well, bring attention to the
 # picture. The second learns what only two properties find. The third spreads the work over twice the layers.
-PHASES = (
+DECODER_PHASES = (
     DecoderPhase("lookup", 700, 1800, 3e-3, EVEN, 0, question_weight=0.5, grow=60),
     DecoderPhase("pairs", 700, 700, 2e-3, PAIRED, 100_000, question_weight=0.05),
     DecoderPhase("deep", 400, 400, 1e-3, EVEN, 200_000, question_weight=0.05, deep=True),
 )
+
+
 SCENES, ASKED = 64, 6
 
 
@@ -91,7 +90,7 @@ def train_decoder(folder: Path, llava: LlavaForConditionalGeneration, packer: Pa
     for layer in list(every_layer)[1::2]:
         nn.init.zeros_(layer.self_attn.o_proj.weight)
         nn.init.zeros_(layer.mlp.down_proj.weight)
-    for phase in PHASES:
+    for phase in DECODER_PHASES:
         decoder.layers = every_layer if phase.deep else nn.ModuleList(list(every_layer)[::2])
         _train_phase(folder / phase.name, phase, llava, symbols, packer)
     decoder.layers = every_layer

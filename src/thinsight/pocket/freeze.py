@@ -13,6 +13,8 @@ from thinsight.pocket.questions import FAMILIES, Question, exist
 from thinsight.pocket.scenes import TEST_SEEDS, Scene, draw, sample
 
 TESTED, CALIBRATION = 1000, 200
+
+
 POPE = ("random", "popular", "adversarial")
 
 
@@ -51,6 +53,6 @@ def freeze(folder: Path) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    from thinsight.config import ROOT
+    from thinsight.paths import ROOT
 
     print(json.dumps(freeze(ROOT / "data" / "pocket" / "tasks"), indent=2))

@@ -9,16 +9,13 @@ from transformers import CLIPModel, LlavaForConditionalGeneration
 
 from thinsight.pocket.architecture import GRID
 from thinsight.pocket.decoder_stage import answers, by_kind
-from thinsight.pocket.labels import Mark
-from thinsight.pocket.packing import Packed, Packer
-from thinsight.pocket.pictures import EVEN, PAIRED, UPRIGHT, Picture, picture
-from thinsight.pocket.symbols import Symbols
-from thinsight.pocket.training import Phase, train
+from thinsight.pocket.optimisation import Phase, train
+from thinsight.pocket.supervision import EVEN, PAIRED, UPRIGHT, Mark, Packed, Packer, Picture, Symbols, picture
 from thinsight.pocket.vision_stage import Alignment, Heads, labels_of, penultimate, pixels
 
 
 @dataclass(frozen=True)
-class Size:
+class JointSize:
     translate_steps: int = 500
     translate_images: int = 48
     translate_peak: float = 2e-3
@@ -33,12 +30,14 @@ class JointPhase(Phase):
 
 
 # Places arrive blurred from the translation; the later phases ask most for what needs them.
-PHASES = (
+JOINT_PHASES = (
     JointPhase("joint/all", 200, 500, 5e-4, EVEN, first=1_000_000),
     JointPhase("joint/pairs", 450, 450, 7e-4, PAIRED, first=1_100_000),
     JointPhase("joint/upright", 350, 350, 1.5e-3, UPRIGHT, first=1_200_000, eyes=False),
     JointPhase("joint/polish", 200, 200, 4e-4, UPRIGHT, first=1_300_000),
 )
+
+
 IMAGES, ASKED = 24, 8
 
 
@@ -73,7 +72,7 @@ class Parts(nn.Module):
         return fields + aligned, {"center": seen["center"], **more}
 
 
-def translate(folder: Path, parts: Parts, size: Size = Size()) -> None:
+def translate(folder: Path, parts: Parts, size: JointSize = JointSize()) -> None:
     """Tower and projector regressed onto the symbols: relative squared error, marked patches apart from empty ones."""
 
     def make(step: int) -> tuple:
@@ -98,9 +97,9 @@ def translate(folder: Path, parts: Parts, size: Size = Size()) -> None:
     train(folder, {"all": learning}, make, loss, size.translate_steps, size.translate_peak)
 
 
-def joint(folder: Path, parts: Parts, packer: Packer, size: Size = Size()) -> None:
+def joint(folder: Path, parts: Parts, packer: Packer, size: JointSize = JointSize()) -> None:
     """Everything on pixels, many questions a picture; the dense losses go on with a small weight."""
-    for phase in PHASES:
+    for phase in JOINT_PHASES:
         _joint_phase(folder / phase.name, phase, parts, packer, size.dense_weight)
 
 

@@ -8,34 +8,36 @@ from pathlib import Path
 
 import torch
 
-from thinsight.pocket import decoder_stage, joint_stage, vision_stage
 from thinsight.pocket.architecture import new_models, processor
-from thinsight.pocket.packing import Packer
-from thinsight.pocket.training import use_full_precision_attention
+from thinsight.pocket.decoder_stage import DECODER_PHASES, train_decoder
+from thinsight.pocket.joint_stage import JOINT_PHASES, Parts, joint, translate
+from thinsight.pocket.optimisation import use_full_precision_attention
+from thinsight.pocket.supervision import Packer
+from thinsight.pocket.vision_stage import train_vision
 
 STAGES = (
     "vision",
-    *(f"decoder/{phase.name}" for phase in decoder_stage.PHASES),
+    *(f"decoder/{phase.name}" for phase in DECODER_PHASES),
     "translate",
-    *(phase.name for phase in joint_stage.PHASES),
+    *(phase.name for phase in JOINT_PHASES),
 )
 
 
-def train_all(work: Path) -> joint_stage.Parts:
+def train_all(work: Path) -> Parts:
     """Every stage that ``work`` does not hold yet; finished ones are only loaded."""
     llava, clip = new_models(seed=0)
     use_full_precision_attention(llava)
     use_full_precision_attention(clip)
     packer = Packer(processor().tokenizer)
-    heads, alignment = vision_stage.train_vision(work / "vision", clip, packer.tokenizer)
-    symbols = decoder_stage.train_decoder(work / "decoder", llava, packer)
-    parts = joint_stage.Parts(llava, clip, symbols, heads, alignment)
-    joint_stage.translate(work / "translate", parts)
-    joint_stage.joint(work, parts, packer)
+    heads, alignment = train_vision(work / "vision", clip, packer.tokenizer)
+    symbols = train_decoder(work / "decoder", llava, packer)
+    parts = Parts(llava, clip, symbols, heads, alignment)
+    translate(work / "translate", parts)
+    joint(work, parts, packer)
     return parts
 
 
-def save(parts: joint_stage.Parts, folder: Path, work: Path) -> None:
+def save(parts: Parts, folder: Path, work: Path) -> None:
     """``folder/model`` (LLaVA with its processor), ``folder/clip`` (its twin) in fp16, and ``folder/training.json``."""
     words = processor()
     for name, model in (("model", parts.llava), ("clip", parts.clip)):

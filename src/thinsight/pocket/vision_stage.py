@@ -11,19 +11,22 @@ from torch.nn import functional as F
 from transformers import CLIPModel, PreTrainedTokenizerFast
 
 from thinsight.pocket.architecture import GRID
-from thinsight.pocket.labels import FIELDS, KINDS, NONE, dense
-from thinsight.pocket.pictures import Picture, picture
+from thinsight.pocket.optimisation import train
 from thinsight.pocket.scenes import COLORS, PATCH
-from thinsight.pocket.training import train
+from thinsight.pocket.supervision import FIELDS, KINDS, NONE, Picture, dense, picture
 
 # CLIP's own normalisation, which the shipped processor applies as well.
 MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073]).view(3, 1, 1)
+
+
 STD = torch.tensor([0.26862954, 0.26130258, 0.27577711]).view(3, 1, 1)
+
+
 PHRASES = [f"a {color} {kind}" for color in COLORS for kind in KINDS]
 
 
 @dataclass(frozen=True)
-class Size:
+class VisionSize:
     steps: int = 1000
     images: int = 48
     peak: float = 3e-3
@@ -130,7 +133,7 @@ def labels_of(made: list[Picture]) -> dict[str, torch.Tensor]:
 
 
 def train_vision(
-    folder: Path, clip: CLIPModel, tokenizer: PreTrainedTokenizerFast, size: Size = Size()
+    folder: Path, clip: CLIPModel, tokenizer: PreTrainedTokenizerFast, size: VisionSize = VisionSize()
 ) -> tuple[Heads, Alignment]:
     """Trains ``clip`` in place; returns the read-outs, which joint training goes on with."""
     heads, alignment = Heads(clip.config.vision_config.hidden_size), Alignment(clip, tokenizer)

@@ -1,0 +1,87 @@
+"""What `conf/method` says of every method: title, paper, place, needs."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from thinsight.config.compose import load_config
+from thinsight.config.methods import load_method
+from thinsight.config.schema import names
+from thinsight.reduction.method import Method
+from thinsight.reduction.sites import Features, Projected, Vision
+
+FAMILIES = ("in the vision tower", "before the decoder", "in the decoder", "at several places")
+
+
+CONTROL = "control"
+
+
+DEPTH = 32  # of the decoder in which it is asked where a method acts
+
+
+@dataclass(frozen=True)
+class MethodEntry:
+    """One method: the words of its file, ``knobs`` it can be given, and the ``family`` of its places in the model.
+
+    ``official``: field -> (its value in the released code, where that is said). A control has no ``paper``.
+    """
+
+    name: str
+    title: str
+    family: str
+    about: str
+    scores: str
+    acts: str
+    needs: tuple[str, ...]
+    cost: str
+    paper: str
+    arxiv: str
+    version: str
+    knobs: Mapping[str, Any]
+    official: Mapping[str, Sequence[Any]]
+    deviations: tuple[str, ...]
+
+    @property
+    def link(self) -> str:
+        """Where the paper is; empty if it has no arXiv number."""
+        return f"https://arxiv.org/abs/{self.arxiv}" if self.arxiv else ""
+
+    @property
+    def is_control(self) -> bool:
+        """Whether it is no published method, but what one is compared with."""
+        return self.family == CONTROL
+
+
+def method_entry(name: str) -> MethodEntry:
+    """The entry of ``conf/method/NAME.yaml``."""
+    node = load_config([f"method={name}"]).method
+    said = OmegaConf.to_container(node, resolve=False)
+    words = {key: str(said.get(key) or "") for key in ("title", "about", "scores", "acts", "cost", "paper", "arxiv")}
+    method = load_method(node)
+    return MethodEntry(
+        name=name,
+        family=family(method) if words["paper"] else CONTROL,
+        needs=tuple(said.get("needs") or ()),
+        version=str(said.get("version") or ""),
+        knobs=method.fields,
+        official=said.get("official") or {},
+        deviations=tuple(said.get("deviations") or ()),
+        **words | {"title": words["title"] or name},
+    )
+
+
+def method_entries() -> list[MethodEntry]:
+    """Every method, by name."""
+    return [method_entry(name) for name in names("method")]
+
+
+def family(method: Method) -> str:
+    """Where ``method`` acts, one of `FAMILIES`; what acts before the decoder's first layer acts before the decoder."""
+    found = set()
+    for reduction in method.resolve(DEPTH).reductions:
+        site = reduction.site
+        first = isinstance(site, Features | Projected) or getattr(site, "layers", None) == (0,)
+        found.add(FAMILIES[0 if isinstance(site, Vision) else 1 if first else 2])
+    return found.pop() if len(found) == 1 else FAMILIES[3]

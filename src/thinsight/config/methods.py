@@ -1,0 +1,86 @@
+"""A method's yaml -> a `Method`: fields replaced, reductions built."""
+
+from typing import TYPE_CHECKING, Any
+
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from thinsight.config.compose import load_config
+from thinsight.config.schema import RESERVED
+from thinsight.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from thinsight.reduction.method import Method
+
+
+def load_method(name_or_config: str | DictConfig, **fields: Any) -> "Method":
+    """The method of ``conf/method/<name>.yaml`` (or of such a node, or of a whole config), with some fields replaced.
+
+    An unknown name or field, a value that the method refuses, and a field that would change nothing are `UserError`s.
+    """
+    if isinstance(name_or_config, str):
+        node = load_config([f"method={name_or_config}"]).method
+    else:
+        node = name_or_config.get("method", name_or_config)
+    return method_of(node, fields)
+
+
+def method_of(node: DictConfig, fields: dict[str, Any]) -> "Method":
+    """The method that ``node`` describes, with ``fields`` in place of its own values.
+
+    ``fidelity=official`` stands for every field under the node's key ``official``, with its value there.
+    """
+    from thinsight.reduction.method import Method
+
+    node = OmegaConf.create({"method": OmegaConf.to_container(node, resolve=False)}).method
+    knobs = [key for key in node if key not in RESERVED]
+    fields = {**_fidelity(node, fields), **fields}
+    for key, value in fields.items():
+        if key not in knobs:
+            raise (
+                nearest(f"field of method {node.name}", key, knobs)
+                if knobs
+                else UserError(f"method {node.name} has no fields: it cannot take {key}")
+            )
+        before, old = _resolve(node), node[key]
+        _check_number(node.name, key, value, old)
+        node[key] = value
+        if key != "fidelity" and old != value and _resolve(node)["reductions"] == before["reductions"]:
+            raise UserError(f"{key}={value} changes nothing in method {node.name}: its reductions do not point at it")
+    plain = _resolve(node)
+    try:
+        reductions = instantiate(OmegaConf.create({"of": plain["reductions"]}), _convert_="all")["of"]
+    except InstantiationException as error:
+        raise _cause(node.name, error) from error
+    return Method(node.name, tuple(reductions), {key: plain[key] for key in knobs})
+
+
+def _check_number(name: str, key: str, value: Any, old: Any) -> None:
+    """Refuse a text or a list where a number stands."""
+    number = isinstance(old, int | float) and not isinstance(old, bool)
+    if number and value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+        raise UserError(f"{key}={value!r} of method {name} is no number like {old}")
+
+
+def _fidelity(node: DictConfig, fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields that a fidelity stands for: none for "clean", the yaml's ``official`` ones for "official"."""
+    wanted = fields.get("fidelity", node.get("fidelity", "clean"))
+    if wanted not in ("clean", "official"):
+        raise nearest("fidelity", str(wanted), ["clean", "official"])
+    return {key: value for key, (value, _) in node.get("official", {}).items()} if wanted == "official" else {}
+
+
+def _resolve(node: DictConfig) -> dict[str, Any]:
+    try:
+        return OmegaConf.to_container(node, resolve=True)
+    except OmegaConfBaseException as error:
+        raise UserError(f"method {node.name} does not resolve: {str(error).splitlines()[0]}") from error
+
+
+def _cause(name: str, error: BaseException) -> UserError:
+    """The sentence behind Hydra's wrapping; a part's own `UserError` is passed on as it is."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error if isinstance(error, UserError) else UserError(f"method {name}: {str(error).splitlines()[0]}")

@@ -1,0 +1,97 @@
+"""The schema of every config, and which keys of a yaml describe it."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import MISSING
+
+from thinsight.paths import CONF
+
+
+@dataclass
+class ModelConfig:
+    """Where a model comes from and how it is loaded."""
+
+    name: str = MISSING
+    checkpoint: str | None = None  # a folder, relative to the project's root, or a hub id
+    revision: str | None = None
+    dtype: str = "float32"
+    device: str = "auto"
+    attn_implementation: str = "sdpa"
+    processor: dict[str, Any] = field(default_factory=dict)  # keyword arguments of the processor
+    architecture: dict[str, Any] | None = None  # a transformers config with `model_type`, for the meta device
+    text_tower: str | None = None  # a CLIP checkpoint with the same vision tower: a folder or a hub id
+    text_sign: int = 1  # in that space: 1 if patches that show what a text names score higher, -1 if lower
+    notes: str = ""
+
+
+@dataclass
+class TaskConfig:
+    """Where questions come from, how they are asked, and how an answer is scored."""
+
+    name: str = MISSING
+    title: str = ""
+    about: str = ""
+    after: list[str] = field(default_factory=list)  # published benchmarks that it stands for
+    kind: str = "parquet"  # or "easyvqa", or "hub": a data set of the hub
+    path: str | None = None  # relative to the project's root; of kind "hub" a folder with a copy of the data set
+    hub: str | None = None  # of kind "hub": its id, e.g. lmms-lab/POPE
+    subset: str = "default"  # of it, what the hub calls a configuration
+    pictures: str | None = None  # the subset that holds the pictures, where they lie apart from the questions
+    revision: str | None = None  # of it, a commit; null: the newest
+    reader: str = ""  # which benchmark's columns it has (see thinsight.tasks.benchmarks)
+    ocr: bool = False  # whether the words that OCR found in a picture follow the question, where the data have them
+    rows: int | None = None  # how many the split has, by its card: for plans
+    gigabytes: float | None = None  # to fetch, by its card: for plans
+    split: str = "test"
+    suffix: str = ""  # appended to each question, e.g. an answer-format instruction
+    max_new_tokens: int = 8
+    metric: str = "exact"
+    source: str = ""
+    license: str = ""
+
+
+@dataclass
+class Config:
+    """What one run is: a model, a method with its budgets, and the tasks they are scored on."""
+
+    run: str = ""  # the name of the run in params.yaml; empty for a run by hand
+    model: ModelConfig = field(default_factory=ModelConfig)
+    method: dict[str, Any] = field(default_factory=dict)
+    task: TaskConfig = field(default_factory=TaskConfig)
+    tasks: list[str] = field(default_factory=list)  # names in conf/task; empty: just `task`
+    sweep: dict[str, list[Any]] = field(default_factory=dict)  # method field -> values (see thinsight.evaluation.sweep)
+    layers: list[int] = field(default_factory=list)  # what a preset offers to conf/sweep
+    budgets: list[float] = field(default_factory=list)  # likewise, fractions of the visual tokens: every method's keep
+    keeps: list[float] = field(default_factory=list)  # likewise: the controls' keep, the budgets among them
+    curve: list[float] = field(default_factory=list)  # likewise: the keep of a compression curve, budgets and all
+    limit: int | None = None  # rows per task; null: all of them
+    batch_size: int = 32
+    seed: int = 0
+    text_tokens: int = 64  # prompt length besides the image, for the cost command line
+
+
+GROUPS = ("method", "model", "preset", "sweep", "task")
+
+
+DESCRIBING = frozenset({"paper", "arxiv", "version", "about", "scores", "acts", "needs", "cost", "deviations"})
+
+
+RESERVED = DESCRIBING | {"name", "title", "official", "reductions"}
+"""Keys of a method's yaml which describe it; every other key is a field, a knob that its paper publishes."""
+
+
+POINTS = "points"
+"""The key of a sweep under which variants of a method stand, each a mapping of fields: see `thinsight.evaluation.sweep`."""
+
+
+MEASURES = ("kept", "layer_mean", "flops")
+"""Measures of a budget, which a sweep may name in place of a field: see `thinsight.solve`."""
+
+
+WORDS = DESCRIBING | {"after", "notes", "source", "license"}
+
+
+def names(group: str) -> list[str]:
+    """The options of a group, sorted: the stems of the files in ``conf/<group>``."""
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))

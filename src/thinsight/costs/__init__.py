@@ -1,0 +1,1 @@
+"""FLOPs, bytes, seconds, budgets."""

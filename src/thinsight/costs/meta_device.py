@@ -1,0 +1,118 @@
+"""FLOPs counted by torch on the meta device, without weights.
+
+Nothing is computed there, so a 13B model costs a second and no memory, yet every matrix product that would run is seen
+by ``FlopCounterMode``: two operations per multiply-add, attention in full, no biases and no element-wise work.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from omegaconf import DictConfig
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from thinsight.costs.budgets import Stage, lengths_only, measured_budget
+from thinsight.costs.conventions import CONVENTIONS
+from thinsight.costs.flops import decoder_shape, flops_by_convention, kv_bytes
+from thinsight.errors import UserError
+from thinsight.models.image_tokens import ImageTokens, encode_size, largest_image
+
+if TYPE_CHECKING:
+    from thinsight.reduction.method import Method
+
+
+@dataclass(frozen=True)
+class Counted:
+    """What one prefill would do: ``decoder`` and ``head`` FLOPs, and the ``lengths`` and ``visual`` tokens entering
+    each decoder layer, (L,)."""
+
+    decoder: int
+    head: int
+    lengths: list[int]
+    visual: list[int]
+
+
+def count_prefill(model: nn.Module, method: "Method", text: int, visual: int) -> Counted:
+    """Count one prefill of ``text`` + ``visual`` tokens under ``method``; half of the text stands before the image.
+
+    ``model``: on the meta device. The LM head is run on the last row only, as generation does.
+    """
+    from thinsight.runtime.attach import reduce
+
+    before = text // 2
+    mask = torch.zeros(1, text + visual, dtype=torch.bool)
+    mask[:, before : before + visual] = True
+    width = model.get_input_embeddings().embedding_dim
+    embeds = torch.empty(1, text + visual, width, dtype=model.dtype, device="meta")
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), reduce(model, method, visual=mask) as trace, counter:
+        model(inputs_embeds=embeds, use_cache=True, logits_to_keep=1)
+    head = sum(sum(ops.values()) for name, ops in counter.get_flop_counts().items() if name.endswith(".lm_head"))
+    decoder = counter.get_total_flops() - head
+    return Counted(decoder, head, list(trace.sequence_lengths[0]), list(trace.lengths[0]))
+
+
+def tower_flops(model: nn.Module, picture: ImageTokens) -> dict[str, int]:
+    """FLOPs of the vision tower and of the projector for one ``image_of``, counted apart.
+
+    The tower runs all of its layers even where LLaVA reads the last but one; that is what a run pays for. What puts
+    patches together without arithmetic (InternVL's and SmolVLM's shuffle) costs nothing here.
+    """
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        projector = encode_size(model, picture)
+    counts = {name: sum(ops.values()) for name, ops in counter.get_flop_counts().items()}
+    behind = next(n for name, n in counts.items() if name.split(".")[-1] in (type(projector).__name__, "merger"))
+    return {"vision_tower": counts["Global"] - behind, "projector": behind}
+
+
+def cost_report(config: DictConfig) -> dict[str, Any]:
+    """The cost of ``config.model`` under ``config.method`` at ``config.text_tokens``, whole and reduced, as plain data.
+
+    ``conventions``: prefill of one picture by formula; ``counted``: the same prefill seen by torch's counter on the
+    meta device, without what a method computes to choose; ``kv_bytes``: the cache after it, in 2-byte elements;
+    ``vision``: FLOPs in front of the decoder, of the whole tower.
+    """
+    from thinsight.config.methods import load_method
+    from thinsight.models.loading import meta_model
+
+    model = meta_model(config.model)
+    method = load_method(config.method)
+    shape = decoder_shape(model)
+    shown = largest_image(model.config, config.model.processor)
+    visual = shown.tokens
+    text = int(config.text_tokens)
+    if text < 2:
+        raise UserError(f"text_tokens must be at least 2 (one before the picture, one after), not {text}.")
+    full = count_prefill(model, load_method("identity"), text, visual)
+    reduced = count_prefill(model, _unseeing(method, measured_budget(model, config)), text, visual)
+    whole = flops_by_convention(shape, full.lengths, visual=full.visual)
+    short = flops_by_convention(shape, reduced.lengths, visual=reduced.visual)
+    return {
+        "model": config.model.name,
+        "method": method.name,
+        "fields": dict(method.fields),
+        "text_tokens": text,
+        "visual_tokens": visual,
+        "conventions": {
+            c.name: _pair(whole[c.name], short[c.name]) | {"counts": c.sentence, "source": c.source}
+            for c in CONVENTIONS
+        },
+        "counted": {
+            "decoder": _pair(full.decoder, reduced.decoder),
+            "lm_head": full.head,
+            "counts": "torch FlopCounterMode over the model on the meta device, LM head on the last row",
+        },
+        "kv_bytes": _pair(kv_bytes(shape, full.lengths), kv_bytes(shape, reduced.lengths)),
+        "vision": tower_flops(model, shown) | {"tiles": shown.tiles, "pixels": list(shown.size)},
+        "lengths": {"sequence": reduced.lengths, "visual": reduced.visual},
+    }
+
+
+def _unseeing(method: "Method", stage: Stage) -> "Method":
+    """The method itself if it looks at nothing; else its `lengths_only`, with which the choice costs nothing."""
+    return lengths_only(method, stage) if method.needs or method.ahead else method
+
+
+def _pair(full: int, reduced: int) -> dict[str, Any]:
+    return {"full": full, "reduced": reduced, "ratio": round(reduced / full, 4)}

@@ -1,0 +1,1 @@
+"""One run, resumable, with its protocol card."""

@@ -1,0 +1,141 @@
+"""One batch answered under a method; the vision tower's output shared between budgets."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from omegaconf import DictConfig
+from torch import nn
+from transformers import BatchFeature, GenerationConfig
+
+from thinsight.errors import UserError
+from thinsight.reduction.method import Method
+from thinsight.reduction.sites import Decoder, Projected, RandomDecoder
+from thinsight.runtime.attach import reduce
+from thinsight.tasks.metrics import score_answer
+from thinsight.tasks.rows import Row
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, ProcessorMixin
+
+
+def answer(
+    model: "PreTrainedModel",
+    processor: "ProcessorMixin",
+    method: "Method",
+    inputs: BatchFeature,
+    rows: Sequence[Row],
+    task: DictConfig,
+) -> list[dict[str, Any]]:
+    """Records of a batch, one per row, as plain data (``correct`` a share where the metric is one, ``group`` if any).
+
+    ``inputs``: from `rows.collate`, on the model's device. A record has ``id, kind, answer, prediction, correct``,
+    ``generated`` (tokens, the end token included), ``visual`` and ``lengths`` (tokens entering each decoder layer,
+    visual and all, padding excluded), ``picture`` (visual tokens of the prompt), ``kept`` (patches alive at the end).
+    """
+    with torch.inference_mode(), reduce(model, method) as trace:
+        tokens = model.generate(**inputs, generation_config=_greedy(model, task.max_new_tokens))
+    if trace.prefills != 1:
+        raise UserError(f"one prompt was expected to pass the decoder, and {trace.prefills} did.")
+    tokens = tokens[:, inputs["input_ids"].shape[1] :].cpu()
+    pictures = (inputs["input_ids"] == model.config.image_token_id).sum(1).tolist()
+    texts = processor.batch_decode(tokens, skip_special_tokens=True)
+    ends = _ends(model)
+    return [
+        {
+            "id": row.id,
+            "kind": row.kind,
+            "answer": row.answer,
+            "prediction": text.strip(),
+            "correct": score_answer(task.metric, text.strip(), row.answer, row.answers),
+            "generated": _generated(tokens[i], ends),
+            "picture": pictures[i],
+            "visual": list(trace.lengths[i]),
+            "lengths": list(trace.sequence_lengths[i]),
+            "kept": list(kept),
+            **({"group": row.group} if row.group else {}),
+        }
+        for i, (row, text, kept) in enumerate(zip(rows, texts, trace.kept, strict=True))
+    ]
+
+
+def check_reduced(method: "Method", records: Sequence[dict[str, Any]]) -> None:
+    """Fail if ``method`` says that it reduces and no length of any row changed: that is the plain model's score."""
+    if method.reductions and all(n == r["picture"] for r in records for n in r["visual"]):
+        raise UserError(
+            f"method {method.name} with {method.fields} removed no visual token from any row, so this is the plain "
+            "model: choose a budget that reduces, or run method=identity."
+        )
+
+
+def _greedy(model: "PreTrainedModel", max_new_tokens: int) -> GenerationConfig:
+    """Greedy decoding, whatever sampling a checkpoint's own generation config asks for."""
+    own = model.generation_config
+    return GenerationConfig(
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        num_beams=1,
+        use_cache=True,
+        eos_token_id=own.eos_token_id,
+        bos_token_id=own.bos_token_id,
+        pad_token_id=own.pad_token_id if own.pad_token_id is not None else _ends(model)[0],
+    )
+
+
+def _ends(model: "PreTrainedModel") -> list[int]:
+    """The end tokens of ``model``."""
+    ends = model.generation_config.eos_token_id
+    if ends is None:
+        raise UserError("the model's generation config names no end token (eos_token_id).")
+    return [ends] if isinstance(ends, int) else list(ends)
+
+
+def _generated(tokens: torch.Tensor, ends: list[int]) -> int:
+    """Tokens of one answer up to and including its end token; what follows pads the batch. ``tokens``: (new,)."""
+    stops = torch.isin(tokens, torch.tensor(ends)).nonzero()
+    return int(stops[0]) + 1 if len(stops) else len(tokens)
+
+
+def shareable(methods: Sequence[Method]) -> bool:
+    """Whether all ``methods`` act behind the vision tower, so that it gives each of them the same features.
+
+    A kind of site that is not known here counts as one inside the tower.
+    """
+    return all(isinstance(r.site, Projected | Decoder | RandomDecoder) for method in methods for r in method.reductions)
+
+
+@contextmanager
+def cache_tower(tower: nn.Module) -> Iterator[None]:
+    """Inside the context ``tower`` computes again only when its input changes; hooks on it still see every call.
+
+    Exact: what is returned is what was computed before from equal pixels. On leaving, the tower is as it was.
+    """
+    tower.forward = _remember(tower.forward)
+    try:
+        yield
+    finally:
+        del tower.forward
+
+
+def _remember(forward: Callable) -> Callable:
+    seen: tuple[tuple, dict, Any] | None = None
+
+    def remembered(*args: Any, **kwargs: Any) -> Any:
+        nonlocal seen
+        if seen is None or not (_equal(seen[0], args) and _equal(seen[1], kwargs)):
+            seen = args, kwargs, forward(*args, **kwargs)
+        found = seen[2]
+        return type(found)(**found)  # callers hang their own fields on it
+
+    return remembered
+
+
+def _equal(a: Any, b: Any) -> bool:
+    if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
+        return a is b or (a.shape == b.shape and a.dtype == b.dtype and torch.equal(a, b))
+    if isinstance(a, tuple) and isinstance(b, tuple):
+        return len(a) == len(b) and all(_equal(x, y) for x, y in zip(a, b, strict=True))
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(_equal(a[key], b[key]) for key in a)
+    return type(a) is type(b) and a == b

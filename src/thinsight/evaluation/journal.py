@@ -1,0 +1,96 @@
+"""What a run has computed so far, on disk after every batch, so that a killed run resumes."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from thinsight.errors import UserError
+
+Key = tuple[str, int, int]
+"""Task, number of the budget, number of the batch."""
+
+
+class Journal:
+    """A JSON-lines file: a head that names the run, then one line per finished batch, each on disk when `add` returns.
+
+    A last line that a kill tore is dropped. A file with another head (other config, code, data or weights) is not read
+    but begun anew. One process at a time may hold it.
+    """
+
+    def __init__(self, path: Path, head: str) -> None:
+        self.path, self.head = path, head
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = path.open("a+b")
+        except OSError as error:
+            raise UserError(f"the journal {path} cannot be written ({error.strerror}).") from error
+        self._lock()
+        self.batches: dict[Key, list[dict]] = {}
+        whole = self._read()
+        self._file.truncate(whole)
+        if not whole:
+            self._write({"run": head})
+
+    def add(self, key: Key, records: list[dict]) -> None:
+        """Note a finished batch."""
+        self._write({"key": key, "records": records})
+        self.batches[key] = records
+
+    def close(self) -> None:
+        """Let go of the file and leave it for the next time."""
+        self._file.close()
+
+    def remove(self) -> None:
+        """The run is complete: delete the file."""
+        self.close()
+        self.path.unlink(missing_ok=True)
+
+    def _read(self) -> int:
+        """Fill ``batches``; return how many bytes of the file are whole lines of this run."""
+        whole = 0
+        for line, end in self._lines():
+            try:
+                entry = json.loads(line)
+                if whole == 0:
+                    if entry["run"] != self.head:
+                        return 0
+                else:
+                    task, budget, batch = entry["key"]
+                    self.batches[task, budget, batch] = entry["records"]
+            except (ValueError, KeyError, TypeError):
+                break
+            whole = end
+        return whole
+
+    def _lines(self) -> Iterator[tuple[bytes, int]]:
+        """Each complete line with the offset of its end."""
+        self._file.seek(0)
+        end = 0
+        for line in self._file:
+            end += len(line)
+            if line.endswith(b"\n"):
+                yield line, end
+
+    def _write(self, entry: Mapping[str, Any]) -> None:
+        self._file.write(json.dumps(entry).encode() + b"\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def _lock(self) -> None:
+        try:
+            import fcntl
+        except ImportError:  # not a POSIX system
+            return
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._file.close()
+            raise UserError(f"the same evaluation is running in another process (it holds {self.path}).") from error
+
+
+def run_key(**parts: Any) -> str:
+    """A short name for everything that the results depend on; any change in ``parts`` changes it."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:24]

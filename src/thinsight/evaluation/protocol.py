@@ -1,0 +1,146 @@
+"""The protocol card of a run, and when two runs may be compared."""
+
+import hashlib
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from thinsight.config.schema import RESERVED
+from thinsight.errors import UserError
+from thinsight.models.loading import checkpoint
+from thinsight.tasks.rows import Row, prompt_text, rows_digest
+from thinsight.tasks.sources import provenance
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, ProcessorMixin
+
+
+PACKAGES = ("torch", "torchvision", "transformers", "tokenizers", "pillow")
+
+
+IMAGE_SETTINGS = (
+    "do_pad", "do_center_crop", "crop_size", "do_resize", "size", "resample", "do_rescale", "rescale_factor",
+    "do_normalize", "image_mean", "image_std", "do_convert_rgb",
+)  # fmt: skip
+
+
+def protocol_card(
+    model: "PreTrainedModel",
+    processor: "ProcessorMixin",
+    config: DictConfig,
+    tasks: Mapping[str, tuple[DictConfig, Sequence[Row]]],
+    weights: str | None,
+) -> dict[str, Any]:
+    """The card of one run, as plain data: ``model``, ``processor``, ``tasks``, ``decoding``, ``versions``, ``method``.
+
+    ``tasks``: name -> its config and the rows scored. ``weights``: hash of local weights, from `weights_hash`.
+    """
+    return {
+        "model": {
+            "name": config.model.name,
+            "checkpoint": config.model.checkpoint,
+            "revision": getattr(model.config, "_commit_hash", None) or config.model.revision,
+            "weights_sha256": weights,
+            "dtype": str(model.dtype).removeprefix("torch."),
+            "device": model.device.type,
+            "attention": {
+                "decoder": model.config.get_text_config()._attn_implementation,
+                "vision": model.config.vision_config._attn_implementation,
+            },
+        },
+        "processor": processor_card(processor),
+        "tasks": {name: _task(processor, *of) for name, of in tasks.items()},
+        "decoding": {"strategy": "greedy", "beams": 1, "batch_size": config.batch_size, "seed": config.seed},
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+        "method": _method(config),
+    }
+
+
+def processor_card(processor: "ProcessorMixin") -> dict[str, Any]:
+    """Class, backend and the effective values of a processor, whatever file or default they came from."""
+    images, tokenizer = processor.image_processor, processor.tokenizer
+    effective = json.loads(images.to_json_string())
+    return {
+        "class": type(processor).__name__,
+        "image_processor": type(images).__name__,
+        "backend": str(getattr(images, "backend", "unknown")),
+        # None: this class does not have the setting, so setting it would do nothing
+        "image": {name: effective.get(name) for name in IMAGE_SETTINGS},
+        "patch_size": getattr(processor, "patch_size", None),
+        "select": getattr(processor, "vision_feature_select_strategy", None),
+        "tokenizer": type(tokenizer).__name__,
+        "padding_side": tokenizer.padding_side,
+        "chat_template_sha256": _sha(str(processor.chat_template)),
+    }
+
+
+def comparable(first: Mapping[str, Any], second: Mapping[str, Any]) -> None:
+    """Refuse, by a `UserError` that names the fields, two cards that differ in more than the method."""
+    a, b = (flatten({key: value for key, value in one.items() if key != "method"}) for one in (first, second))
+    odd = sorted(key for key in a.keys() | b.keys() if a.get(key) != b.get(key))
+    if odd:
+        what = "; ".join(f"{key} ({a.get(key)} against {b.get(key)})" for key in odd[:3])
+        more = f" and {len(odd) - 3} more" if len(odd) > 3 else ""
+        raise UserError(f"these runs cannot be compared, they differ in more than the method: {what}{more}.")
+
+
+def flatten(card: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The fields of a card by their dotted names."""
+    found = {}
+    for key, value in card.items():
+        if isinstance(value, Mapping):
+            found |= flatten(value, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = value
+    return found
+
+
+def weights_hash(config: DictConfig) -> str | None:
+    """SHA-256 over the weights files of a local checkpoint; None for one on the hub, which its commit identifies."""
+    folder = checkpoint(config)
+    return folder_hash(folder) if isinstance(folder, Path) else None
+
+
+def folder_hash(folder: Path) -> str:
+    """SHA-256 over the files of a checkpoint."""
+    found = hashlib.sha256()
+    for path in sorted([*folder.glob("*.safetensors"), *folder.glob("*.json"), *folder.glob("*.jinja")]):
+        found.update(path.name.encode())
+        with path.open("rb") as file:
+            found.update(hashlib.file_digest(file, "sha256").digest())
+    return found.hexdigest()
+
+
+def _task(processor: "ProcessorMixin", task: DictConfig, rows: Sequence[Row]) -> dict[str, Any]:
+    return {
+        "split": task.split,
+        "rows": len(rows),
+        "ids_sha256": _sha("\n".join(row.id for row in rows)),
+        "rows_sha256": rows_digest(rows),
+        "prompt": prompt_text(processor, rows[0], task),
+        "metric": task.metric,
+        "max_new_tokens": task.max_new_tokens,
+        **({"source": provenance(task)} if task.kind == "hub" else {}),
+    }
+
+
+def _method(config: DictConfig) -> dict[str, Any]:
+    plain = OmegaConf.to_container(config.method, resolve=True)
+    fields = {key: value for key, value in plain.items() if key not in RESERVED}
+    return {"name": config.method.name, "fields": fields, "sweep": OmegaConf.to_container(config.sweep, resolve=True)}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _sha(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

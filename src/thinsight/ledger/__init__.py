@@ -1,0 +1,1 @@
+"""Printed, computed and measured numbers side by side."""

@@ -1,0 +1,246 @@
+"""How each paper counts FLOPs, and the value its formula gives for a printed cost."""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from thinsight.costs.conventions import CONVENTIONS
+from thinsight.costs.flops import DecoderShape, flops, kv_bytes
+from thinsight.errors import UserError, nearest
+from thinsight.paths import CONF
+
+TOKENS = ("every layer", "method", "layer mean")
+
+
+READINGS = ("stated", "fitted", "unknown")
+
+
+@dataclass(frozen=True)
+class Counting:
+    """One way of counting, and the lines that it is for (``table``, ``model``, ``row``: regular expressions).
+
+    convention     one of `thinsight.costs.conventions`; None: not known, so all are tried
+    text           prompt tokens besides the picture
+    tokens         what a setting's token count means: so many in "every layer"; what the "method" keeps, its layers
+                   before the cut on top; or the mean over layers that the method is set to, "layer mean"
+    reading        "stated" by the document; "fitted": one choice that meets several of its numbers; or "unknown"
+    source         the sentence that says so
+    fields         method -> its fields where the row does not say them
+    share          of the operations, for a document that counts quantised ones as fewer, or one layer
+    stands_for     the model and the visual tokens that are meant where a line states neither
+    element_bytes  of the cache;  megabyte  how many bytes the document's MB has
+    """
+
+    table: str = ""
+    model: str = ""
+    row: str = ""
+    convention: str | None = None
+    text: int = 64
+    tokens: str = "method"
+    reading: str = "unknown"
+    source: str = "the document does not say how it counts"
+    fields: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    share: float = 1.0
+    element_bytes: float = 2.0
+    megabyte: int = 10**6
+    stands_for: tuple[str, int] | None = None
+
+    def __post_init__(self) -> None:
+        names = [c.name for c in CONVENTIONS]
+        for what, value, known in (
+            ("FLOPs convention", self.convention or names[0], names),
+            ("reading of tokens", self.tokens, TOKENS),
+            ("reading", self.reading, READINGS),
+        ):
+            if value not in known:
+                raise nearest(what, value, known)
+
+    @property
+    def known(self) -> bool:
+        """Whether a number that is met in this way is reproduced, not merely found."""
+        return self.reading != "unknown"
+
+    def fits(self, table: str, model: str, row: str) -> bool:
+        """Whether a line is counted so."""
+        said = zip((self.table, self.model, self.row), (table, model, row), strict=True)
+        return all(re.search(pattern, text) for pattern, text in said)
+
+
+@cache
+def countings() -> Mapping[str, Sequence[Counting]]:
+    """Document -> its ways of counting, the first that fits a line first."""
+    found = {}
+    for path in sorted((CONF / "paper").glob("*.yaml")):
+        said = OmegaConf.to_container(OmegaConf.load(path))
+        try:
+            found[said["paper"]] = tuple(Counting(**way) for way in said["counts"])
+        except (KeyError, TypeError) as error:
+            raise UserError(f"{path.name} is no description of how a paper counts: {error}") from error
+    return found
+
+
+def counting(paper: str, table: str, model: str, row: str) -> Counting:
+    """The way that a line of ``paper`` is counted; of a document or table without an entry, that nothing is known."""
+    ways = countings().get(paper, ())
+    return next((way for way in ways if way.fits(table, model, row)), Counting())
+
+
+DECODERS = {  # printed name -> the file of conf/model with that decoder, visual tokens of a picture
+    "LLaVA-1.5-7B": ("llava_1_5_7b", 576),
+    "LLaVA-1.5-13B": ("llava_1_5_13b", 576),
+    "LLaVA-NeXT-7B": ("llava_next_vicuna_7b", 2880),
+    "LLaVA-NeXT-13B": ("llava_1_5_13b", 2880),  # the same Vicuna-13B
+    "Video-LLaVA": ("llava_1_5_7b", 2056),  # taken to be 7B: its printed costs come out so
+}
+
+
+COSTS = ("TFLOPs", "GFLOPs", "TFLOPs ratio", "FLOPs ratio", "FLOPs saving", "KV MB")
+"""Columns that a formula gives."""
+
+
+UNITS = ("T", "1e9", "% of vanilla", "% less", "% less (up to)", "% less (theoretical)", "MB")
+"""Units of theirs that are one number of operations, bytes, or a share."""
+
+
+@dataclass(frozen=True)
+class Computed:
+    """``value`` on the printed scale, None if nothing gives it, and ``how``, or why not; ``known``: see `Counting`."""
+
+    value: float | None
+    how: str
+    known: bool = False
+
+
+def total(model: str) -> int | None:
+    """Visual tokens of a picture of the printed model, where they are known."""
+    return DECODERS[model][1] if model in DECODERS else None
+
+
+def fields_of(method: str, row: str) -> dict[str, Any]:
+    """The fields that a row's label says: ``VTW K=15``, ``FastV K2 50 %`` (the share that leaves)."""
+    layer, share = re.search(r"\bK ?=? ?(\d+)", row), re.search(r"(\d+) ?%", row)
+    found: dict[str, Any] = {"layer": int(layer[1])} if layer and method in ("vtw", "fastv") else {}
+    return found | ({"keep": 1 - int(share[1]) / 100} if found and share else {})
+
+
+def computed(
+    column: str, model: str, method: str, tokens: int | None, row: str, printed: float, way: Counting
+) -> Computed:
+    """A `Computed` for one printed cost.
+
+    method   its name in ``conf/method``; "" for the whole model
+    tokens   visual tokens of the setting, if it has any
+    printed  to choose the nearest of the conventions by, where the way of counting is not known
+    """
+    if column not in COSTS:
+        return Computed(None, "no formula gives it")
+    if model not in DECODERS:
+        return Computed(None, f"the shape of {model or 'the model'} is not stated or not here")
+    shape, whole = shape_of(DECODERS[model][0]), DECODERS[model][1]
+    fields = fields_of(method, row) or dict(way.fields.get(method, {}))
+    try:
+        visual, said = _visual(shape, whole, method, tokens, fields, way)
+    except UserError as error:
+        return Computed(None, str(error))
+    if way.convention is not None or column == "KV MB":
+        value = _cost(column, shape, visual, whole, way)
+        return Computed(value, f"{_named(column, way)}, {said}", way.known)
+    tried = {c.name: _cost(column, shape, visual, whole, replace(way, convention=c.name)) for c in CONVENTIONS}
+    name = min(tried, key=lambda name: abs(math.log(max(tried[name], 1e-9) / printed)))
+    others = ", ".join(f"{key} {value:.3g}" for key, value in tried.items() if key != name)
+    return Computed(tried[name], f"nearest of the conventions: {name}, {said} (others: {others})")
+
+
+def uniform_tokens(column: str, model: str, printed: float, way: Counting) -> int | None:
+    """How many visual tokens in every layer would give the printed cost: for telling what a label may have meant."""
+    if model not in DECODERS or way.convention is None or column not in COSTS:
+        return None
+    shape, whole = shape_of(DECODERS[model][0]), DECODERS[model][1]
+    low, high = 0, whole
+    ends = [_cost(column, shape, [n] * shape.layers, whole, way) for n in (low, high)]
+    if not min(ends) < printed < max(ends):
+        return None
+    grows = ends[1] > ends[0]
+    while high - low > 1:
+        middle = (low + high) // 2
+        below = (_cost(column, shape, [middle] * shape.layers, whole, way) <= printed) == grows
+        low, high = (middle, high) if below else (low, middle)
+    return low
+
+
+@cache
+def shape_of(model: str) -> DecoderShape:
+    """The decoder of ``conf/model/<model>.yaml``."""
+    from thinsight.costs.flops import decoder_shape
+    from thinsight.models.loading import meta_model
+
+    return decoder_shape(meta_model(model))
+
+
+def _visual(
+    shape: DecoderShape, whole: int, method: str, tokens: int | None, fields: dict[str, Any], way: Counting
+) -> tuple[list[int], str]:
+    """Visual tokens entering each layer, and that in words. A setting that is not known is a `UserError`."""
+    text = f"{way.text} text tokens"
+    if not method:
+        return [whole] * shape.layers, f"{whole} visual and {text}"
+    if way.tokens == "every layer" and tokens is not None:
+        return [tokens] * shape.layers, f"{tokens} visual and {text} in every layer"
+    if not fields and tokens is None:
+        raise UserError("the setting's tokens are not stated")
+    if not fields:
+        fields = _solved(method, shape.layers, whole, way.tokens, tokens)
+    visual = _played(method, shape.layers, whole, tuple(sorted(fields.items())))
+    said = ", ".join(f"{key}={value:g}" for key, value in fields.items())
+    return list(visual), f"{method} with {said} of {whole} visual, and {text}"
+
+
+@cache
+def _played(method: str, layers: int, whole: int, fields: tuple[tuple[str, Any], ...]) -> Sequence[int]:
+    from thinsight.config.methods import load_method
+    from thinsight.costs.budgets import Stage, simulate
+
+    return tuple(simulate(load_method(_node(method), **dict(fields)), Stage(layers, whole)).visual)
+
+
+@cache
+def _solved(method: str, layers: int, whole: int, measure: str, tokens: int) -> dict[str, Any]:
+    from thinsight.costs.budgets import Stage, solve_budget
+
+    return solve_budget(
+        _node(method), Stage(layers, whole), "layer_mean" if measure == "layer mean" else "kept", tokens
+    )
+
+
+@cache
+def _node(method: str) -> DictConfig:
+    from thinsight.config.compose import load_config
+
+    return load_config([f"method={method}"]).method
+
+
+def _cost(column: str, shape: DecoderShape, visual: Sequence[int], whole: int, way: Counting) -> float:
+    """The number of ``column`` on its printed scale."""
+    lengths = [n + way.text for n in visual]
+    if column == "KV MB":
+        return kv_bytes(shape, lengths) * way.element_bytes / 2 / way.megabyte
+    convention = next(c for c in CONVENTIONS if c.name == way.convention)
+    count = flops(shape, lengths, convention, visual=visual)
+    if column in ("TFLOPs", "GFLOPs"):
+        return way.share * count / (1e12 if column == "TFLOPs" else 1e9)
+    full = [whole] * shape.layers
+    ratio = 100 * count / flops(shape, [n + way.text for n in full], convention, visual=full)
+    return 100 - ratio if column == "FLOPs saving" else ratio
+
+
+def _named(column: str, way: Counting) -> str:
+    if column == "KV MB":
+        said = f"keys and values of {way.element_bytes:g} bytes, MB of {way.megabyte:,} bytes"
+    else:
+        said = str(way.convention) + (f" times {way.share:g}" if way.share != 1 else "")
+    return said + {"fitted": " (fitted)", "unknown": " (prompt length not stated)"}.get(way.reading, "")

@@ -1,0 +1,254 @@
+"""Printed numbers as lines of the ledger: their task, method, setting, and the averages they are part of."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import pandas as pd
+from omegaconf import OmegaConf
+
+from thinsight.ledger.counting import DECODERS, Computed, Counting, counting, fields_of, shape_of, total
+from thinsight.ledger.published import PAPERS
+from thinsight.ledger.verdicts import PrintedRange
+from thinsight.paths import CONF
+
+POCKET = "pocket"
+
+
+CONTROLS = {"Random": "random", "Spatial pooling": "pool"}  # what tables call the controls -> the file in conf/method
+
+
+AVERAGES = ("average", "relative average")
+
+
+@dataclass(frozen=True)
+class SettingKey:
+    """What a printed row sets a method to, as shares: ``keep`` of the visual tokens, ``layer`` of the decoder's depth.
+
+    Both None: the row does not say.
+    """
+
+    keep: float | None = None
+    layer: float | None = None
+
+
+@cache
+def benchmark_tasks() -> Mapping[str, Sequence[str]]:
+    """Published benchmark -> the tasks of ``conf/task`` that are after it."""
+    found: dict[str, list[str]] = {}
+    for path in sorted((CONF / "task").glob("*.yaml")):
+        for benchmark in OmegaConf.load(path).get("after") or ():
+            found.setdefault(benchmark, []).append(path.stem)
+    return found
+
+
+@cache
+def task_benchmarks() -> Mapping[str, str]:
+    """Published benchmark -> the task of ``conf/task`` that is it: its title."""
+    titles = {str(OmegaConf.load(path).get("title")): path.stem for path in sorted((CONF / "task").glob("*.yaml"))}
+    return {
+        title: name
+        for title, name in titles.items()
+        if name not in {t for tasks in benchmark_tasks().values() for t in tasks}
+    }
+
+
+@cache
+def method_titles() -> Mapping[str, str]:
+    """Title of a method, without what stands in brackets -> its name in ``conf/method``."""
+    paths = sorted((CONF / "method").glob("*.yaml"))
+    titles = {str(OmegaConf.load(path).get("title") or path.stem).partition(" (")[0]: path.stem for path in paths}
+    return titles | CONTROLS
+
+
+VANILLA = "vanilla"
+
+
+SCORES = ("%", "fraction", "points", "CIDEr", "% of vanilla", "F1")
+"""Units in which papers print scores."""
+
+
+FULL = {"MME": 2800.0, "MME-P": 2000.0}
+"""What all points of a sum make."""
+
+
+SAME = ("full", "class token")
+"""What tables write behind a method that is as it is."""
+
+
+@dataclass(frozen=True)
+class PrintedNumber:
+    """One printed number: the text of its columns, and ``number``, NaN if it is no single one."""
+
+    file: str
+    paper: str
+    arxiv: str
+    version: str
+    table: str
+    model: str
+    method: str
+    tokens: str
+    row: str
+    column: str
+    value: str
+    unit: str
+    source: str
+    number: float
+
+    @property
+    def name(self) -> str:
+        """The method's in ``conf/method``; empty if it has no file there, or is the whole model."""
+        return method_titles().get(self.method, "")
+
+    @property
+    def way(self) -> Counting:
+        """How its document counts."""
+        return counting(self.paper, self.table, self.model, self.row)
+
+    @property
+    def meant(self) -> str:
+        """The model, or the one that the document's entry in ``conf/paper`` says where the line names none."""
+        return self.model or (self.way.stands_for or ("", 0))[0]
+
+    @property
+    def count(self) -> int | None:
+        """Visual tokens of the setting, if the line or the document's entry says."""
+        if self.tokens:
+            return int(self.tokens)
+        return self.way.stands_for[1] if self.way.stands_for and not self.model else None
+
+    @property
+    def label(self) -> str:
+        """What a row says behind a comma: a variant of its method, which is then not the method as it is."""
+        words = self.row.partition(", ")[2]
+        return "" if words in SAME else words
+
+    @property
+    def hundred(self) -> float:
+        """The number on a scale to 100."""
+        if self.unit == "fraction" or (self.unit == "CIDEr" and self.number < 3):
+            return 100 * self.number
+        return 100 * self.number / FULL[self.column] if self.unit == "points" and self.column in FULL else self.number
+
+    @property
+    def is_score(self) -> bool:
+        """Whether it is a score of a benchmark, or an average of such."""
+        words = ("standard error", "token", "gain", "saving", "ratio", "difference", "attention")
+        return self.unit.removesuffix(" (about)") in SCORES and not any(word in self.column for word in words)
+
+    @property
+    def place(self) -> tuple[str, ...]:
+        """The column of a table for one model: what is compared in it was printed side by side."""
+        return self.paper, self.version, self.table, self.model, self.column
+
+    @property
+    def setting(self) -> SettingKey:
+        """What the row sets its method to."""
+        whole = total(self.meant)
+        if whole is None:
+            return SettingKey()
+        if self.count is not None:
+            return SettingKey(keep=self.count / whole)
+        fields = fields_of(self.name, self.row) or self.way.fields.get(self.name, {})
+        if "keep" in fields:
+            return SettingKey(keep=fields["keep"])
+        return SettingKey(layer=fields["layer"] / shape_of(DECODERS[self.meant][0]).layers) if fields else SettingKey()
+
+
+class PrintedTable:
+    """The ``lines`` to be judged, among ``every`` line that is there."""
+
+    def __init__(self, published: pd.DataFrame, every: pd.DataFrame) -> None:
+        self.lines = list(_lines(published))
+        self._cells: dict[tuple, list[PrintedNumber]] = defaultdict(list)
+        for line in _lines(every):
+            if line.number == line.number and line.source in PAPERS:
+                self._cells[_cell(line)].append(line)
+        self._places: dict[tuple, list[PrintedNumber]] = defaultdict(list)
+        self._rows: dict[tuple, list[PrintedNumber]] = defaultdict(list)
+        for line in self.lines:
+            self._places[line.place].append(line)
+            self._rows[*line.place[:-1], line.method, line.tokens, line.row].append(line)
+
+    def span(self, line: PrintedNumber, *, hundred: bool = False) -> PrintedRange:
+        """The range that papers print for the line's cell, itself among them, on its own scale or on one to 100.
+
+        Readers' reports, blogs and summaries are no papers.
+        """
+        found = [line, *(other for other in self._cells[_cell(line)] if other != line)]
+        numbers = [other.hundred if hundred else other.number for other in found]
+        return PrintedRange(min(numbers), max(numbers), len({other.paper for other in found}))
+
+    def whole(self, line: PrintedNumber) -> float | None:
+        """What the same table prints for the whole model, on a scale to 100."""
+        if line.unit.startswith("% of vanilla"):
+            return 100.0
+        found = [other.hundred for other in self._places[line.place] if other.method == VANILLA and not other.label]
+        return found[0] if found else None
+
+    def row(self, line: PrintedNumber) -> Sequence[PrintedNumber]:
+        """All numbers of the line's row."""
+        return self._rows[*line.place[:-1], line.method, line.tokens, line.row]
+
+    def block(self, line: PrintedNumber) -> Sequence[PrintedNumber]:
+        """The other methods of the same table, model, column and budget."""
+        same = [other for other in self._places[line.place] if other.tokens == line.tokens]
+        return [other for other in same if other.method not in (line.method, VANILLA)]
+
+
+def _lines(table: pd.DataFrame) -> Iterator[PrintedNumber]:
+    names = list(PrintedNumber.__dataclass_fields__)
+    for row in table.reindex(columns=names, fill_value="").itertuples(index=False):
+        yield PrintedNumber(*row)
+
+
+def _cell(line: PrintedNumber) -> tuple:
+    """What makes two papers' numbers the same cell: a row's label where a setting has no token count."""
+    fields = fields_of(line.name, line.row)
+    label = str(sorted(fields.items())) if fields else line.label
+    if not fields and not line.tokens and line.method != VANILLA:
+        label = line.row
+    return line.model, line.method, line.tokens, label, line.column, line.unit
+
+
+LEAST = 3  # scores that a row must have for its mean to say something
+
+
+def averages_in_row(line: PrintedNumber, prints: PrintedTable) -> Computed | None:
+    """The mean of the row's scores, or of their shares of the whole model's; None if the line is no such average.
+
+    A relative average is sometimes the mean of the ratios and sometimes the ratio of the means: the nearer one is
+    taken. It shows whether a table agrees with itself and no more. Nothing was reproduced by it, and the table may
+    have had columns that are not stored.
+    """
+    if line.column not in AVERAGES or line.number != line.number:
+        return None
+    scores = [
+        one for one in prints.row(line) if one.column not in AVERAGES and one.is_score and one.number == one.number
+    ]
+    if len(scores) < LEAST:
+        return None
+    own = f"the row's {len(scores)} scores"
+    if line.column == "average":
+        even = all(one.unit == "%" for one in scores)
+        return Computed(_mean([one.number for one in scores]), f"mean of {own}") if even else None
+    wholes = [prints.whole(one) for one in scores]
+    if not all(wholes):
+        return None
+    pairs = [(one.hundred, whole) for one, whole in zip(scores, wholes, strict=True)]
+    ways = {
+        f"mean of {own}, each as a share of the whole model's": 100 * _mean([one / whole for one, whole in pairs]),
+        f"mean of {own} as a share of the whole model's mean": 100 * _mean([p[0] for p in pairs]) / _mean(wholes),
+    }
+    how = min(ways, key=lambda name: abs(ways[name] - line.number))
+    return Computed(ways[how], how)
+
+
+def _mean(numbers: Sequence[float]) -> float:
+    return sum(numbers) / len(numbers)
+
+
+def slug(model: str) -> str:
+    """A printed model's name as a file of ``conf/model`` would be called."""
+    return model.lower().replace("-", "_").replace(".", "_")

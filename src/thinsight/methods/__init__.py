@@ -1,0 +1,1 @@
+"""Published methods, one file a paper: stages, schedule and order together."""

@@ -1,0 +1,82 @@
+"""What stays is relevant and spread out: greedy MAP of a determinantal point process conditioned on the prompt."""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from thinsight.errors import UserError
+from thinsight.methods.prompt_relevance import Relevance
+from thinsight.reduction.evidence import Evidence
+from thinsight.reduction.tokens import Tokens
+
+SPENT = 1e-6
+"""A token is spent when less than this share of its kernel's diagonal is left: it is a mix of the chosen ones, and what
+is left of it in float32 is rounding."""
+
+
+@dataclass(frozen=True)
+class ConditionalDpp:
+    """CDPruner (arXiv:2506.10967): the kernel r_i cos(v_i, v_j) r_j, maximised greedily.
+
+    relevance  its mean over the chunks of the question, scaled to 0..1 and never quite 0 (`scaled`)
+    theta      r becomes exp(alpha r), alpha = theta / (2 (1 - theta)); None: r itself, as the released code runs
+    bounds     least and largest relevance to scale by; None: the sample's own (the released code: the whole batch's)
+    """
+
+    relevance: Relevance = field(default_factory=lambda: Relevance(space="clip", aggregate="mean"))
+    theta: float | None = None
+    bounds: tuple[float, float] | None = None
+    among = "visual"
+
+    def __post_init__(self) -> None:
+        if self.theta is not None and not 0 <= self.theta < 1:
+            raise UserError(f"theta={self.theta} is no number from 0 to below 1")
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What the relevance needs."""
+        return self.relevance.needs
+
+    def __call__(self, tokens: Tokens, evidence: Evidence, leave: int) -> Tensor:
+        weight = scaled(self.relevance(tokens, evidence), self.bounds)
+        if self.theta is not None:
+            weight = (weight * self.theta / (2 * (1 - self.theta))).exp()
+        units = normalize(tokens.states.float(), dim=-1)
+        kernel = weight[:, None] * (units @ units.T) * weight
+        return tokens.rest(greedy_map(kernel, len(tokens) - leave).cpu())
+
+
+def scaled(relevance: Tensor, bounds: tuple[float, float] | None = None) -> Tensor:
+    """(..., N) -> (r - least + 1e-6) / (largest - least): the least is not quite 0, the largest a little above 1."""
+    low, high = bounds if bounds is not None else (relevance.amin(), relevance.amax())
+    width = high - low
+    return (relevance - low + 1e-6) / width if width > 0 else torch.ones_like(relevance)
+
+
+def greedy_map(kernel: Tensor, keep: int) -> Tensor:
+    """(keep,) rows of ``kernel`` (N, N), in the order in which each adds most to the determinant of those chosen.
+
+    Cholesky's factor grows by a row for each choice (Chen et al., arXiv:1709.05135): with d_i^2 = K_ii at first,
+    e_i = (K_ji - sum_u c_uj c_ui) / d_j and d_i^2 -= e_i^2. When every token is spent, the rest is filled up by K_ii.
+    """
+    diagonal = kernel.diagonal()
+    left, floor = diagonal.clone(), SPENT * diagonal
+    factor = kernel.new_zeros(keep, len(kernel))
+    order: list[int] = []
+    for step in range(keep):
+        usable = torch.where(left > floor, left, -torch.inf)
+        best = int(usable.argmax())
+        if usable[best] == -torch.inf:
+            break
+        order.append(best)
+        row = (kernel[best] - factor[:step].T @ factor[:step, best]) / left[best].sqrt()
+        factor[step] = row
+        left = left - row**2
+        left[best] = -torch.inf
+    if len(order) < keep:
+        chosen = set(order)
+        ranked = diagonal.argsort(descending=True, stable=True).tolist()
+        order += [one for one in ranked if one not in chosen][: keep - len(order)]
+    return torch.tensor(order, dtype=torch.int64)

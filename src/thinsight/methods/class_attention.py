@@ -1,0 +1,120 @@
+"""Scores of patches by the class token's attention, or by substitutes where a tower has no class token."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from thinsight.errors import UserError, nearest
+from thinsight.reduction.attention import LayerAttention
+from thinsight.reduction.evidence import Evidence
+from thinsight.reduction.stages import lowest
+from thinsight.reduction.tokens import Tokens
+
+KINDS = ("token", "received", "key_mean")
+
+
+@dataclass(frozen=True)
+class ClassScore:
+    """How much each patch matters to the picture as a whole: a score, larger for more.
+
+    cls     token: attention that the class token pays to it; received: the mean attention that all patches pay to it;
+            key_mean: minus the cosine of its key and the mean key (FiCoCo, arXiv:2411.17686, equations 9-13)
+    of      attention: in the last layer that ran (inside a layer: in this one); next: in the layer to come
+    single  all heads as one of the full width, scaled by its root, instead of the mean over heads (PruMerge)
+    """
+
+    cls: str = "token"
+    of: str = "attention"
+    single: bool = False
+
+    def __post_init__(self) -> None:
+        if self.cls not in KINDS:
+            raise nearest("substitute for the class token", self.cls, KINDS)
+        if self.of not in ("attention", "next"):
+            raise nearest("layer of attention", self.of, ("attention", "next"))
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """The layer it looks at, and the class token, unless a substitute is named."""
+        return frozenset({self.of, "cls"} if self.cls == "token" else {self.of})
+
+    def __call__(self, evidence: Evidence, index: Tensor) -> Tensor:
+        """(n,) fp32 on the CPU, of the patches ``index``."""
+        if self.of == "next" and evidence.layer >= evidence.depth:
+            raise UserError(
+                "the projector reads the last block of this vision tower, so that there is none behind it to look at: "
+                "take the last one, attention, instead of next"
+            )
+        if self.cls == "key_mean":
+            keys = self.keys(evidence, index)
+            everyone = self.keys(evidence, _patches(evidence)).mean(0, keepdim=True)
+            return -torch.cosine_similarity(everyone, keys, dim=-1).cpu()
+        rows = evidence.cls if self.cls == "token" else _patches(evidence)
+        if self.single:
+            return merged(evidence.look(self.of)).attention(rows, index)[0].mean(0).cpu()
+        return evidence.attention(rows, index, of=self.of).mean(0).cpu()
+
+    def weights(self, evidence: Evidence, index: Tensor) -> Tensor:
+        """The same where it has to be attention, to weigh states with."""
+        if self.cls == "key_mean":
+            raise UserError("cls=key_mean ranks patches but is no attention to weigh them with: take cls=received")
+        return self(evidence, index)
+
+    def keys(self, evidence: Evidence, index: Tensor) -> Tensor:
+        """(n, width) fp32: keys of the patches ``index``, the mean over heads or all heads in a row."""
+        keys = evidence.keys(index, of=self.of).float()
+        return keys.transpose(0, 1).flatten(1) if self.single else keys.mean(0)
+
+
+class UsesClassScore:
+    """A stage that goes by `ClassScore`: with its own ``cls``, and ``of`` and ``single`` where they differ from these."""
+
+    cls: str
+    of = "attention"
+    single = False
+
+    @property
+    def interest(self) -> ClassScore:
+        """The score."""
+        return ClassScore(self.cls, self.of, self.single)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What the score needs."""
+        return self.interest.needs
+
+
+@dataclass(frozen=True)
+class ClassAttention(UsesClassScore):
+    """The patches leave that interest the class token least (FasterVLM, arXiv:2412.01818; VisionZip's dominant tokens;
+    EViT's attentive ones). Who stays is noted for `thinsight.reduction.stages.ScoreOrder`, the most interesting first.
+
+    cls    see `ClassScore`
+    among  "visual", or "all" if a later stage needs the class token as well
+    """
+
+    cls: str = "token"
+    among: str = "visual"
+
+    def __call__(self, tokens: Tokens, evidence: Evidence, leave: int) -> Tensor:
+        patches = tokens.visual.nonzero().squeeze(1)
+        scores = self.interest(evidence, tokens.index[patches])
+        order = scores.argsort(descending=True, stable=True)
+        evidence.notes["ranked"] = tokens.index[patches[order[: len(order) - leave]]]
+        return patches[lowest(scores, leave)]
+
+
+def merged(look: LayerAttention) -> LayerAttention:
+    """All heads of a look as one."""
+    width = look.keys.shape[0] * look.keys.shape[2]
+
+    def queries(at: Tensor) -> Tensor:
+        return look.queries(at).transpose(0, 1).flatten(1)[None]
+
+    return replace(look, queries=queries, keys=look.keys.transpose(0, 1).flatten(1)[None], scaling=width**-0.5)
+
+
+def _patches(evidence: Evidence) -> Tensor:
+    """(n,) index of all patches that are left."""
+    return evidence.sequence.index[evidence.sequence.visual]

@@ -1,0 +1,47 @@
+"""FastV: the visual tokens with the least attention from the text leave at one early decoder layer."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from thinsight.errors import nearest
+from thinsight.reduction.evidence import Evidence
+from thinsight.reduction.stages import lowest
+from thinsight.reduction.tokens import Tokens
+
+ROWS = ("last", "all")
+
+
+@dataclass(frozen=True)
+class TextAttention:
+    """The tokens with the least attention leave, with phi_i the mean over heads of softmax attention to token i.
+
+    rows  last: of the last prompt token alone, from which the answer is predicted (the released codes of FastV,
+          arXiv:2403.06764, and PyramidDrop, arXiv:2410.17247); all: the mean over every token of the prompt, those
+          before i counted with zero (the text of FastV's section 4.1)
+    of    attention: of the layer before (FastV); next: of the layer to come, with its own norm and projections
+          (PyramidDrop, section 3.2)
+    """
+
+    rows: str = "last"
+    of: str = "attention"
+    among = "visual"
+
+    def __post_init__(self) -> None:
+        if self.rows not in ROWS:
+            raise nearest("rows of attention", self.rows, ROWS)
+        if self.of not in ("attention", "next"):
+            raise nearest("layer of attention", self.of, ("attention", "next"))
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """The layer it looks at."""
+        return frozenset({self.of})
+
+    def __call__(self, tokens: Tokens, evidence: Evidence, leave: int) -> Tensor:
+        return lowest(self.scores(tokens.index, evidence), leave)
+
+    def scores(self, index: Tensor, evidence: Evidence) -> Tensor:
+        """(n,) fp32: phi of the tokens ``index``."""
+        rows = evidence.last if self.rows == "last" else evidence.sequence.index
+        return evidence.attention(rows, index, of=self.of).mean(0)

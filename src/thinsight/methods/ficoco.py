@@ -1,0 +1,242 @@
+"""FiCoCo: filter by redundancy, correlate by paths, compress by weights, in the encoder and in the decoder.
+
+s_i = weight * u_i - (1 - weight) * a_i
+
+u_i is how much token i shares with the other visual tokens, a_i how much it matters: to the class token (equation 1) or
+to the text (equation 3). What "vision-aware redundancy" u_i means is read in three ways:
+
+    row_softmax  the mean attention that i pays to the others: the equation to the letter (nearly constant)
+    col_softmax  the mean attention that i receives from the others: the paper's prose
+    row_logit    the mean of i's logits, u and a scaled to unit length over the tokens: the released code
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from thinsight.errors import UserError, nearest
+from thinsight.reduction.evidence import Evidence
+from thinsight.reduction.tokens import Tokens
+
+SCOPES = ("row", "matrix")
+
+
+@dataclass(frozen=True)
+class StrongestPaths:
+    """Each leaver is divided among the stayers that it is most attached to.
+
+        C_ij = direct * A_ij + (1 - direct) * 1/M sum_k A_ki A_kj                   (equation 4)
+
+    over the M text tokens k; an edge exists where C_ij is at least the ``quantile`` of row i (token-adaptive K), or of
+    the whole matrix; the edges of a row are scaled to sum to one (equation 2). Under a causal mask of A_ij and A_ji one
+    is zero, so their sum stands for A_ij there. ``logits``: C from logits before the mask, by a softmax over stayers.
+
+    direct      gamma; 1 in the encoder, which has no text
+    quantile    epsilon
+    scope       row | matrix
+    sums        the indirect term is the sum over text tokens, not the mean (released code)
+    count       so many edges for each leaver in place of the quantile (tables 5 and 6: K); 0: pruning; None: epsilon
+    even        all edges of a leaver weigh the same (tables 5 and 6: average compression)
+    convergent  all leavers go to one stayer, that which they are most attached to together (tables 5 and 6)
+    """
+
+    direct: float = 1.0
+    quantile: float = 0.998
+    scope: str = "row"
+    logits: bool = False
+    sums: bool = False
+    count: int | None = None
+    even: bool = False
+    convergent: bool = False
+    needs = frozenset({"attention"})
+
+    def __post_init__(self) -> None:
+        if self.scope not in SCOPES:
+            raise nearest("scope of the quantile", self.scope, SCOPES)
+        if not 0 <= self.quantile <= 1:
+            raise UserError(f"quantile={self.quantile} is no fraction between 0 and 1")
+        if self.count is not None and (type(self.count) is not int or self.count < 0):
+            raise UserError(f"edges={self.count} is no number of edges: 0, 1, 2, ... for each leaver, or null")
+        if self.convergent and self.count is not None:
+            raise UserError("convergent sends every leaver along one edge: leave edges at null")
+
+    @property
+    def lossy(self) -> bool:
+        """Whether a leaver may be left without an edge."""
+        return not self.convergent and (self.count == 0 or (self.count is None and self.scope == "matrix"))
+
+    def __call__(self, tokens: Tokens, leaving: Tensor, evidence: Evidence) -> Tensor:
+        return self.edges(self.strengths(tokens.index[leaving], tokens.index[tokens.rest(leaving)], evidence))
+
+    def strengths(self, leave: Tensor, stay: Tensor, evidence: Evidence) -> Tensor:
+        """C (leaving, staying) fp32 of the tokens with these indices."""
+        text = evidence.question if self.direct < 1 else torch.empty(0, dtype=torch.int64)
+        count = 1 if self.sums else max(len(text), 1)
+        if self.logits:
+            found = evidence.logits(leave, stay)
+            if len(text):
+                through = evidence.logits(leave, text) @ evidence.logits(text, stay) / count
+                found = self.direct * found + (1 - self.direct) * through
+            return found.softmax(-1)
+        found = evidence.attention(leave, stay)
+        if evidence.look().causal:
+            found = found + evidence.attention(stay, leave).T
+        if len(text):
+            through = evidence.attention(text, leave).T @ evidence.attention(text, stay) / count
+            found = self.direct * found + (1 - self.direct) * through
+        return found
+
+    def edges(self, strengths: Tensor) -> Tensor:
+        """Weights of the same shape: the strongest entries, each row scaled to sum to one (or to zero, if none is)."""
+        if strengths.shape[1] == 0:
+            return strengths  # nobody stays who could take anything in
+        if self.convergent:
+            return torch.zeros_like(strengths).index_fill_(1, strengths.sum(0).argmax(), 1.0)
+        weights = torch.ones_like(strengths) if self.even else strengths
+        if self.count is not None:
+            best = strengths.topk(min(self.count, strengths.shape[1]), dim=1).indices
+            return _rows_to_one(torch.zeros_like(strengths).scatter_(1, best, weights.gather(1, best)))
+        if self.scope == "row":
+            least = strengths.quantile(self.quantile, dim=1, keepdim=True)
+        else:
+            least = strengths.flatten().quantile(self.quantile)
+        return _rows_to_one(torch.where(strengths >= least, weights, 0.0))
+
+
+def _rows_to_one(weights: Tensor) -> Tensor:
+    return weights / weights.sum(1, keepdim=True).clamp(min=torch.finfo(weights.dtype).tiny)
+
+
+READINGS = ("row_softmax", "col_softmax", "row_logit")
+
+
+@dataclass(frozen=True)
+class EncoderRedundancy:
+    """FiCoCo-V: redundant among patches, and of little interest to the class token.
+
+    weight   lambda of equation 1
+    reading  what redundancy means: one of `READINGS`
+    cls      token: the class token's attention; key_mean: cosine of the mean key and each key (equations 9-13),
+             negated, so that resembling the mean key makes redundant; for towers without a class token
+    penalty  the largest score in every ``window`` x ``window`` cells of the grid is multiplied by it if positive and
+             divided by it if negative, so that neighbours do not leave together; 1 for none
+    """
+
+    weight: float = 0.35
+    reading: str = "col_softmax"
+    cls: str = "token"
+    penalty: float = 2.0
+    window: int = 2
+    among = "visual"
+
+    def __post_init__(self) -> None:
+        _check(self.reading)
+        _check_window(self.window)
+        if self.cls not in ("token", "key_mean"):
+            raise nearest("substitute for the class token", self.cls, ["token", "key_mean"])
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Attention of the block; its class token, unless a substitute is named."""
+        return frozenset({"attention", "cls"} if self.cls == "token" else {"attention"})
+
+    def __call__(self, tokens: Tokens, evidence: Evidence, leave: int) -> Tensor:
+        return _top(self.scores(tokens, evidence), leave)
+
+    def scores(self, tokens: Tokens, evidence: Evidence) -> Tensor:
+        """(tokens,) fp32 on the CPU: redundancy with the local penalty."""
+        redundant = _among(evidence, tokens.index, self.reading)
+        logits = self.reading == "row_logit"
+        if self.cls == "key_mean":
+            keys = evidence.keys(tokens.index).float().mean(0)
+            matters = -torch.cosine_similarity(keys.mean(0, keepdim=True), keys, dim=-1)
+        elif logits:
+            matters = evidence.logits(evidence.cls, tokens.index)[0]
+        else:
+            matters = evidence.attention(evidence.cls, tokens.index)[0]
+        if logits:
+            redundant, matters = normalize(redundant, dim=0), normalize(matters, dim=0)
+        scores = (self.weight * redundant - (1 - self.weight) * matters).cpu()
+        return self.spread(scores, evidence.cells(tokens.index))
+
+    def spread(self, scores: Tensor, cells: Tensor) -> Tensor:
+        """The local penalty: scores (tokens,), cells (tokens, 3) of image, row and column -> scores."""
+        return _spread(scores, cells, self.window, self.penalty)
+
+
+@dataclass(frozen=True)
+class DecoderRedundancy:
+    """FiCoCo-L: redundant among visual tokens, and of little interest to the question.
+
+    Under a causal mask no visual token attends to text behind it, so that equation 3's task term is the attention that
+    a visual token receives from the text, except for ``row_logit``, whose logits stand before the mask.
+
+    weight   beta of equation 3
+    reading  what redundancy means: one of `READINGS`
+    sums     redundancy is the sum over visual tokens, not the mean (released code)
+    penalty  as for `EncoderRedundancy`; 1: none, as the paper has it (table 6 tries one)
+    """
+
+    weight: float = 0.6
+    reading: str = "col_softmax"
+    sums: bool = False
+    penalty: float = 1.0
+    window: int = 2
+    among = "visual"
+    needs = frozenset({"attention"})
+
+    def __post_init__(self) -> None:
+        _check(self.reading)
+        _check_window(self.window)
+
+    def __call__(self, tokens: Tokens, evidence: Evidence, leave: int) -> Tensor:
+        return _top(self.scores(tokens, evidence), leave)
+
+    def scores(self, tokens: Tokens, evidence: Evidence) -> Tensor:
+        """(tokens,) fp32 on the CPU."""
+        text = evidence.question
+        if len(text) == 0:
+            raise UserError("FiCoCo-L scores visual tokens by the text behind them, and this prompt has none")
+        if self.reading == "row_logit":
+            matters = evidence.logits(tokens.index, text).mean(1)
+        else:
+            matters = evidence.attention(text, tokens.index).mean(0)
+        redundant = _among(evidence, tokens.index, self.reading) * (len(tokens) if self.sums else 1)
+        scores = (self.weight * redundant - (1 - self.weight) * matters).cpu()
+        if self.penalty == 1:
+            return scores
+        return _spread(scores, evidence.cells(tokens.index), self.window, self.penalty)
+
+
+def _spread(scores: Tensor, cells: Tensor, window: int, penalty: float) -> Tensor:
+    """scores (tokens,) with the largest of each window amplified; cells (tokens, 3): image, row and column."""
+    windows = torch.div(cells[:, 1:], window, rounding_mode="floor")
+    key = torch.stack([cells[:, 0], windows[:, 0], windows[:, 1]], 1)
+    group = torch.unique(key, dim=0, return_inverse=True)[1]
+    best = torch.full((int(group.max()) + 1,), -torch.inf).scatter_reduce(0, group, scores, "amax")
+    amplified = torch.where(scores > 0, scores * penalty, scores / penalty)
+    return torch.where(scores == best[group], amplified, scores)
+
+
+def _among(evidence: Evidence, index: Tensor, reading: str) -> Tensor:
+    """(tokens,) vision-aware redundancy."""
+    if reading == "row_logit":
+        return evidence.logits(index, index).mean(1)
+    return evidence.attention(index, index).mean(1 if reading == "row_softmax" else 0)
+
+
+def _top(scores: Tensor, leave: int) -> Tensor:
+    """Rows of the ``leave`` largest scores; the first of equals."""
+    return scores.argsort(descending=True, stable=True)[:leave]
+
+
+def _check(reading: str) -> None:
+    if reading not in READINGS:
+        raise nearest("reading of redundancy", reading, READINGS)
+
+
+def _check_window(window: int) -> None:
+    if isinstance(window, bool) or not isinstance(window, int) or window < 1:
+        raise UserError(f"window={window} is no side of a window: 1, 2, ... patches")

@@ -1,0 +1,147 @@
+"""Two filters of arXiv 2409.01162: the head of a long-tailed score, then cross-modal correlation."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from thinsight.errors import UserError, nearest
+from thinsight.reduction.evidence import Evidence
+from thinsight.reduction.schedules import check_keep, count
+from thinsight.reduction.stages import lowest
+from thinsight.reduction.tokens import Tokens
+
+
+@dataclass(frozen=True)
+class FirstCut:
+    """The first of two cuts: the filter decides (keep=None), or ``keep / ratio`` stay, so that the second one keeps
+    ``ratio`` of them (arXiv:2409.01162)."""
+
+    keep: int | float | None
+    ratio: float
+    inclusive = True
+
+    def __post_init__(self) -> None:
+        _check_cut(self.keep, self.ratio)
+
+    def __call__(self, present: int, stage: int, stages: int, total: int) -> int | None:
+        if self.keep is None:
+            return None
+        return min(math.ceil(count(self.keep, total) / self.ratio), present)
+
+
+@dataclass(frozen=True)
+class SecondCut:
+    """The second of two cuts: ``ratio`` of those present stay, rounded up (keep=None), or ``keep`` of all."""
+
+    keep: int | float | None
+    ratio: float
+    inclusive = True
+
+    def __post_init__(self) -> None:
+        _check_cut(self.keep, self.ratio)
+
+    def __call__(self, present: int, stage: int, stages: int, total: int) -> int:
+        return math.ceil(self.ratio * present) if self.keep is None else min(count(self.keep, total), present)
+
+
+def _check_cut(keep: int | float | None, ratio: float) -> None:
+    if keep is not None:
+        check_keep(keep)
+    if not 0 < ratio <= 1:
+        raise UserError(f"ratio={ratio} is no fraction above 0 and up to 1")
+
+
+CLASSES = ("token", "received", "key_mean")
+
+
+@dataclass(frozen=True)
+class LongTailHead:
+    """The patches least similar to the class token leave; where nobody says how many, all behind the inflection point.
+
+    cls  token: the cosine of a patch's features and the class token's
+         received: the mean attention that it receives from all patches, for towers without a class token
+         key_mean: minus the cosine of its key and the mean key, heads averaged (FiCoCo's substitute, arXiv:2411.17686)
+    """
+
+    cls: str = "token"
+    among = "visual"
+
+    def __post_init__(self) -> None:
+        if self.cls not in CLASSES:
+            raise nearest("class token or substitute", self.cls, CLASSES)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """A class token, or the attention of the layer that the projector reads."""
+        return frozenset({"cls" if self.cls == "token" else "attention"})
+
+    def __call__(self, tokens: Tokens, evidence: Evidence, leave: int | None) -> Tensor:
+        scores = self.scores(tokens.index, evidence)
+        return lowest(scores, len(scores) - head(scores) if leave is None else leave)
+
+    def scores(self, index: Tensor, evidence: Evidence) -> Tensor:
+        """(n,) fp32: similarity of the patches ``index`` to the class token."""
+        if self.cls == "received":
+            return evidence.attention(index, index).mean(0)
+        if self.cls == "key_mean":
+            keys = evidence.keys(index).float().mean(0)
+            return -(normalize(keys, dim=-1) @ normalize(keys.mean(0), dim=0))
+        patches, token = evidence.states(index).float(), evidence.states(evidence.cls).float()
+        return normalize(patches, dim=-1) @ normalize(token, dim=-1)[0]
+
+
+def head(scores: Tensor) -> int:
+    """How many scores (n,) stand before the inflection point of their descending curve, at least one.
+
+    The point is the one farthest below the straight line from the largest to the smallest score: where the steep head
+    turns into the flat tail. A curve that nowhere runs below that line has no tail, and all of it is head.
+    """
+    curve = scores.float().sort(descending=True).values.cpu()
+    line = torch.lerp(curve[0], curve[-1], torch.linspace(0, 1, len(curve)))
+    below = line - curve
+    if float(below.max()) <= 1e-6 * float(curve[0] - curve[-1]):
+        return len(curve)
+    return max(int(below.argmax()), 1)
+
+
+@dataclass(frozen=True)
+class CrossModalCorrelation:
+    """The visual tokens with the lowest mean correlation to the text leave, and text tokens with the lowest to them.
+
+    With C_it the cosine of the states of visual token i and text token t behind the picture: visual tokens are ranked
+    by the mean of C over t, text tokens by its mean over i.
+
+    text  the fraction that stays of the text tokens between picture and last token, rounded up; 1: none leaves. The
+          last token always stays, and so does what stands before the picture
+    """
+
+    text: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.text <= 1:
+            raise UserError(f"text={self.text} is no fraction between 0 and 1")
+
+    @property
+    def among(self) -> str:
+        """Text is looked at only if some of it has to leave."""
+        return "visual" if self.text == 1 else "prompt"
+
+    def __call__(self, tokens: Tokens, evidence: Evidence, leave: int) -> Tensor:
+        image = tokens.visual.nonzero().squeeze(1)
+        question = evidence.question if len(evidence.question) else evidence.last
+        found = correlation(tokens.index[image], question, evidence)
+        leaving = image[lowest(found.mean(1), leave)]
+        text = torch.searchsorted(tokens.index, question[question != evidence.last])
+        if self.text == 1 or len(text) == 0:
+            return leaving
+        least = lowest(found.mean(0)[: len(text)], len(text) - math.ceil(self.text * len(text)))
+        return torch.cat([leaving, text[least]])
+
+
+def correlation(visual: Tensor, text: Tensor, evidence: Evidence) -> Tensor:
+    """(visual, text) fp32: cosines of the states of the tokens with these indices."""
+    of_image, of_text = (normalize(evidence.states(index).float(), dim=-1) for index in (visual, text))
+    return of_image @ of_text.T

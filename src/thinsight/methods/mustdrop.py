@@ -1,0 +1,147 @@
+"""MustDrop: spatial windows merged in the encoder, key tokens kept, text attention in the decoder."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from thinsight.errors import UserError
+from thinsight.methods.class_attention import UsesClassScore
+from thinsight.reduction.evidence import Evidence
+from thinsight.reduction.schedules import check_keep, count
+from thinsight.reduction.tokens import Tokens
+
+
+@dataclass(frozen=True)
+class KeyTokens(UsesClassScore):
+    """None leaves; the patches that interest the class token most are noted, by number, for later stages (MustDrop,
+    arXiv:2411.10803, key tokens).
+
+    share  of the patches is noted, rounded up;  cls, of  see `ClassScore`
+    """
+
+    share: float = 0.08
+    cls: str = "token"
+    of: str = "next"
+    among = "visual"
+
+    def __call__(self, tokens: Tokens, evidence: Evidence, leave: int | None) -> Tensor:
+        count = math.ceil(self.share * len(tokens))
+        order = self.interest(evidence, tokens.index).argsort(descending=True, stable=True)
+        evidence.notes["key"] = evidence.place(tokens.index[order[:count]])
+        return torch.empty(0, dtype=torch.int64)
+
+
+@dataclass(frozen=True)
+class TextReceived:
+    """Visual tokens leave that get too little attention of the text, unless the vision tower found them to be key.
+
+    With a_ti the attention (mean over heads) of text token t to visual token i, b_i = sum_t a_ti and g_i = max_t a_ti:
+    token i leaves where b_i < ``total`` * sum_j b_j and g_i < ``single``. Under a schedule with numbers those leave
+    that have the least b_i; key tokens after all others.
+
+    total, single  the thresholds tau of the whole text and of a single token
+    """
+
+    total: float = 0.001
+    single: float = 0.001
+    among = "visual"
+    needs = frozenset({"attention"})
+
+    def __call__(self, tokens: Tokens, evidence: Evidence, leave: int | None) -> Tensor:
+        paid = evidence.attention(evidence.text, tokens.index).cpu()
+        whole = paid.sum(0)
+        key = torch.isin(tokens.index, key_columns(evidence))
+        if leave is None:
+            unwanted = (whole < self.total * whole.sum()) & (paid.amax(0) < self.single)
+            return (unwanted & ~key).nonzero().squeeze(1)
+        order = whole.argsort(descending=True, stable=True)
+        order = order[(~key[order]).int().argsort(stable=True)]
+        return order[len(order) - leave :]
+
+
+def key_columns(evidence: Evidence) -> Tensor:
+    """(n,) index of the tokens that `thinsight.methods.mustdrop.KeyTokens` noted in the pictures of this prompt."""
+    if "images" not in evidence.notes:
+        raise UserError(
+            "key tokens are known by their picture, and here pictures and image tokens do not match in number"
+        )
+    found = [torch.empty(0, dtype=torch.int64)]
+    for number, notes in enumerate(evidence.notes["images"]):
+        found.append((evidence.image == number).nonzero().squeeze(1)[notes["key"]])
+    return torch.cat(found)
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Of each uniform window all patches leave but the middle one.
+
+    A window is uniform if the mean cosine of any two of its patches is at least ``threshold``. What the middle ones
+    are is noted for `thinsight.reduction.stages.ScoreOrder`, the most uniform window first.
+
+    window   side, in patches; what is left over at the right and at the bottom belongs to no window
+    number   so many windows merge, the most uniform ones, whatever the threshold; None: as many as reach it
+    keep     no more than leaves this many patches (count or fraction); None: no limit
+    """
+
+    threshold: float = 0.8
+    window: int = 3
+    number: int | None = None
+    keep: int | float | None = None
+    among = "visual"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.window, bool) or not isinstance(self.window, int) or self.window < 2:
+            raise UserError(f"window={self.window} is no side of a window: 2, 3, ... patches")
+        if self.keep is not None:
+            check_keep(self.keep)
+
+    def __call__(self, tokens: Tokens, evidence: Evidence, leave: int | None) -> Tensor:
+        members = tiles(evidence.cells(tokens.index), self.window)
+        similarity = similar_windows(tokens.states, members)
+        merge = int((similarity >= self.threshold).sum()) if self.number is None else self.number
+        if self.keep is not None:
+            merge = min(merge, (len(tokens) - count(self.keep, evidence.total)) // (self.window**2 - 1))
+        chosen = members[similarity.argsort(descending=True, stable=True)[: max(merge, 0)]]
+        middle = self.window**2 // 2
+        evidence.notes["ranked"] = tokens.index[chosen[:, middle]]
+        others = torch.arange(self.window**2) != middle
+        return chosen[:, others].flatten()
+
+
+@dataclass(frozen=True)
+class ToMiddle:
+    """Each leaver goes whole to the middle of its window."""
+
+    window: int = 3
+
+    def __call__(self, tokens: Tokens, leaving: Tensor, evidence: Evidence) -> Tensor:
+        members = tiles(evidence.cells(tokens.index), self.window)
+        middle = torch.full((len(tokens),), -1)
+        middle[members] = members[:, self.window**2 // 2, None]
+        staying = tokens.rest(leaving)
+        weights = torch.zeros(len(leaving), len(staying))
+        weights[torch.arange(len(leaving)), torch.searchsorted(staying, middle[leaving])] = 1.0
+        return weights
+
+
+def tiles(cells: Tensor, window: int) -> Tensor:
+    """cells (n, 3) of image, row and column -> (windows, window^2) rows of whole windows, all in raster order."""
+    sides = cells[:, 1:].amax(0) + 1
+    at, inside = cells[:, 1:] // window, cells[:, 1:] % window
+    across = sides[1] // window + 1
+    number = (cells[:, 0] * (sides[0] // window + 1) + at[:, 0]) * across + at[:, 1]
+    order = (number * window**2 + inside[:, 0] * window + inside[:, 1]).argsort(stable=True)
+    found, size = number[order].unique_consecutive(return_counts=True)
+    whole = torch.isin(number[order], found[size == window**2])
+    return order[whole].reshape(-1, window**2)
+
+
+def similar_windows(states: Tensor, members: Tensor) -> Tensor:
+    """(windows,) fp32 on the CPU: the mean cosine of two different members of each window."""
+    units = normalize(states.float(), dim=-1)[members.to(states.device)]
+    pairs = units @ units.transpose(1, 2)
+    size = members.shape[1]
+    return ((pairs.sum((1, 2)) - pairs.diagonal(dim1=1, dim2=2).sum(1)) / (size * (size - 1))).cpu()

@@ -1,0 +1,300 @@
+"""PAR: prompt-aware retrieval, clusters of similar tokens, and a router for what repeats (a reconstruction)."""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from scipy.sparse import csr_matrix
+from scipy.sparse.csgraph import connected_components
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from thinsight.errors import UserError, nearest
+from thinsight.methods.prompt_relevance import Relevance, Sides, span
+from thinsight.reduction.evidence import Evidence
+from thinsight.reduction.stages import Compress, Correlate, Discard, WeightedMerge
+from thinsight.reduction.tokens import Tokens
+
+RULES = ("components", "mutual_knn", "window", "none")
+
+
+MEASURES = ("cosine", "quantile")
+
+
+@dataclass(frozen=True)
+class Clusters:
+    """PAR's step B, reconstructed: a sparse undirected graph of similar tokens and its connected components.
+
+    The paper's abstract and summaries of it (arXiv:2410.07278) name the graph and the clusters, not the rule.
+
+    rule        components: an edge where the cosine is at least ``threshold``; mutual_knn: and each is among the
+                ``neighbours`` tokens most similar to the other; window: and they lie within ``reach`` rows and columns
+                of each other in one image; none: each token is its own cluster
+    measure     whether ``threshold`` is a cosine or a quantile of the sample's own off-diagonal cosines
+    giant       if the largest cluster holds more than this share of the tokens, components have chained: then
+                mutual_knn is used instead
+    """
+
+    rule: str = "components"
+    threshold: float = 0.9
+    measure: str = "cosine"
+    neighbours: int = 8
+    reach: int = 2
+    giant: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.rule not in RULES:
+            raise nearest("rule for clusters", str(self.rule), RULES)
+        if self.measure not in MEASURES:
+            raise nearest("measure of the threshold", str(self.measure), MEASURES)
+        if self.measure == "quantile" and not 0 <= self.threshold <= 1:
+            raise UserError(f"threshold={self.threshold} is no quantile between 0 and 1")
+
+    def __call__(self, similarity: Tensor, cells: Tensor) -> Tensor:
+        """(N, N) cosines and (N, 3) image, row, column -> (N,) int64: the number of each token's cluster."""
+        count = len(similarity)
+        if self.rule == "none" or count < 2:
+            return torch.arange(count)
+        cosines = similarity.double().cpu().numpy()
+        near = cosines >= self._least(cosines)
+        if self.rule == "mutual_knn":
+            return _components(near & _mutual(cosines, self.neighbours))
+        if self.rule == "window":
+            apart = (cells[:, None] - cells[None]).abs().numpy()
+            near &= (apart[..., 0] == 0) & (apart[..., 1:].max(-1) <= self.reach)
+        found = _components(near)
+        if self.rule == "components" and int(found.bincount().max()) > self.giant * count:
+            found = _components(near & _mutual(cosines, self.neighbours))
+        return found
+
+    def _least(self, cosines: np.ndarray) -> float:
+        if self.measure == "cosine":
+            return self.threshold
+        return float(np.quantile(cosines[np.triu_indices(len(cosines), 1)], self.threshold))
+
+
+def _mutual(cosines: np.ndarray, neighbours: int) -> np.ndarray:
+    """(N, N) bool: each among the other's most similar ones; ties by place."""
+    others = cosines.copy()
+    np.fill_diagonal(others, -np.inf)
+    order = np.argsort(-others, axis=1, kind="stable")[:, :neighbours]
+    mine = np.zeros(cosines.shape, dtype=bool)
+    np.put_along_axis(mine, order, True, axis=1)
+    return mine & mine.T
+
+
+def _components(edges: np.ndarray) -> Tensor:
+    """(N,) number of each node's component, counted in the order of first members."""
+    _, labels = connected_components(csr_matrix(edges), directed=False)
+    _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
+    return torch.from_numpy(first.argsort().argsort()[inverse].astype(np.int64))
+
+
+SCOPES = ("global", "local")
+
+
+MERGES = ("drop", "mean", "weighted")
+
+
+@dataclass(frozen=True)
+class Router:
+    """Step D, reconstructed: candidates in the order of their relevance, each accepted if it is relevant enough,
+    r_i >= ``similar``, and no accepted one is too like it, max cos(f_i, f_k) <= ``redundant``.
+
+    That a similarity and a redundancy threshold decide is what a survey says of PAR (arXiv:2410.07278); the greedy
+    order is ours.
+
+    scope      global: one list; local: inside each cluster, which keeps its most relevant candidate in any case
+    least, most  floor and ceiling of how many are accepted; the floor is filled by relevance, candidates first
+    """
+
+    similar: float = 0.2
+    redundant: float = 0.8
+    scope: str = "global"
+    least: int = 8
+    most: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.scope not in SCOPES:
+            raise nearest("scope of the router", str(self.scope), SCOPES)
+        if self.least < 1 or (self.most is not None and self.most < self.least):
+            raise UserError(
+                f"k_min={self.least} and k_max={self.most}: one token or more stays, and no more than k_max"
+            )
+
+    def __call__(
+        self, relevance: Tensor, similarity: Tensor, clusters: Tensor, candidates: Tensor, keep: int | None
+    ) -> Tensor:
+        """(accepted,) rows, ascending.
+
+        relevance (N,) between 0 and 1; similarity (N, N); clusters (N,); candidates (N,) bool; all on the CPU.
+        keep: so many in any case: the redundancy threshold is searched for, and what it cannot fill is filled up.
+        """
+        order = relevance.argsort(descending=True, stable=True)
+        order = order[candidates[order]]
+        apart = similarity[order][:, order]
+        member, first = clusters[order], torch.zeros(len(order), dtype=torch.bool)
+        if self.scope == "local":
+            apart = apart.masked_fill(member[:, None] != member, -torch.inf)
+            first = torch.tensor([i == 0 or bool((member[:i] != member[i]).all()) for i in range(len(order))])
+        asks = (relevance[order] >= self.similar) | first
+        if len(asks):
+            asks[0] = True
+        if keep is None:
+            rows = order[accepted(apart, asks, self.redundant)][: self.most]
+            wanted = min(self.least, len(relevance))
+        else:
+            rows, wanted = order[self._search(apart, asks, keep)][:keep], keep
+        return self._filled(rows, wanted, relevance, candidates).sort().values
+
+    def _search(self, apart: Tensor, asks: Tensor, keep: int) -> Tensor:
+        """What the lowest redundancy threshold accepts that accepts at least ``keep``, of all that change anything."""
+        levels = torch.cat([apart[torch.triu(torch.ones_like(apart), 1).bool()].unique(), torch.tensor([torch.inf])])
+        low, high = 0, len(levels) - 1
+        while low < high:
+            middle = (low + high) // 2
+            if int(accepted(apart, asks, float(levels[middle])).sum()) >= keep:
+                high = middle
+            else:
+                low = middle + 1
+        return accepted(apart, asks, float(levels[high]))
+
+    def _filled(self, rows: Tensor, wanted: int, relevance: Tensor, candidates: Tensor) -> Tensor:
+        """``rows`` and the next most relevant ones, candidates first, until there are ``wanted``."""
+        if len(rows) >= wanted:
+            return rows
+        spare = relevance + 2 * candidates  # relevance is at most 1
+        spare[rows] = -torch.inf
+        return torch.cat([rows, spare.argsort(descending=True, stable=True)[: wanted - len(rows)]])
+
+
+def accepted(apart: Tensor, asks: Tensor, redundant: float) -> Tensor:
+    """(n,) bool: the greedy pass over candidates in their order; apart (n, n) similarity, asks (n,) bool."""
+    similar, open_ = (apart > redundant).numpy(), asks.numpy().copy()
+    taken = torch.zeros(len(asks), dtype=torch.bool).numpy()
+    for i in range(len(open_)):
+        if open_[i]:
+            taken[i] = True
+            open_ &= ~similar[i]
+    return torch.from_numpy(taken)
+
+
+@dataclass(frozen=True)
+class Routed:
+    """Each candidate that was not accepted goes to the accepted one that is most like it; the others go nowhere.
+
+    weighted: with its relevance against that of the accepted one, so that `WeightedMerge` of unit sizes makes the
+    relevance-weighted mean of each group; else with weight 1, the plain mean.
+    """
+
+    weighted: bool = False
+    lossy = True  # what the prompt does not ask for is lost
+
+    def __call__(self, tokens: Tokens, leaving: Tensor, evidence: Evidence) -> Tensor:
+        found = evidence.notes["routing"]
+        staying = tokens.rest(leaving)
+        units = normalize(found.features.float(), dim=-1)
+        nearest_one = (units[leaving] @ units[staying].T).argmax(1)
+        weight = found.candidates[leaving].float()
+        if self.weighted:
+            weight = weight * found.relevance[leaving] / found.relevance[staying][nearest_one].clamp(min=1e-6)
+        return torch.zeros(len(leaving), len(staying)).scatter_(1, nearest_one[:, None], weight[:, None])
+
+
+def routes(merge: str) -> Correlate | None:
+    """The correlate stage of a field ``merge``: drop, mean or weighted."""
+    if merge not in MERGES:
+        raise nearest("merge", str(merge), MERGES)
+    return None if merge == "drop" else Routed(merge == "weighted")
+
+
+def merged(merge: str) -> Compress:
+    """The compress stage that goes with it."""
+    return Discard() if merge == "drop" else WeightedMerge(sized=False)
+
+
+PROTOTYPES = ("max", "mean", "members")
+
+
+GRAPHS = ("x", "v")
+
+
+class Routing(NamedTuple):
+    """What the filter leaves for the correlate stage, all on the CPU and by row of the tokens it was shown."""
+
+    features: Tensor
+    relevance: Tensor
+    candidates: Tensor
+    clusters: Tensor
+
+
+@dataclass(frozen=True)
+class PromptAware:
+    """PAR-R: our reconstruction of PAR (arXiv:2410.07278 v2), whose method section is not public.
+
+    relevance  step A and the space: the queries made of the prompt
+    graph      what the graph and the router compare: features before the projector (x), or projected tokens (v)
+    clusters   step B
+    prototype  step C, how relevant a cluster is: max or mean over queries of the cosine with its normalised mean
+               member, or the largest over queries and members
+    tau_e      clusters stay whose relevance, scaled to 0..1 within the sample, is at least this; the best one always
+    router     step D
+
+    A question that names nothing keeps all clusters and refuses no token for its relevance: it must not prune by noise.
+    """
+
+    relevance: Relevance = field(default_factory=lambda: Relevance(rewriting="rules"))
+    graph: str = "x"
+    clusters: Clusters = field(default_factory=Clusters)
+    prototype: str = "max"
+    tau_e: float = 0.3
+    router: Router = field(default_factory=Router)
+    among = "visual"
+
+    def __post_init__(self) -> None:
+        if self.graph not in GRAPHS:
+            raise nearest("graph feature", str(self.graph), GRAPHS)
+        if self.prototype not in PROTOTYPES:
+            raise nearest("cluster relevance", str(self.prototype), PROTOTYPES)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What the relevance needs, and the features if the graph is made of them."""
+        return self.relevance.needs | ({"features"} if self.graph == "x" else set())
+
+    def __call__(self, tokens: Tokens, evidence: Evidence, leave: int | None) -> Tensor:
+        sides = self.relevance.sides(tokens, evidence)
+        sides = Sides(sides.queries.cpu(), sides.tokens.cpu(), sides.blank)
+        seen = tokens.states
+        if self.graph == "x":
+            seen = evidence.get("features")[evidence.place(tokens.index)]
+        cells = evidence.cells(tokens.index) if self.clusters.rule == "window" else torch.zeros(len(tokens), 3)
+        routing, similarity = self.retrieve(sides, seen.float().cpu(), cells)
+        evidence.notes["routing"] = routing
+        keep = None if leave is None else len(tokens) - leave
+        rows = self.router(routing.relevance, similarity, routing.clusters, routing.candidates, keep)
+        return tokens.rest(rows)
+
+    def retrieve(self, sides: Sides, features: Tensor, cells: Tensor) -> tuple[Routing, Tensor]:
+        """Steps B and C: what the router works on, and the similarities (N, N) of ``features`` (N, width)."""
+        units = normalize(features, dim=-1)
+        similarity = units @ units.T
+        groups = self.clusters(similarity, cells)
+        relevance, chosen = torch.ones(len(features)), torch.ones(int(groups.max()) + 1, dtype=torch.bool)
+        if not sides.blank:
+            relevance = span(self.relevance.of(sides))
+            score = span(self.score(sides, groups))
+            chosen = score >= self.tau_e
+            chosen[score.argmax()] = True
+        return Routing(features, relevance, chosen[groups], groups), similarity
+
+    def score(self, sides: Sides, groups: Tensor) -> Tensor:
+        """(clusters,) relevance of each cluster, not scaled."""
+        count = int(groups.max()) + 1
+        if self.prototype == "members":
+            products = (sides.queries @ sides.tokens.T).amax(0)
+            return torch.full((count,), -torch.inf).scatter_reduce(0, groups, products, "amax")
+        sums = torch.zeros(count, sides.tokens.shape[1]).index_add_(0, groups, sides.tokens)
+        products = sides.queries @ normalize(sums, dim=-1).T
+        return products.amax(0) if self.prototype == "max" else products.mean(0)

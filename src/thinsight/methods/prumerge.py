@@ -1,0 +1,154 @@
+"""LLaVA-PruMerge: outliers of the class attention stay, and each takes up its nearest keys."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from thinsight.errors import UserError, nearest
+from thinsight.methods.class_attention import UsesClassScore
+from thinsight.methods.controls import spread
+from thinsight.reduction.evidence import Evidence
+from thinsight.reduction.stages import Blend, copied
+from thinsight.reduction.tokens import Tokens
+
+
+@dataclass(frozen=True)
+class KeyNeighbours(UsesClassScore):
+    """With p the class token's attention, all heads as one: a survivor becomes x_i + sum of p_j x_j over the ``count``
+    patches whose keys are most like its own (cosine), whether they stay or leave; one new token becomes the sum of
+    p_j x_j over those that leave, and stands where the most attended of them stood. No weight is scaled.
+
+    Goes with `thinsight.reduction.stages.Blended`, and with `thinsight.methods.prumerge.AttentionOutliers`, which notes who stays. A
+    patch that it notes twice is handed on twice, and is a neighbour twice, of itself too: its copy takes the first free
+    place, and as many leavers, the first ones in raster order, are neither neighbours nor in the extra token (released
+    code, whose complement does not expect duplicates).
+
+    cls   token | received, and ``of``: see `ClassScore`
+    """
+
+    count: int = 32
+    cls: str = "token"
+    of: str = "next"
+    single = True
+
+    def __post_init__(self) -> None:
+        if isinstance(self.count, bool) or not isinstance(self.count, int) or self.count < 0:
+            raise UserError(f"neighbours={self.count} is no number of tokens")
+
+    def adds(self, leave: int, keep: int) -> int:
+        """The extra token, if any leaves; also where none stays, so that at least one is left."""
+        return int(leave > 0)
+
+    def __call__(self, tokens: Tokens, leaving: Tensor, evidence: Evidence) -> Blend:
+        weights = self.interest.weights(evidence, tokens.index)
+        parts, staying = copied(tokens, leaving)
+        ranked = torch.searchsorted(tokens.index, evidence.notes["ranked"])
+        twice = _again(ranked)
+        leaving = leaving.sort().values
+        if len(twice) >= len(leaving):
+            raise UserError("there are more duplicates than free places for them: take a lower ratio")
+        survivors = torch.cat([staying, ranked[twice]])
+        gone = leaving[len(twice) :]
+        near = similar_keys(self.interest.keys(evidence, tokens.index), survivors, gone, self.count)
+        parts = torch.cat([parts, torch.eye(len(tokens))[:, ranked[twice]]], 1) + near.T * weights[:, None]
+        extra = torch.zeros(len(tokens), 1)
+        extra[gone, 0] = weights[gone]
+        best = extra.argmax()[None]
+        free = leaving[leaving != best][: len(twice)]
+        place = torch.cat([staying, free, best])
+        noted = evidence.notes["ranked"].clone()
+        noted[twice] = tokens.index[free]
+        evidence.notes["ranked"] = noted
+        return Blend(torch.cat([parts, extra], 1), place, torch.cat([survivors, best]))
+
+
+def similar_keys(keys: Tensor, survivors: Tensor, gone: Tensor, count: int) -> Tensor:
+    """keys (n, width), rows (s,) and (g,) -> (s, n) on the CPU: how often each row is among the ``count`` survivors and
+    leavers whose keys are most similar to each survivor's."""
+    units, pool = normalize(keys, dim=-1).cpu(), torch.cat([survivors, gone])
+    similarity = (units[survivors] @ units[pool].T).fill_diagonal_(-torch.inf)
+    order = similarity.argsort(dim=1, descending=True, stable=True)[:, : min(count, len(pool) - 1)]
+    return torch.zeros(len(survivors), len(keys)).scatter_add_(1, pool[order], torch.ones(order.shape))
+
+
+def _again(rows: Tensor) -> Tensor:
+    """Where in ``rows`` a row stands that has stood before."""
+    seen, found = set(), []
+    for at, row in enumerate(rows.tolist()):
+        if row in seen:
+            found.append(at)
+        seen.add(row)
+    return torch.tensor(found, dtype=torch.int64)
+
+
+SAMPLES = ("none", "thirds", "training")
+
+
+@dataclass(frozen=True)
+class AttentionOutliers(UsesClassScore):
+    """The floor(rho * n) patches stay that interest the class token most, at least one; all heads count as one.
+
+    rho is the share of patches whose score is above Q3 + ``fence`` (Q3 - Q1), with the quartiles of the picture's
+    scores. With ``sample`` others stay as well, taken evenly from the raster:
+
+        none      no others: PruMerge
+        thirds    every step-th patch but the last, step = floor(floor(1/rho) / 3): PruMerge+
+        training  every step-th patch, step = floor(1/rho), from step/2 on, patches that stay anyway counted twice: what
+                  the released code trains with
+
+    Where a schedule says how many stay, these are the highest scores; with a sample they are a quarter (the extra token
+    of PruMerge counted), and the rest an even sample of the other patches.
+
+    Who stays is noted for `thinsight.reduction.stages.ScoreOrder`: outliers by descending score, then the sample.
+
+    ratio    rho itself, instead of the share of outliers
+    cls, of  see `ClassScore`
+    """
+
+    sample: str = "none"
+    fence: float = 1.5
+    ratio: float | None = None
+    cls: str = "token"
+    of: str = "next"
+    single = True
+    among = "visual"
+
+    def __post_init__(self) -> None:
+        if self.sample not in SAMPLES:
+            raise nearest("sample", self.sample, SAMPLES)
+        if self.ratio is not None and not 0 < self.ratio <= 1:
+            raise UserError(f"ratio={self.ratio} is no fraction above 0 and up to 1")
+
+    def __call__(self, tokens: Tokens, evidence: Evidence, leave: int | None) -> Tensor:
+        scores = self.interest(evidence, tokens.index)
+        picked = self.picked(scores) if leave is None else self.fixed(scores, len(scores) - leave)
+        evidence.notes["ranked"] = tokens.index[picked]
+        return tokens.rest(picked)
+
+    def picked(self, scores: Tensor) -> Tensor:
+        """Rows that stay as the picture wants it, a row twice where it is sampled twice."""
+        n, order = len(scores), scores.argsort(descending=True, stable=True)
+        ratio = share_above(scores, self.fence) if self.ratio is None else self.ratio
+        top = order[: max(int(n * ratio + 1e-9), 1)]
+        if self.sample == "none":
+            return top
+        step = int(1 / max(ratio, 1 / n))
+        if self.sample == "training":
+            return torch.cat([top, torch.arange(step // 2, n, step)])
+        others = torch.arange(0, max(n - 1, 1), max(step // 3, 1))
+        return torch.cat([top, others[~torch.isin(others, top)]])
+
+    def fixed(self, scores: Tensor, keep: int) -> Tensor:
+        """``keep`` rows that stay."""
+        order = scores.argsort(descending=True, stable=True)
+        top = order[: keep if self.sample == "none" else (keep + 1) // 4]
+        others = order[len(top) :].sort().values
+        return torch.cat([top, others[spread(len(others), keep - len(top))]])
+
+
+def share_above(scores: Tensor, fence: float) -> float:
+    """Share of the scores above Q3 + fence (Q3 - Q1), quartiles interpolated linearly."""
+    low, high = scores.double().quantile(torch.tensor([0.25, 0.75], dtype=torch.float64))
+    return int((scores > high + fence * (high - low)).sum()) / len(scores)

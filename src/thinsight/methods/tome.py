@@ -1,0 +1,139 @@
+"""ToMe: bipartite soft matching of keys, matched pairs merged with their sizes.
+
+Places are those in the sequence as it is now, class token included; what is compared is the key of the block, the mean
+over heads. A class token neither leaves nor takes anything in.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from thinsight.errors import UserError
+from thinsight.reduction.evidence import Evidence
+from thinsight.reduction.schedules import Even, check_keep, count
+from thinsight.reduction.stages import Blend, Routes, WeightedMerge
+from thinsight.reduction.tokens import Tokens
+
+
+@dataclass(frozen=True)
+class TomePairs:
+    """ToMe's merging of pairs (arXiv:2210.09461): at most half of those present leave at a block.
+
+    keep        what is left after the last block; equal numbers leave everywhere, more in the first blocks only where
+                halving could not make up for it later. A budget below all halvings is missed by as little as possible
+    r           published schedule, whatever ``keep`` says: so many leave at every block (int), or a list of numbers,
+                one for each block, zeros where it ends
+    inflection  with an int r: from floor(r (1 - inflection)) in the first block in a straight line to 2r less that in
+                the last one (-1: the paper's decreasing schedule, 0: constant)
+    """
+
+    keep: int | float = 0.5
+    r: int | Sequence[int] | None = None
+    inflection: float = 0.0
+    inclusive = True
+
+    def __post_init__(self) -> None:
+        check_keep(self.keep)
+        several = isinstance(self.r, Sequence) and not isinstance(self.r, str)
+        if several:
+            object.__setattr__(self, "r", tuple(self.r))
+        for one in self.r if several else () if self.r is None else (self.r,):
+            if isinstance(one, bool) or not isinstance(one, int) or one < 0:
+                raise UserError(f"r={self.r} is neither a number of pairs (0, 1, 2, ...) nor a list of them")
+        if not -1 <= self.inflection <= 1:
+            raise UserError(f"inflection={self.inflection} is no number between -1 and 1")
+
+    def __call__(self, present: int, stage: int, stages: int, total: int) -> int:
+        if self.r is not None:
+            leave = self.removed(stages)[stage]
+        else:
+            last, later = count(self.keep, total), stages - stage - 1
+            even = present - Even(self.keep)(present, stage, stages, total)
+            leave = max(even, present - last * 2**later)
+        return present - min(leave, present // 2)
+
+    def removed(self, stages: int) -> list[int]:
+        """The published schedule: pairs merged at each of ``stages`` blocks."""
+        if isinstance(self.r, tuple):
+            if len(self.r) > stages:
+                raise UserError(f"r names {len(self.r)} blocks, and there are {stages}")
+            return [*self.r, *[0] * (stages - len(self.r))]
+        first = int(self.r * (1.0 - self.inflection))
+        slope = (2 * self.r - 2 * first) / max(stages - 1, 1)
+        return [int(first + slope * stage) for stage in range(stages)]
+
+
+def matched(index: Tensor, visual: Tensor, evidence: Evidence) -> Tensor:
+    """(even, odd) fp32 on the CPU: cosines of the keys of all tokens ``index``; -inf where one is no patch."""
+    units = normalize(evidence.keys(index).float().mean(0), dim=-1)
+    found = (units[::2] @ units[1::2].T).cpu()
+    return found.masked_fill(~(visual[::2, None] & visual[None, 1::2]), -torch.inf)
+
+
+@dataclass(frozen=True)
+class BipartiteSources:
+    """The tokens in even places leave that are most similar to one in an odd place."""
+
+    among = "all"
+    needs = frozenset({"attention"})
+
+    def __call__(self, tokens: Tokens, evidence: Evidence, leave: int) -> Tensor:
+        best = matched(tokens.index, tokens.visual, evidence).amax(1)
+        return 2 * best.argsort(descending=True, stable=True)[:leave]
+
+
+@dataclass(frozen=True)
+class BipartitePartners:
+    """Each leaver goes whole to the token in an odd place that it is most similar to."""
+
+    needs = frozenset({"attention"})
+
+    def __call__(self, tokens: Tokens, leaving: Tensor, evidence: Evidence) -> Tensor:
+        if bool((leaving % 2).any()):
+            raise UserError("ToPartner follows a filter by which tokens in even places leave (MostSimilar)")
+        partner = 2 * matched(tokens.index, tokens.visual, evidence)[leaving // 2].argmax(1) + 1
+        staying = tokens.rest(leaving)
+        weights = torch.zeros(len(leaving), len(staying))
+        weights[torch.arange(len(leaving)), torch.searchsorted(staying, partner)] = 1.0
+        return weights
+
+
+@dataclass(frozen=True)
+class Merge(WeightedMerge):
+    """`WeightedMerge`, after which a token stands where the first of its members stood, if they go on in raster order.
+
+    order  raster | official: as `thinsight.reduction.stages.OfficialOrder` has it
+    """
+
+    order: str = "raster"
+
+    def __call__(self, tokens: Tokens, leaving: Tensor, weights: Tensor | Routes | Blend | None) -> Tokens:
+        after = super().__call__(tokens, leaving, weights)
+        if self.order != "raster" or after.origin is not None:
+            return after
+        first = after.index.scatter_reduce(0, weights.argmax(1).cpu(), tokens.index[leaving], "amin")
+        return replace(after, index=first)
+
+
+@dataclass(frozen=True)
+class EvenOddOrder:
+    """Class tokens, then what is left in even places, then the odd ones (released code). Without a class token the even
+    ones go on by descending similarity: the code sorts them for its sake only."""
+
+    needs = frozenset({"attention"})
+
+    def __call__(self, tokens: Tokens, evidence: Evidence) -> Tensor:
+        before = evidence.sequence
+        place = torch.searchsorted(before.index, tokens.index)
+        even, odd = place % 2 == 0, place % 2 == 1
+        firsts, even, odd = (
+            (rows & v).nonzero().squeeze(1)
+            for rows, v in ((torch.ones_like(even), ~tokens.visual), (even, tokens.visual), (odd, tokens.visual))
+        )
+        if len(firsts) == 0:
+            best = matched(before.index, before.visual, evidence).amax(1)[place[even] // 2]
+            even = even[best.argsort(descending=True, stable=True)]
+        return torch.cat([firsts, even, odd])

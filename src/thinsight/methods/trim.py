@@ -1,0 +1,114 @@
+"""TRIM: tokens whose CLIP similarity to the question stands out stay; the mean of the others is appended."""
+
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+from torch import Tensor
+
+from thinsight.errors import nearest
+from thinsight.methods.prompt_relevance import Relevance
+from thinsight.reduction.evidence import Evidence
+from thinsight.reduction.stages import Appended, Compress, Correlate, Discard, Order, Raster, ranked
+from thinsight.reduction.tokens import Tokens
+
+BEFORE, AFTER = "features", "mean"
+
+
+class Draft(NamedTuple):
+    """A new token that all leavers go into: its ``state`` (1, width)."""
+
+    state: Tensor
+
+
+@dataclass(frozen=True)
+class MeanOfLeavers:
+    """The plain mean of all leavers becomes one token.
+
+    of  features: of their features before the projector, which then goes through the projector (TRIM does its whole
+        reduction there; since a projector works token by token, the stayers come out the same); mean: of their
+        states behind it
+    """
+
+    of: str = AFTER
+
+    def __post_init__(self) -> None:
+        if self.of not in (BEFORE, AFTER):
+            raise nearest("mean of", str(self.of), [BEFORE, AFTER])
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Features and projector, where the mean is taken in front of it."""
+        return frozenset({"features", "projector"} if self.of == BEFORE else ())
+
+    def adds(self, leave: int, keep: int) -> int:
+        """One new token, if any leaves."""
+        return int(leave > 0)
+
+    def __call__(self, tokens: Tokens, leaving: Tensor, evidence: Evidence) -> Draft:
+        gone = tokens.take(leaving)
+        if self.of == BEFORE:
+            features = evidence.get("features")[evidence.place(gone.index)]
+            mean = features.float().mean(0, keepdim=True).to(features.dtype)
+            state = evidence.get("projector")(mean)
+        else:
+            state = gone.states.float().mean(0, keepdim=True)
+        return Draft(state.to(tokens.states.dtype))
+
+
+@dataclass(frozen=True)
+class Append:
+    """The stayers as they are, then the drafted token; it goes by the name of the first leaver."""
+
+    def __call__(self, tokens: Tokens, leaving: Tensor, weights: Draft) -> Tokens:
+        gone = tokens.take(leaving)
+        first = gone.take(gone.index.argmin()[None])
+        whole = {"size": gone.size.sum()[None], "sources": gone.sources.sum(0, keepdim=True)}
+        return tokens.take(tokens.rest(leaving)).followed(replace(first, states=weights.state, **whole))
+
+
+def mean_of(what: str) -> Correlate | None:
+    """The correlate stage of a field ``merge``: nothing for "none", else `MeanOfLeavers`."""
+    return None if what == "none" else MeanOfLeavers(what)
+
+
+def appended(what: str) -> Compress:
+    """The compress stage that goes with it."""
+    return Discard() if what == "none" else Append()
+
+
+def placed(what: str) -> Order:
+    """The order that goes with it: the new token comes last."""
+    return Raster() if what == "none" else Appended()
+
+
+@dataclass(frozen=True)
+class SimilarityOutliers:
+    """TRIM (arXiv:2409.10994): patches by the softmax over patches of their products with the text.
+
+    As many stay as the schedule says, or, where it leaves that open, those above Q3 + ``reach`` (Q3 - Q1). ``down``:
+    their number goes through a ratio and is rounded down again, as in the released code; now and then one is lost.
+    """
+
+    relevance: Relevance = field(default_factory=lambda: Relevance(space="clip", aggregate="mean", unit=False))
+    reach: float = 1.5
+    down: bool = False
+    among = "visual"
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What the relevance needs."""
+        return self.relevance.needs
+
+    def __call__(self, tokens: Tokens, evidence: Evidence, leave: int | None) -> Tensor:
+        score = self.relevance(tokens, evidence).softmax(0)
+        keep = outliers(score, self.reach) if leave is None else len(tokens) - leave
+        if leave is None and self.down:
+            keep = int(len(tokens) * (keep / len(tokens)))
+        return ranked(score)[keep:].cpu()
+
+
+def outliers(score: Tensor, reach: float = 1.5) -> int:
+    """How many entries of ``score`` (any shape) lie above Q3 + ``reach`` (Q3 - Q1), quartiles interpolated linearly."""
+    score = score.flatten().double()
+    first, third = score.quantile(0.25), score.quantile(0.75)
+    return int((score > third + reach * (third - first)).sum())

@@ -1,0 +1,115 @@
+"""VisionZip: dominant tokens by class attention, the rest merged into contextual ones."""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from thinsight.errors import UserError
+from thinsight.reduction.evidence import Evidence
+from thinsight.reduction.schedules import check_keep, count
+from thinsight.reduction.stages import Blend, copied
+from thinsight.reduction.tokens import Tokens
+
+
+@dataclass(frozen=True)
+class DominantContextual:
+    """VisionZip's budget (arXiv:2412.04467): dominant tokens stay, contextual ones are made of the rest.
+
+    keep         both together
+    share        of it is contextual (30 of 192, 20 of 128, 10 of 64)
+    dominant     how many, with ``contextual`` how many, whatever ``keep`` says
+    class_token  one of the dominant ones is the class token, if there are any
+    """
+
+    keep: int | float = 0.3333
+    share: float = 0.15625
+    dominant: int | None = None
+    contextual: int | None = None
+    class_token: bool = False
+    inclusive = False
+
+    def __post_init__(self) -> None:
+        check_keep(self.keep)
+        if not 0 <= self.share <= 1:
+            raise UserError(f"contextual_share={self.share} is no fraction between 0 and 1")
+        if (self.dominant is None) != (self.contextual is None):
+            raise UserError("dominant and contextual go together: give both numbers, or neither")
+
+    def __call__(self, present: int, stage: int, stages: int, total: int) -> int:
+        parts = self.parts(total)
+        return present if sum(parts) >= present else parts[0]
+
+    def parts(self, total: int) -> tuple[int, int, int]:
+        """Of ``total`` patches: how many stay, contextual tokens, copies of the class token (0 or 1)."""
+        if self.dominant is None:
+            both = count(self.keep, total)
+            contextual = round(self.share * both)
+            dominant = both - contextual
+        else:
+            dominant, contextual = self.dominant, self.contextual
+        handed = int(self.class_token and dominant > 0)
+        return dominant - handed, contextual, handed
+
+
+@dataclass(frozen=True)
+class Contextual:
+    """Every g-th leaver in raster order is a target, g the whole number of leavers to a target; the other leavers go to
+    the target whose key (the mean over heads) is most similar to theirs (cosine). A target becomes the sum of itself
+    and of the mean of those that came; it stands where it stood.
+
+    Goes with `thinsight.reduction.stages.Blended` and with a filter that is shown all tokens.
+
+    split  how many targets, and whether a copy of the class token is handed on with them (the released code). The copy
+           takes the first place that no target stands at, and is named after the class token
+    """
+
+    split: DominantContextual = field(default_factory=DominantContextual)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Keys, and the class token, if it is handed on."""
+        return frozenset({"attention", "cls"} if self.split.class_token else {"attention"})
+
+    def adds(self, leave: int, keep: int) -> int:
+        """Contextual tokens, and the class token's copy."""
+        return sum(self.split.parts(leave + keep)[1:])
+
+    def __call__(self, tokens: Tokens, leaving: Tensor, evidence: Evidence) -> Blend:
+        _, contextual, handed = self.split.parts(int(tokens.visual.sum()))
+        leaving = leaving.sort().values
+        targets, others, goes = assign(evidence.keys(tokens.index[leaving]), contextual)
+        targets, others = leaving[targets], leaving[others]
+        made = torch.zeros(len(tokens), len(targets))
+        made[others, goes] = 1.0
+        made /= made.sum(0).clamp(min=1)
+        made[targets, torch.arange(len(targets))] = 1.0
+        parts, staying = copied(tokens, leaving)
+        place, named = torch.cat([staying, targets]), torch.cat([staying, targets])
+        if handed:
+            row, spare = (~tokens.visual).nonzero()[0], leaving[~torch.isin(leaving, targets)][:1]
+            made = torch.cat([made, torch.eye(len(tokens))[:, row]], 1)
+            place, named = torch.cat([place, spare]), torch.cat([named, row])
+        return Blend(torch.cat([parts, made], 1), place, named)
+
+
+def assign(keys: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """keys (heads, n, width) -> targets (count,), the others (n - count,), and the number of each one's target."""
+    units = normalize(keys.float().mean(0), dim=-1)
+    targets = torch.arange(len(units))[:: max(1, len(units) // max(count, 1))][:count]
+    alone = torch.ones(len(units), dtype=torch.bool)
+    alone[targets] = False
+    others = alone.nonzero().squeeze(1)
+    if count == 0:
+        return targets, others[:0], others[:0]
+    return targets, others, (units[others] @ units[targets].T).argmax(1).cpu()
+
+
+@dataclass(frozen=True)
+class ClassFirst:
+    """First a class token that is handed on as if it were a patch, then the others as they are (VisionZip)."""
+
+    def __call__(self, tokens: Tokens, evidence: Evidence) -> Tensor:
+        first = ~tokens.visual | torch.isin(tokens.named, evidence.cls)
+        return (~first).int().argsort(stable=True)

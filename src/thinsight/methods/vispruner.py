@@ -1,0 +1,61 @@
+"""VisPruner's filter (arXiv:2412.01818): important tokens stay, and of the rest those without duplicates."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from thinsight.errors import UserError
+from thinsight.methods.class_attention import UsesClassScore
+from thinsight.reduction.evidence import Evidence
+from thinsight.reduction.tokens import Tokens
+
+
+@dataclass(frozen=True)
+class Dissimilar(UsesClassScore):
+    """The floor(``important`` * keep) tokens stay that interest the class token most. The others start in descending
+    order of interest; until no more are left than may stay, those in even places are compared with those in odd ones
+    (cosine of their states), and the ``step`` of them that resemble one there most leave.
+
+    important  share of those that stay;  step  how many leave in a round, at most;  cls  see `ClassScore`
+    """
+
+    important: float = 0.5
+    step: int = 8
+    cls: str = "token"
+    among = "visual"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.important <= 1:
+            raise UserError(f"important_ratio={self.important} is no fraction between 0 and 1")
+        if isinstance(self.step, bool) or not isinstance(self.step, int) or self.step < 1:
+            raise UserError(f"step={self.step} is no number of tokens from 1 on")
+
+    def __call__(self, tokens: Tokens, evidence: Evidence, leave: int) -> Tensor:
+        return tokens.rest(torch.cat(self.parts(tokens, evidence, len(tokens) - leave)))
+
+    def parts(self, tokens: Tokens, evidence: Evidence, keep: int) -> tuple[Tensor, Tensor]:
+        """Rows of the important tokens, most interesting first, and of the diverse ones, as the rounds left them."""
+        order = self.interest(evidence, tokens.index).argsort(descending=True, stable=True)
+        count = math.floor(keep * self.important)
+        residual = distinct(tokens.states[order[count:].to(tokens.states.device)], keep - count, self.step)
+        return order[:count], order[count:][residual]
+
+
+def distinct(states: Tensor, keep: int, step: int) -> Tensor:
+    """(keep,) rows of ``states`` (n, width) that are left when duplicates leave, ``step`` at a time at most.
+
+    Survivors of the even places go on in descending order of similarity, then those of the odd places; the places of
+    the next round are counted in that order.
+    """
+    units, left = normalize(states.float(), dim=-1).cpu(), torch.arange(len(states))
+    similarity = units @ units.T
+    while len(left) > keep:
+        even, odd = left[::2], left[1::2]
+        leave = min(step, len(left) - keep, len(even))
+        if len(odd):
+            even = even[similarity[even][:, odd].amax(1).argsort(descending=True, stable=True)]
+        left = torch.cat([even[leave:], odd])
+    return left

@@ -1,0 +1,1 @@
+"""Checkpoint -> model, and where its parts are."""

@@ -1,0 +1,190 @@
+"""Checkpoint -> model and processor: files, device, dtype, one sentence for what is missing.
+
+Nothing here knows which model is small: everything loads through transformers' Auto classes from the standard format.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from thinsight.config.compose import load_config
+from thinsight.errors import UserError, nearest
+from thinsight.models.text import QuestionReader
+from thinsight.paths import ROOT
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, ProcessorMixin
+
+
+def open_processor(source: str, revision: str | None = None) -> "ProcessorMixin":
+    """The processor in the folder or hub repository ``source``; errors are those of transformers.
+
+    torchvision and PIL resize differently, so the numbers must not depend on which of them is installed.
+    """
+    from transformers import AutoConfig, AutoProcessor
+    from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
+
+    own, kind = AutoProcessor, PROCESSOR_MAPPING.get(type(AutoConfig.from_pretrained(source, revision=revision)), None)
+    if kind is not None and "video_processor" in kind.get_attributes():
+        named = kind.get_processor_dict(source, revision=revision)[0].get("processor_class", kind.__name__)
+        own = stills(kind) if named == kind.__name__ else AutoProcessor
+    return own.from_pretrained(source, revision=revision, backend="pil")
+
+
+def stills(kind: type["ProcessorMixin"]) -> type["ProcessorMixin"]:
+    """The processor class ``kind`` without its video half, which needs torchvision just to be loaded.
+
+    Pictures are prepared by the same code; `thinsight.reduce` refuses videos anyway.
+    """
+    parts = [part for part in kind.get_attributes() if part != "video_processor"]
+    return type(kind.__name__, (kind,), {"get_attributes": classmethod(lambda cls: list(parts))})
+
+
+def load_model(
+    name_or_config: str | DictConfig, device: str | None = None, dtype: str | None = None
+) -> tuple["PreTrainedModel", "ProcessorMixin"]:
+    """The model in evaluation mode, with its `QuestionReader`, and its processor with left padding and the PIL image backend.
+
+    ``name_or_config``: a name in ``conf/model``, such a node, or a whole config. ``device`` and ``dtype`` replace the
+    config's; device "auto" is CUDA if there is one. Missing, incomplete or unreadable weights, an unreachable hub and a
+    processor setting that would have no effect are `UserError`s.
+    """
+    from transformers import AutoModelForImageTextToText
+
+    config = model_config(name_or_config)
+    source, revision = str(checkpoint(config)), config.revision
+    place, number = torch_device(device or config.device), torch_dtype(dtype or config.dtype)
+    with _loading(config):
+        model, info = AutoModelForImageTextToText.from_pretrained(
+            source,
+            revision=revision,
+            dtype=number,
+            attn_implementation=config.attn_implementation,
+            output_loading_info=True,
+        )
+    # transformers fills what a checkpoint lacks with random numbers and only warns
+    gaps = sorted(info["missing_keys"]) + sorted(str(key) for key in info["mismatched_keys"])
+    if gaps:
+        raise UserError(f"the weights in {source} do not fit model {config.name}: {gaps[0]} ({len(gaps)} in all).")
+    processor = load_processor(config)
+    model.aids = QuestionReader(processor, config.text_tower, config.text_sign)
+    return model.eval().to(place), processor
+
+
+def load_processor(name_or_config: str | DictConfig) -> "ProcessorMixin":
+    """The processor alone, with the settings of ``config.processor`` put in place and checked to be read."""
+    config = model_config(name_or_config)
+    with _loading(config):
+        processor = open_processor(str(checkpoint(config)), config.revision)
+    processor.tokenizer.padding_side = "left"
+    for key, value in OmegaConf.to_container(config.processor, resolve=True).items():
+        _set(processor, key, value)
+    return processor
+
+
+def meta_model(name_or_config: str | DictConfig) -> "PreTrainedModel":
+    """The same architecture on ``torch.device("meta")``: true shapes, no weights, nothing downloaded."""
+    import torch
+    from transformers import AutoConfig, AutoModelForImageTextToText
+
+    config = model_config(name_or_config)
+    if config.architecture is None:
+        with _loading(config):
+            shape = AutoConfig.from_pretrained(str(checkpoint(config)), revision=config.revision)
+    else:
+        fields = OmegaConf.to_container(config.architecture, resolve=True)
+        try:
+            shape = AutoConfig.for_model(**fields)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"model {config.name} has no usable architecture: {_first_line(error)}") from error
+    with torch.device("meta"):
+        model = AutoModelForImageTextToText.from_config(
+            shape, dtype=torch_dtype(config.dtype), attn_implementation=config.attn_implementation
+        )
+    return model.eval()
+
+
+def model_config(name_or_config: str | DictConfig) -> DictConfig:
+    """The model node of a name in ``conf/model``, of a whole config, or of itself."""
+    if isinstance(name_or_config, str):
+        return load_config([f"model={name_or_config}"]).model
+    return name_or_config.model if "model" in name_or_config else name_or_config
+
+
+def checkpoint(config: DictConfig) -> Path | str:
+    """The folder that holds the weights (relative to the project's root), or a hub id ``owner/name``."""
+    name = config.checkpoint
+    if not name:
+        raise UserError(f"model {config.name} names no checkpoint: it has a shape, but no weights to load.")
+    folder = Path(name) if Path(name).is_absolute() else ROOT / name
+    if (folder / "config.json").is_file():
+        return folder
+    if folder.exists() or Path(name).is_absolute() or name.count("/") != 1 or name.startswith((".", "data/")):
+        raise UserError(f"model {config.name} has no weights at {name}: check the folder out again or rebuild it.")
+    return name
+
+
+def torch_device(name: str) -> "torch.device":
+    """The device ``name``; "auto" is CUDA where there is one."""
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UserError(f"there is no device '{name}': use auto, cpu or cuda.") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UserError("device cuda was asked for, but torch sees no GPU here: use device auto or cpu.")
+    return device
+
+
+def torch_dtype(name: str) -> "torch.dtype":
+    """The floating-point type ``name``."""
+    import torch
+
+    known = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+    if name not in known:
+        raise nearest("dtype", str(name), known)
+    return known[name]
+
+
+def _set(processor: "ProcessorMixin", key: str, value: Any) -> None:
+    """Set one processor setting where it is read.
+
+    CLIP's image processor takes ``do_pad`` and ignores it; LLaVA's pads to a square with the mean colour, as the
+    original code does, so asking for padding swaps the class.
+    """
+    images = processor.image_processor
+    if key == "do_pad" and value and type(images).__name__.startswith("CLIPImageProcessor"):
+        from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
+
+        fields = {k: v for k, v in images.to_dict().items() if k != "image_processor_type"}
+        processor.image_processor = LlavaImageProcessorPil(**fields | {"do_pad": True})
+    elif hasattr(processor, key):
+        setattr(processor, key, value)
+    elif hasattr(images, key):
+        setattr(images, key, value)
+    else:
+        raise nearest("processor setting", key, [*vars(processor), *vars(images)])
+
+
+@contextmanager
+def _loading(config: DictConfig) -> Iterator[None]:
+    """Turn what transformers, safetensors and the hub raise while loading into one sentence."""
+    try:
+        yield
+    except Exception as error:  # they share no base class
+        if (ROOT / config.checkpoint / "config.json").is_file():
+            what = f"cannot be read from {config.checkpoint}: the files there are missing, cut short or damaged"
+        else:
+            what = f"cannot be fetched from the hub as {config.checkpoint}, and no copy of it is in the local cache"
+        raise UserError(f"model {config.name} {what} ({_first_line(error)}).") from error
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

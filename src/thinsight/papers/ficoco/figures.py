@@ -1,0 +1,160 @@
+"""Figures of the page on FiCoCo."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from thinsight.papers.ficoco.internals import OTHER, row_edges
+from thinsight.report.figures import BLUE, GREEN, GREY, INK, ORANGE, PAGE, PURPLE, RED, subplots
+
+OWN = {"FiCoCo-V": BLUE, "FiCoCo-L": RED, "FiCoCo-VL": PURPLE}
+
+
+LABELS = {
+    "row_softmax": "row softmax (equation)",
+    "col_softmax": "column softmax (prose)",
+    "row_logit": "row logits (code)",
+}
+
+
+def agreement_heatmap(both: pd.DataFrame, ranks: Mapping[int, tuple[float, int]]) -> Figure:
+    """A panel per number of tokens, a line per method: share of the whole model's score, as printed (open) and measured
+    (filled, with its interval).
+
+    both   tokens, method, printed, share, low, high;  ranks  tokens -> (Spearman's rho, number of methods)
+    """
+    budgets = sorted(set(both["tokens"]), reverse=True)
+    least = both.sort_values(["tokens", "printed"])  # in the printed order of the smallest budget
+    names = list(dict.fromkeys(least["method"]))
+    left = both[["printed", "low"]].min().min() - 2
+    size = (PAGE, 0.9 + 0.19 * len(names))
+    figure, axes = subplots(1, len(budgets), figsize=size, sharex=True, sharey=True, squeeze=False)
+    for axis, tokens in zip(axes[0], budgets, strict=True):
+        part = both[both["tokens"] == tokens]
+        for _, row in part.iterrows():
+            at, color = names.index(row["method"]), OWN.get(row["method"], "#555555")
+            axis.plot([row["printed"], row["share"]], [at, at], color=color, lw=0.7, alpha=0.6)
+            axis.plot([row["low"], row["high"]], [at, at], color=color, lw=3.2, alpha=0.25, solid_capstyle="butt")
+            axis.plot(row["printed"], at, "o", ms=4, mfc="white", mec=color)
+            axis.plot(row["share"], at, "o", ms=4, color=color)
+        rho, count = ranks[tokens]
+        said = f"rank correlation {rho:+.2f}, {count} methods" if rho == rho else "too few methods to rank"
+        axis.set_title(f"{tokens} of 576 tokens\n{said}")
+        axis.set(xlim=(left, 103), ylim=(-0.6, len(names) - 0.4))
+        axis.axvline(100, color="#BBBBBB", lw=0.6, zorder=0)
+    axes[0, 0].set_yticks(range(len(names)), names)
+    axes[0, len(budgets) // 2].set_xlabel("score, % of the whole model's:  ○ printed  ● measured here")
+    return figure
+
+
+def constant_edges_figure(epsilons: Sequence[float], marks: Mapping[str, int], counted: pd.DataFrame) -> Figure:
+    """Left: K against the number of stayers n for a row's quantile, with pictures' sizes marked. Right: how many edges
+    leavers have in the model at hand. counted: point, edges (one line a leaver); a panel each."""
+    points = list(dict.fromkeys(counted["point"]))
+    grid = {"width_ratios": [2.3, *([1.0] * len(points))]}
+    figure, axes = subplots(1, 1 + len(points), figsize=(PAGE, 2.5), gridspec_kw=grid)
+    axis, n = axes[0], np.arange(2, 3000)
+    for epsilon, color in zip(epsilons, (BLUE, GREEN, ORANGE, RED), strict=False):
+        axis.plot(n, [row_edges(int(m), epsilon) for m in n], color=color, lw=1.2, label=f"ε = {epsilon:g}")
+    for name, size in marks.items():
+        axis.axvline(size, color="#AAAAAA", lw=0.6, ls=":", zorder=0)
+        axis.annotate(name, (size, 0.98), xycoords=("data", "axes fraction"), xytext=(-2, 0), rotation=90,
+                      textcoords="offset points", fontsize=5.5, color=GREY, ha="right", va="top")  # fmt: skip
+    axis.set(xscale="log", xlabel="tokens that stay, n", ylabel="edges of every leaver, K", title="by arithmetic")
+    axis.set_xlim(10, 3200)
+    axis.set_ylim(0, 25)
+    axis.legend(loc="upper left", fontsize=6, handlelength=0.9, borderaxespad=0.2)
+    most = min(int(counted["edges"].max()), 12)
+    for axis, point in zip(axes[1:], points, strict=True):
+        part = counted[counted["point"] == point]
+        shares = part["edges"].value_counts(normalize=True).reindex(range(most + 1), fill_value=0.0)
+        axis.barh(shares.index, 100 * shares, color=BLUE if "row" in point else ORANGE, height=0.8)
+        axis.set(title=point, xlim=(0, 100), ylim=(-0.6, most + 0.6), xlabel="% of leavers")
+        axis.set_yticks(range(0, most + 1, 2))
+    axes[1].set_ylabel("edges")
+    return figure
+
+
+def sensitivity_figure(
+    curves: Mapping[str, pd.DataFrame], printed: Mapping[str, pd.DataFrame], defaults: Mapping[str, float]
+) -> Figure:
+    """A panel per field: score as a share of the method's as it is, with intervals; printed values where there are any.
+
+    curves: title -> value, share, low, high;  printed: title -> value, share;  defaults: title -> the published value
+    """
+    figure, axes = subplots(1, len(curves), figsize=(PAGE, 2.2), sharey=True, squeeze=False)
+    for axis, (title, curve) in zip(axes[0], curves.items(), strict=True):
+        axis.axhline(1.0, color="#BBBBBB", lw=0.6)
+        axis.axvline(defaults[title], color=INK, lw=0.8, ls="--", label="as published")
+        if len(curve):
+            axis.fill_between(curve["value"], curve["low"], curve["high"], color=BLUE, alpha=0.18, lw=0)
+            axis.plot(curve["value"], curve["share"], "o-", color=BLUE, ms=3, label="measured here")
+        else:
+            axis.text(0.5, 0.5, "not run", transform=axis.transAxes, ha="center", color=GREY)
+        if title in printed:
+            axis.plot(printed[title]["value"], printed[title]["share"], "s-", color=ORANGE, ms=3, label="printed")
+        axis.set_title(title)
+        axis.locator_params(axis="x", nbins=4)
+    axes[0, 0].set_ylabel("score, share of\nthe method as it is")
+    named = {text: mark for axis in axes[0] for mark, text in zip(*axis.get_legend_handles_labels(), strict=True)}
+    figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=3)
+    return figure
+
+
+def readings_figure(
+    picture: Tensor,
+    found: Mapping[str, Tensor],
+    shares: Mapping[str, pd.DataFrame],
+    ranks: Mapping[str, pd.DataFrame],
+) -> Figure:
+    """Top: a picture (height, width, 3) and the terms of one moment on its patches. Below, for each of ``shares``: what
+    share of the score's spread each reading brings, layer by layer, and how like the terms rank the tokens.
+
+    shares  title -> layer, reading, share;  ranks  title -> layer, first, second, rho
+    """
+    figure = subplots(figsize=(PAGE, 4.0))[0]
+    figure.clear()
+    lines = figure.add_gridspec(2, 1, height_ratios=[1.05, 1])
+    top = lines[0].subgridspec(1, 1 + len(found))
+    for at, (name, values) in enumerate({"": picture, **found}.items()):
+        axis = figure.add_subplot(top[0, at])
+        axis.imshow(values)
+        axis.set_title({"": "the picture", OTHER: "class token's attention"}.get(name) or LABELS[name], fontsize=6.5)
+        axis.axis("off")
+    below = lines[1].subgridspec(1, 2 * len(shares), width_ratios=[1.25, 1] * len(shares))
+    for at, (title, table) in enumerate(shares.items()):
+        axis = figure.add_subplot(below[0, 2 * at])
+        for (reading, label), color in zip(LABELS.items(), (RED, BLUE, GREEN), strict=True):
+            part = table[table["reading"] == reading]
+            axis.plot(part["layer"], 100 * part["share"], "o-", ms=2.5, color=color, label=label)
+        axis.set(title=title, xlabel="block" if at == 0 else "layer", ylim=(-3, 103))
+        axis.set_xticks(sorted(set(table["layer"])))
+        if at == 0:
+            axis.set_ylabel("% of the score's spread")
+            handles = axis.get_legend_handles_labels()
+        _matrix(figure.add_subplot(below[0, 2 * at + 1]), ranks[title])
+    figure.legend(*handles, loc="outside lower center", ncols=3)
+    return figure
+
+
+def _matrix(axis: Axes, ranks: pd.DataFrame) -> None:
+    """Rank correlations of the terms, the mean over layers, as numbers on colours."""
+    names = [*LABELS, OTHER]
+    means = ranks.groupby(["first", "second"])["rho"].mean()
+    values = np.eye(len(names))
+    for (first, second), rho in means.items():
+        at = names.index(first), names.index(second)
+        values[at] = values[at[::-1]] = rho
+    axis.imshow(values, cmap="RdBu", vmin=-1, vmax=1)
+    for row, column in np.ndindex(values.shape):
+        ink = "white" if abs(values[row, column]) > 0.6 else INK
+        axis.text(column, row, f"{values[row, column]:+.1f}", ha="center", va="center", fontsize=5.5, color=ink)
+    short = ["row", "column", "logits", "other"]
+    axis.set_xticks(range(len(names)), short, rotation=45, fontsize=5.5, ha="right")
+    axis.set_yticks(range(len(names)), short, fontsize=5.5)
+    axis.grid(visible=False)
+    axis.set_title("rank correlation", fontsize=6.5)

@@ -1,0 +1,1 @@
+"""The pages on PAR and TRSM."""

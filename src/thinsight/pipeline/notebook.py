@@ -1,0 +1,287 @@
+"""Notebooks run by papermill with declared parameters, and what an executed one says of itself.
+
+The cell tagged ``parameters`` holds one plain literal a line, ``name: type = literal  # help``. Anything else is
+refused (papermill's own inspection would skip it without a word), and so is a parameter that no later cell reads.
+
+Papermill executes; around it stand the rules that it leaves open. A parameter that the notebook does not declare, and a
+declared one that nothing reads, are refused (exit 2). When a cell fails (exit 1) the failed notebook is kept as
+``OUT's stem.failed.ipynb`` and OUT does not exist. What is written holds no times, so that equal runs give equal bytes.
+"""
+
+import argparse
+import ast
+import base64
+import logging
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nbformat import NO_CONVERT, NotebookNode, read, write
+from nbformat.reader import NotJSONError
+
+from thinsight.errors import UserError, command, nearest
+
+TAG = "parameters"
+
+
+def declared_parameters(notebook: NotebookNode) -> dict[str, Any]:
+    """Name -> default of every parameter, in order; empty without a tagged cell."""
+    cells = [cell for cell in notebook.cells if TAG in cell.metadata.get("tags", [])]
+    if len(cells) > 1:
+        raise UserError(f"a notebook has one cell tagged '{TAG}', this one has {len(cells)}")
+    found: dict[str, Any] = {}
+    lines: set[int] = set()
+    for statement in syntax(cells[0].source).body if cells else []:
+        name, value = _literal(statement)
+        if name in found or statement.lineno in lines or statement.end_lineno != statement.lineno:
+            raise UserError(f"parameter '{name}': write each parameter once, on a line of its own")
+        lines.add(statement.lineno)
+        found[name] = value
+    return found
+
+
+def check_read(notebook: NotebookNode) -> None:
+    """Refuse a parameter that no later cell reads, or that is overwritten before anything reads it."""
+    unread = dict.fromkeys(declared_parameters(notebook))
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    while cells and TAG not in cells.pop(0).metadata.get("tags", []):
+        pass
+    overwritten: set[str] = set()
+    for statement in (statement for cell in cells for statement in syntax(cell.source).body):
+        names = [node for node in ast.walk(statement) if isinstance(node, ast.Name)]
+        added = {node.target.id for node in ast.walk(statement) if _is_increment(node)}
+        added |= {word for node in ast.walk(statement) for word in _magic(node)}
+        for name in added | {node.id for node in names if isinstance(node.ctx, ast.Load)}:
+            if name not in overwritten:
+                unread.pop(name, None)
+        overwritten |= {node.id for node in names if not isinstance(node.ctx, ast.Load)}
+    if unread:
+        raise UserError(f"nothing in the notebook reads its parameter '{next(iter(unread))}'")
+
+
+def convert_parameter(notebook: NotebookNode, given: dict[str, str]) -> dict[str, Any]:
+    """The given values as the types of the declared defaults; an undeclared name or another type is refused."""
+    known = declared_parameters(notebook)
+    values = {}
+    for name, text in given.items():
+        if name not in known:
+            raise nearest("parameter", name, known) if known else UserError(f"no parameter '{name}': there are none")
+        values[name] = _value(name, text, known[name])
+    return values
+
+
+def _value(name: str, text: str, default: Any) -> Any:
+    if isinstance(default, str):
+        return text
+    try:
+        value = {"true": True, "false": False, "null": None}[text] if text in ("true", "false", "null") else None
+        value = ast.literal_eval(text) if value is None and text != "null" else value
+    except (SyntaxError, ValueError):
+        value = text
+    wanted = float if isinstance(default, float) and type(value) is int else type(default)
+    if default is not None and type(value) is not wanted and not (wanted is float and type(value) is int):
+        raise UserError(f"parameter '{name}' is a {type(default).__name__} such as {default!r}, not {text!r}")
+    return value
+
+
+def _literal(statement: ast.stmt) -> tuple[str, Any]:
+    """The name and value of ``name = literal`` or ``name: type = literal``."""
+    match statement:
+        case ast.Assign(targets=[ast.Name(id=name)], value=value):
+            pass
+        case ast.AnnAssign(target=ast.Name(id=name), value=value, annotation=annotation) if value is not None:
+            if any(isinstance(node, ast.BinOp) or _names_union(node) for node in ast.walk(annotation)):
+                raise UserError(f"parameter '{name}' has a union type, which papermill does not see: name one type")
+        case _:
+            raise UserError(f"a parameter is one line 'name: type = literal', not '{ast.unparse(statement)}'")
+    try:
+        return name, ast.literal_eval(value)
+    except ValueError as error:
+        raise UserError(f"parameter '{name}' is not a plain literal: {ast.unparse(value)}") from error
+
+
+def _names_union(node: ast.AST) -> bool:
+    return getattr(node, "id", getattr(node, "attr", "")) in ("Optional", "Union")
+
+
+def _is_increment(node: ast.AST) -> bool:
+    return isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Name)
+
+
+def _magic(node: ast.AST) -> list[str]:
+    """The words after a magic, ``%time f(x)``: its line is a string to Python, but may read variables."""
+    match node:
+        case ast.Call(func=ast.Attribute(attr="run_line_magic" | "run_cell_magic"), args=[_, *texts]):
+            return [word for text in texts for word in re.findall(r"[^\W\d]\w*", ast.unparse(text))]
+    return []
+
+
+def syntax(source: str) -> ast.Module:
+    """A cell's syntax tree, magics turned into calls."""
+    from IPython.core.inputtransformer2 import TransformerManager
+
+    try:
+        return ast.parse(TransformerManager().transform_cell(source))
+    except SyntaxError as error:
+        raise UserError(f"a cell is not Python: {error.msg} in '{source.splitlines()[0]}'") from error
+
+
+WIDGET = "application/vnd.jupyter.widget-view+json"
+
+
+def run_notebook(source: Path, out: Path, given: dict[str, str]) -> None:
+    """Execute ``source`` into ``out``. Raises `UserError` for bad parameters, `SystemExit` (1) for a failing cell."""
+    if source.resolve() == out.resolve():
+        raise UserError(f"the executed notebook cannot replace its source {source}: name another file")
+    failed, part = out.with_suffix(".failed.ipynb"), out.with_suffix(".part.ipynb")
+    for stale in (out, failed):  # whatever goes wrong below, an earlier result does not stand for this run's
+        stale.unlink(missing_ok=True)
+    notebook = load_notebook(source)
+    parameters = convert_parameter(notebook, given)
+    check_read(notebook)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        _execute(source, part, parameters, failed)
+        executed = read(part, as_version=4)
+        settle(executed)
+        write(executed, part)
+        part.replace(out)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def load_notebook(path: Path) -> NotebookNode:
+    """The notebook in ``path``, in the present format."""
+    if not path.is_file():
+        raise UserError(f"no notebook at {path}")
+    try:
+        notebook = read(path, as_version=NO_CONVERT)
+    except (NotJSONError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not a notebook") from error
+    if notebook.get("nbformat") != 4:
+        raise UserError(f"{path} is in notebook format {notebook.get('nbformat')}; save it in format 4")
+    return notebook
+
+
+def settle(notebook: NotebookNode) -> None:
+    """Take out, in place, what differs between equal runs: times, the runner's own notes, progress bars, random ids.
+
+    Widgets go as well: without the kernel that they talked to they are names of things that are gone.
+    """
+    for key in ("papermill", "widgets"):
+        notebook.metadata.pop(key, None)
+    for index, cell in enumerate(notebook.cells):
+        for key in ("papermill", "execution"):
+            cell.metadata.pop(key, None)
+        if "injected-parameters" in cell.metadata.get("tags", []):
+            cell.id = f"injected-parameters-{index}"
+        if cell.cell_type == "code":
+            outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+            cell.outputs = [output for output in outputs if WIDGET not in output.get("data", {})]
+
+
+def _execute(source: Path, part: Path, parameters: dict[str, Any], failed: Path) -> None:
+    from nbclient.exceptions import DeadKernelError
+    from papermill import PapermillExecutionError, execute_notebook
+
+    logging.getLogger("papermill").setLevel(logging.ERROR)  # its own reading of parameters, which ours replaces
+    try:
+        execute_notebook(
+            str(source),
+            str(part),
+            parameters,
+            kernel_name="python3",
+            language="python",
+            extra_arguments=["--IPKernelApp.log_level=40"],  # its warnings are about the loopback it talks over
+            progress_bar=False,
+            stdout_file=sys.stdout,
+            stderr_file=sys.stderr,
+        )
+    except PapermillExecutionError as error:
+        part.replace(failed)
+        print("\n".join(error.traceback), file=sys.stderr)
+        print(f"error: {source} failed with {error.ename}: {error.evalue}", file=sys.stderr)
+    except DeadKernelError:
+        part.replace(failed)
+        print(f"error: the kernel of {source} died, perhaps for want of memory", file=sys.stderr)
+    else:
+        return
+    print(f"the notebook up to there is in {failed}", file=sys.stderr)
+    raise SystemExit(1)
+
+
+def main(arguments: list[str]) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m thinsight.pipeline.notebook", description="Execute a notebook, strictly."
+    )
+    parser.add_argument("notebook", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("-p", dest="parameters", action="append", default=[], metavar="name=value")
+    options = parser.parse_args(arguments)
+    given = {}
+    for text in options.parameters:
+        name, equals, value = text.partition("=")
+        if not equals or name in given:
+            raise UserError(f"cannot read '-p {text}': write -p name=value, once for each name")
+        given[name] = value
+    run_notebook(options.notebook, options.out, given)
+
+
+IMAGES = ("image/svg+xml", "image/png", "image/jpeg")
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A page's card: its title, its finding (markdown, may be empty), its key figure as a data URI (or none)."""
+
+    title: str
+    finding: str
+    figure: str | None
+    order: int
+
+
+def summarize(notebook: NotebookNode, name: str) -> Summary:
+    """The first heading; the cell tagged ``finding`` or the first paragraph; ``key-figure`` or the first figure."""
+    texts = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
+    heading = next((match for text in texts if (match := re.search(r"^# +(.+)$", text, re.MULTILINE))), None)
+    if heading is None:
+        raise UserError(f"the notebook {name} has no title: begin a text cell with '# '")
+    order = notebook.metadata.get("thinsight", {}).get("order", 100)
+    return Summary(heading[1].strip(), _finding(notebook, texts), _figure(notebook), order)
+
+
+def _finding(notebook: NotebookNode, texts: list[str]) -> str:
+    for cell in _tagged(notebook, "finding"):
+        if cell.cell_type == "markdown":
+            return cell.source.strip()
+        for output in cell.outputs:
+            data = output.get("data", {})
+            if text := data.get("text/markdown") or data.get("text/plain") or output.get("text"):
+                return text.strip()
+    for paragraph in re.split(r"\n\s*\n", "\n\n".join(texts)):
+        if paragraph.strip() and not re.match(r"\s*([#>*|<-]|```|\d+\.)", paragraph):
+            return " ".join(paragraph.split())
+    return ""
+
+
+def _figure(notebook: NotebookNode) -> str | None:
+    cells = [*_tagged(notebook, "key-figure"), *notebook.cells]
+    for output in (output for cell in cells for output in cell.get("outputs", [])):
+        for kind in IMAGES:
+            if content := output.get("data", {}).get(kind):
+                encoded = (
+                    base64.b64encode(content.encode()).decode() if kind == IMAGES[0] else content.replace("\n", "")
+                )
+                return f"data:{kind};base64,{encoded}"
+    return None
+
+
+def _tagged(notebook: NotebookNode, tag: str) -> list[NotebookNode]:
+    return [cell for cell in notebook.cells if tag in cell.metadata.get("tags", [])]
+
+
+if __name__ == "__main__":
+    command(main)

@@ -1,0 +1,1 @@
+"""What a reduction method is: tokens, evidence, sites, schedules, stages. No transformers here."""

@@ -1,0 +1,127 @@
+"""What a prompt holds, column by column: which are padding, text or image tokens, and their positions."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from thinsight.errors import UserError
+from thinsight.reduction.tokens import Tokens
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A batch of prompts, described on the CPU.
+
+    alive     (batch, columns) bool   no padding
+    image     (batch, columns) int64  which of the sample's images a column shows, counted from 0; -1 for text
+    position  (batch, columns) int64  position numbers as the model was given them
+    content   sample -> bytes         the sample's own input, whatever batch or padding it came in
+    """
+
+    alive: Tensor
+    image: Tensor
+    position: Tensor
+    content: Callable[[int], bytes]
+
+    @property
+    def visual(self) -> Tensor:
+        """(batch, columns) bool: the columns that hold a visual token."""
+        return self.image >= 0
+
+    @property
+    def patch(self) -> Tensor:
+        """(batch, columns) int64: number of a visual token among its sample's visual tokens; meaningless elsewhere."""
+        return self.visual.cumsum(1) - 1
+
+    def tokens(self, sample: int) -> Tokens:
+        """The sample's tokens, untouched, without padding."""
+        index = self.alive[sample].nonzero().squeeze(1)
+        return Tokens.fresh(index, self.visual[sample, index])
+
+
+@dataclass(frozen=True)
+class PromptInputs:
+    """What the caller gave the model: ids (batch, columns), embeddings (batch, columns, width), pictures; or None.
+
+    pictures  one tensor per picture in the order of the prompts: its pixels, or its features if it came encoded
+    """
+
+    ids: Tensor | None = None
+    embeds: Tensor | None = None
+    pictures: Sequence[Tensor] | None = None
+
+
+def read_prompt(
+    sight: PromptInputs, image_token: int | None, visual: Tensor | None, mask: Tensor | None, position: Tensor
+) -> Prompt:
+    """Describe a prefill.
+
+    mask (batch, columns) 0/1 or None; position (batch or 1, columns) as the decoder gets it, or with another axis in
+    front for multi-axis rotary embedding, whose first entry is kept.
+    """
+    given = sight.ids if sight.ids is not None else sight.embeds
+    batch, columns = given.shape[:2]
+    alive = torch.ones(batch, columns, dtype=torch.bool)
+    if mask is not None and mask.dim() == 2 and not mask.is_meta:
+        alive = mask.bool().cpu()
+    seen = _visual(sight, image_token, visual, batch, columns) & alive
+    count, total = len(sight.pictures or ()), int(seen.sum())
+    image = number_images(seen, total // count if count and total % count == 0 else None)
+    position = position[0] if position.dim() == 3 else position
+    if position.is_meta:
+        position = torch.arange(columns)[None]
+    return Prompt(alive, image, position.cpu().expand(batch, -1), _contents(sight, alive, image))
+
+
+def _visual(sight: PromptInputs, image_token: int | None, visual: Tensor | None, batch: int, columns: int) -> Tensor:
+    if visual is not None:
+        if visual.dim() != 2 or visual.shape[1] != columns or batch % visual.shape[0]:
+            raise UserError(f"visual has the shape {tuple(visual.shape)}, but this prompt is {(batch, columns)}")
+        return visual.bool().cpu().repeat_interleave(batch // visual.shape[0], 0)  # generate repeats samples for beams
+    if image_token is None or sight.ids is None or sight.ids.is_meta:
+        raise UserError("no token ids to find the image in: say which columns are visual, reduce(..., visual=mask)")
+    return sight.ids.cpu() == image_token
+
+
+def _contents(sight: PromptInputs, alive: Tensor, image: Tensor) -> Callable[[int], bytes]:
+    """Sample -> its ids (or embeddings, if those are all there is) and its own pictures."""
+    count = (image.amax(1) + 1).tolist()
+    own = sight.pictures is not None and len(sight.pictures) == sum(count)  # not so where pictures come in tiles
+
+    def content(sample: int) -> bytes:
+        given = sight.ids if sight.ids is not None else sight.embeds
+        parts = as_bytes(given[sample][alive[sample].to(given.device)])
+        if own:
+            first = sum(count[:sample])
+            parts += b"".join(as_bytes(picture) for picture in sight.pictures[first : first + count[sample]])
+        return parts or sample.to_bytes(4, "big")  # the meta device has shapes only
+
+    return content
+
+
+def number_images(visual: Tensor, length: int | None) -> Tensor:
+    """Which image each visual column shows, per sample; -1 for text.
+
+    visual (batch, columns) bool. A run of visual columns is one image, unless its length is a multiple of ``length``
+    (visual tokens per image, where the model has one such number): then it is several without text between them.
+    """
+    image = torch.full(visual.shape, -1)
+    for row, mask in enumerate(visual):
+        number = 0
+        columns = mask.nonzero().squeeze(1)
+        breaks = (columns.diff() != 1).nonzero().squeeze(1) + 1
+        for run in columns.tensor_split(breaks.tolist()) if len(columns) else ():
+            step = length if length and len(run) % length == 0 else len(run)
+            for one in run.split(step):
+                image[row, one] = number
+                number += 1
+    return image
+
+
+def as_bytes(tensor: Tensor | None) -> bytes:
+    """The numbers of a tensor, independent of its device; nothing for None or for a tensor without data (meta)."""
+    if tensor is None or tensor.is_meta or tensor.numel() == 0:
+        return b""
+    return tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()

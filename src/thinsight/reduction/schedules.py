@@ -1,0 +1,181 @@
+"""How many tokens leave at each place: schedules as values.
+
+A schedule is asked at each stage (layer of its site) how many of the ``present`` visual tokens stay, and so can be
+played through without a model: that is what `thinsight.solve` does. Where the stages of a reduction make new tokens
+(a merged or recycled one), ``inclusive`` says whether they count among those that stay.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from thinsight.errors import UserError
+
+
+class Schedule(Protocol):
+    """``schedule(present, stage, stages, total)`` -> how many stay; None where the filter decides.
+
+    present  visual tokens before this stage;  total  those that the picture came with
+    stage    which of the ``stages`` layers of the site this is, counted from 0
+    """
+
+    inclusive: bool
+
+    def __call__(self, present: int, stage: int, stages: int, total: int) -> int | None: ...
+
+
+@dataclass(frozen=True)
+class Once:
+    """``keep`` visual tokens stay: a count (int), or a fraction of those it came with (float in 0..1)."""
+
+    keep: int | float = 0
+    inclusive = True
+
+    def __post_init__(self) -> None:
+        check_keep(self.keep)
+
+    def __call__(self, present: int, stage: int = 0, stages: int = 1, total: int | None = None) -> int:
+        return min(count(self.keep, present if total is None else total), present)
+
+
+@dataclass(frozen=True)
+class Even:
+    """An equal number leaves at every stage, so that ``keep`` (as in `Once`) are left after the last; the first
+    stages take one more where it does not come out even.
+
+    half   at most half of those present leave at a stage (ToMe's pairs)
+    share  only this share of those who have to leave does so here; the rest is another reduction's (FiCoCo-VL)
+    each   so many leave at every stage, whatever ``keep`` says; None: as many as it takes
+    """
+
+    keep: int | float = 0.5
+    half: bool = False
+    share: float = 1.0
+    each: int | None = None
+    inclusive = True
+
+    def __post_init__(self) -> None:
+        check_keep(self.keep)
+        if self.each is not None and (isinstance(self.each, bool) or not isinstance(self.each, int) or self.each < 0):
+            raise UserError(f"leave={self.each} is no number of tokens: 0, 1, 2, ... at every stage, or null")
+        if not 0 <= self.share <= 1:
+            raise UserError(f"share={self.share} is no fraction between 0 and 1")
+
+    def __call__(self, present: int, stage: int, stages: int, total: int) -> int:
+        last = total - round(self.share * max(total - count(self.keep, total), 0))
+        leave = math.ceil(max(present - last, 0) / (stages - stage)) if self.each is None else self.each
+        return max(present - (min(leave, present // 2) if self.half else leave), 0)
+
+
+@dataclass(frozen=True)
+class Geometric:
+    """After stage s of S, floor(total * keep^((s + 1) / S)) are left: equal ratios from stage to stage."""
+
+    keep: int | float = 0.125
+    inclusive = True
+
+    def __post_init__(self) -> None:
+        check_keep(self.keep)
+
+    def __call__(self, present: int, stage: int, stages: int, total: int) -> int:
+        final = count(self.keep, total) / max(total, 1)
+        if stage + 1 == stages:
+            return min(count(self.keep, total), present)
+        return min(int(total * final ** ((stage + 1) / stages) + 1e-9), present)
+
+
+@dataclass(frozen=True)
+class Rate:
+    """The fraction ``rate`` of those present stays at every stage, rounded up (EViT); new tokens come on top."""
+
+    rate: float = 0.7
+    inclusive = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rate <= 1:
+            raise UserError(f"rate={self.rate} is no fraction between 0 and 1")
+
+    def __call__(self, present: int, stage: int, stages: int, total: int) -> int:
+        return math.ceil(self.rate * present)
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """After stage s ``counts[s]`` are left, or that fraction of ``total`` (float; rounded down: PyramidDrop)."""
+
+    counts: Sequence[int | float]
+    inclusive = True
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "counts", tuple(self.counts))
+        for keep in self.counts:
+            check_keep(keep)
+
+    def __call__(self, present: int, stage: int, stages: int, total: int) -> int:
+        if len(self.counts) != stages:
+            raise UserError(f"{len(self.counts)} counts do not fit {stages} layers: give one for each")
+        keep = self.counts[stage]
+        return min(int(keep * total + 1e-9) if isinstance(keep, float) else keep, present)
+
+
+@dataclass(frozen=True)
+class Adaptive:
+    """The filter itself decides how many leave, sample by sample."""
+
+    inclusive = True
+
+    def __call__(self, present: int, stage: int, stages: int, total: int) -> None:
+        return None
+
+
+@dataclass(frozen=True)
+class Target:
+    """``keep`` as in `Once`, or None: the filter itself decides, as under `Adaptive`.
+
+    down       a fraction is rounded down, not to the nearest count
+    inclusive  whether a new token that the stages make counts among those that stay
+    """
+
+    keep: int | float | None = None
+    down: bool = False
+    inclusive: bool = True
+
+    def __post_init__(self) -> None:
+        if self.keep is not None:
+            check_keep(self.keep)
+
+    def __call__(self, present: int, stage: int = 0, stages: int = 1, total: int | None = None) -> int | None:
+        if self.keep is None:
+            return None
+        total = present if total is None else total
+        keep = int(self.keep * total) if self.down and isinstance(self.keep, float) else count(self.keep, total)
+        return min(keep, present)
+
+
+def check_keep(keep: int | float) -> None:
+    """Refuse what is neither a count nor a fraction."""
+    if isinstance(keep, bool) or not isinstance(keep, int | float):
+        raise UserError(f"keep is a count or a fraction of the visual tokens, not {keep!r}")
+    if keep < 0 or (isinstance(keep, float) and not keep <= 1):
+        raise UserError(f"keep={keep} is neither a count (0, 1, 2, ...) nor a fraction between 0.0 and 1.0")
+
+
+def count(keep: int | float, total: int) -> int:
+    """A count as it is; a fraction of ``total``, rounded."""
+    return round(keep * total) if isinstance(keep, float) else keep
+
+
+@dataclass(frozen=True)
+class Open:
+    """``keep`` visual tokens stay, as in `Once`, or in several stages in equal ratios; None: the filter decides."""
+
+    keep: int | float | None = None
+    inclusive = True
+
+    def __post_init__(self) -> None:
+        if self.keep is not None:
+            check_keep(self.keep)
+
+    def __call__(self, present: int, stage: int, stages: int, total: int) -> int | None:
+        return None if self.keep is None else Geometric(self.keep)(present, stage, stages, total)

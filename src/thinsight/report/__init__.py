@@ -1,0 +1,1 @@
+"""Data frames -> figures, tables, HTML."""

@@ -1,0 +1,1 @@
+"""A method on a live model: hooks, masks, positions, caches, trace, layer selection."""

@@ -1,0 +1,174 @@
+"""The state of one prompt on its way through the decoder: tokens and layouts by layer."""
+
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from thinsight.reduction.attention import CapturedQK
+from thinsight.reduction.evidence import Evidence
+from thinsight.reduction.method import Method, Reduction, apply_reduction
+from thinsight.reduction.prompt import Prompt
+from thinsight.reduction.tokens import Tokens
+from thinsight.runtime.layout import Layout, take_rows
+from thinsight.runtime.trace import Trace
+
+
+@dataclass
+class DecoderStart:
+    """What is known of a prompt before the decoder sees it.
+
+    tokens    per sample: what reductions in front of the projector have left of it; None if there were none
+    pack      whether its numbers close ranks then
+    more      per sample: name -> what `thinsight.reduction.evidence.Evidence.get` makes on demand
+    notes     per sample: what earlier stages left
+    aids      tokenizer and text tower of the model, or None
+    """
+
+    tokens: list[Tokens] | None = None
+    pack: bool = False
+    more: list[dict] = field(default_factory=list)
+    notes: list[dict] = field(default_factory=list)
+    aids: Any = None
+
+
+class DecoderState:
+    """What is left of a prompt at each layer. It is made at the prefill and lives as long as the cache it filled.
+
+    full     the layout of the prompt as it came
+    layouts  the layout that entered each layer so far; ``layouts[0]`` is what the decoder's own masks are made for
+    biases   per layer: (batch, held) what proportional attention adds to the logits of its keys; None for nothing
+    tokens   per sample: the tokens alive now
+    """
+
+    def __init__(self, method: Method, prompt: Prompt, depth: int, start: DecoderStart, trace: Trace) -> None:
+        self.reductions, self.prompt, self.depth, self.trace = method.behind, prompt, depth, trace
+        self.start = start
+        self.full = self.layout = Layout.full(prompt)
+        self.layouts: list[Layout] = []
+        self.biases: list[Tensor | None] = []
+        self.embeds: Tensor | None = None
+        samples = range(len(prompt.alive))
+        self.whole = [prompt.tokens(sample) for sample in samples]
+        self.tokens = self.whole if start.tokens is None else start.tokens
+        self.plan = [[self._where(r, sample) for r in self.reductions] for sample in samples]
+
+    @property
+    def proportional(self) -> bool:
+        """Whether merged tokens count for as many as they stand for."""
+        return any(r.site.proportional for r in self.reductions)
+
+    @property
+    def remembers(self) -> bool:
+        """Whether a stage will ask for the prompt as it entered the decoder."""
+        return any("embeddings" in r.needs for r in self.reductions)
+
+    def acts(self, layer: int, inside: bool = False) -> bool:
+        """Whether any sample is reduced before ``layer``, or inside it."""
+        if layer == 0 and not inside and self.start.tokens is not None:
+            return True
+        chosen = [i for i, r in enumerate(self.reductions) if r.site.inside == inside]
+        return any(layer in plan[i] for plan in self.plan for i in chosen)
+
+    def advance(self, layer: int, hidden: Tensor | None, looks: "ReachableAttention | None" = None) -> Tensor | None:
+        """Apply what happens before ``layer`` to ``hidden`` (batch, held, width) and note the layout that enters it."""
+        if self.acts(layer):
+            if layer == 0 and self.start.tokens is not None:
+                pack = torch.tensor(
+                    [self.start.pack and len(t) < len(w) for t, w in zip(self.tokens, self.whole, strict=True)]
+                )
+                hidden = self._narrowed(self.whole, pack, hidden)
+            hidden = self._reduced(layer, False, hidden, looks, f"before layer {layer}")
+        self.layouts.append(self.layout)
+        self.biases.append(self._bias() if self.proportional else None)
+        return hidden
+
+    def _bias(self) -> Tensor | None:
+        """(batch, held) log sizes of what the layout holds; None while nothing has merged."""
+        if all(bool((tokens.size == 1).all()) for tokens in self.tokens):
+            return None
+        bias = torch.zeros(self.layout.columns.shape)
+        for sample, tokens in enumerate(self.tokens):
+            bias[sample, self._rows(sample, tokens)] = tokens.size.log()
+        return bias
+
+    def inside(self, layer: int, hidden: Tensor, looks: "ReachableAttention") -> Tensor:
+        """Apply what happens between the halves of ``layer``."""
+        return self._reduced(layer, True, hidden, looks, f"in layer {layer}") if self.acts(layer, True) else hidden
+
+    def _reduced(
+        self, layer: int, inside: bool, hidden: Tensor, looks: "ReachableAttention | None", where: str
+    ) -> Tensor:
+        before = self.tokens
+        pairs = [self._reduce(layer, inside, sample, hidden, looks) for sample in range(len(before))]
+        if all(new is old for (new, _), old in zip(pairs, before, strict=True)):
+            return hidden
+        self.tokens = [tokens for tokens, _ in pairs]
+        hidden = self._narrowed(before, torch.tensor([pack for _, pack in pairs]), hidden)
+        self.trace.step(where, self.tokens)
+        return hidden
+
+    def _narrowed(self, before: list[Tokens], pack: Tensor, hidden: Tensor) -> Tensor:
+        """Cut ``hidden`` to the tokens that there are now, and put changed states into their rows."""
+        if any(len(new) < len(old) for new, old in zip(self.tokens, before, strict=True)):
+            wide = self.layout
+            self.layout = wide.narrow(self.prompt, [tokens.index for tokens in self.tokens], pack)
+            hidden = take_rows(hidden, self.layout.rows_in(wide, hidden.device))
+        else:
+            hidden = hidden.clone()
+        for sample, tokens in enumerate(self.tokens):
+            if tokens.states is not None and (tokens.sources is not None or tokens.origin is not None):
+                hidden[sample, self._rows(sample, tokens).to(hidden.device)] = tokens.states
+        self.tokens = [tokens.with_states(None) for tokens in self.tokens]
+        return hidden
+
+    def _rows(self, sample: int, tokens: Tokens) -> Tensor:
+        return torch.searchsorted(self.layout.columns[sample].contiguous(), tokens.index)
+
+    def _where(self, reduction: Reduction, sample: int) -> tuple[int, ...]:
+        """The layers of a reduction for one sample; none where there is no image."""
+        blank = Evidence(0, self.depth, self.prompt.image[sample], partial(self.prompt.content, sample))
+        return reduction.site.where(blank) if self.prompt.visual[sample].any() else ()
+
+    def _reduce(
+        self, layer: int, inside: bool, sample: int, hidden: Tensor, looks: "ReachableAttention | None"
+    ) -> tuple[Tokens, bool]:
+        """One sample through all reductions of a place: its tokens after them, and whether its numbers close ranks."""
+        tokens, pack = self.tokens[sample], False
+        for reduction, layers in zip(self.reductions, self.plan[sample], strict=True):
+            if layer not in layers or reduction.site.inside != inside:
+                continue
+            if tokens.states is None:
+                tokens = tokens.with_states(hidden[sample, self._rows(sample, tokens).to(hidden.device)])
+            stage = layers.index(layer)
+            evidence = self._evidence(layer, sample, tokens, stage, len(layers), looks)
+            after = apply_reduction(reduction, tokens, evidence, self.prompt.alive.shape[1])
+            pack |= reduction.site.positions == "pack" and len(after) < len(tokens)
+            tokens = after
+        same = len(tokens) == len(self.tokens[sample]) and tokens.sources is self.tokens[sample].sources
+        return (self.tokens[sample] if same else tokens), pack
+
+    def _evidence(
+        self, layer: int, sample: int, tokens: Tokens, stage: int, stages: int, looks: "ReachableAttention | None"
+    ) -> Evidence:
+        more = dict(self.start.more[sample]) if self.start.more else {}
+        if self.embeds is not None:
+            more["embeddings"] = lambda: self.embeds[sample]
+        notes = self.start.notes[sample] if self.start.notes else {}
+        content, image = partial(self.prompt.content, sample), self.prompt.image[sample]
+        found = {} if looks is None else looks.of(sample, tokens)
+        return Evidence(layer, self.depth, image, content, stage, stages, tokens, found, more, notes, self.start.aids)
+
+
+class ReachableAttention:
+    """Which layers a reduction can look at from where it is: "attention" and "next" (see `Evidence.look`)."""
+
+    def __init__(self, record: CapturedQK | None, coming: Any) -> None:
+        self.record, self.coming = record, coming
+
+    def of(self, sample: int, tokens: Tokens) -> dict:
+        """The looks of one sample."""
+        found = {} if self.record is None else {"attention": partial(self.record.look, sample)}
+        return found if self.coming is None else found | {"next": partial(self.coming, sample, tokens)}

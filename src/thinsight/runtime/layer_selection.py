@@ -1,0 +1,175 @@
+"""VTW's criterion: mean KL divergence of the output at each candidate layer, from one pass.
+
+P is the distribution over the vocabulary after the last prompt token of the plain model, Q_k that of the model whose
+visual tokens leave before layer k. The chosen layer is the smallest k with mean divergence at or below a threshold.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import log_softmax
+from torch.utils.hooks import RemovableHandle
+
+from thinsight.errors import UserError, nearest
+from thinsight.models.architecture import ModelParts, find_parts
+from thinsight.reduction.method import Method
+from thinsight.reduction.sites import POSITIONS
+from thinsight.runtime.attach import Attachment, attached
+from thinsight.runtime.decoder_inputs import cut
+from thinsight.runtime.hooks import pre_hook
+from thinsight.runtime.layout import Layout, take_rows
+
+
+class SharedPrefix:
+    """What a plain pass leaves behind: the text rows that enter each candidate layer, and what goes beside them."""
+
+    def __init__(self, anatomy: ModelParts, attachment: Attachment, layers: list[int], pack: bool) -> None:
+        self.anatomy, self.attachment, self.layers, self.pack = anatomy, attachment, layers, pack
+        self.states: dict[int, Tensor] = {}  # layer -> (batch, held, width)
+        self.final: Tensor  # (batch, columns, width): what enters the final norm
+        self.layout: Layout  # without the visual columns
+        self.aside: dict
+
+    def hook(self) -> list[RemovableHandle]:
+        """Listen at the candidates and at the final norm."""
+        handles = [pre_hook(self.anatomy.layers[layer], partial(self._record, layer)) for layer in self.layers]
+        return [*handles, self.anatomy.decoder.norm.register_forward_pre_hook(self._end)]
+
+    def finish(self, layer: int) -> Tensor:
+        """The text rows through the rest of the decoder, from ``layer`` on."""
+        hidden = self.states.pop(layer)
+        for block in self.anatomy.layers[layer:]:
+            hidden = block(hidden, **self.aside)
+            hidden = hidden[0] if isinstance(hidden, tuple) else hidden
+        return hidden
+
+    @property
+    def layout_before(self) -> Layout:
+        """The prompt as it came."""
+        return self.attachment.call.passage.full
+
+    def _record(self, layer: int, given: dict) -> None:
+        hidden, full = given.pop("hidden_states"), self.layout_before
+        if not self.states:
+            prompt = self.attachment.call.passage.prompt
+            stay = [tokens.index[~tokens.visual] for tokens in self.attachment.call.passage.tokens]
+            self.layout = full.narrow(prompt, stay, prompt.visual.any(1) & self.pack)
+        text = take_rows(hidden, self.layout.rows_in(full, hidden.device))
+        if not self.states:
+            self.aside = {**given, **cut(self.attachment.call, layer, text, given, self.layout, full)}
+        self.states[layer] = text
+
+    def _end(self, module: nn.Module, args: tuple) -> None:
+        self.final = args[0]
+
+
+DIRECTIONS = ("withdrawn_to_full", "full_to_withdrawn")
+"""KL(Q || P), what the released code computes, and KL(P || Q), what secondary sources say of the paper."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What the search found; divergences are in nats.
+
+    layer       the smallest layer at or below the first threshold that any layer meets
+    layers      the same for each threshold; None where no layer meets it
+    divergence  layer -> mean over samples
+    per_sample  layer -> value of each sample that has an image, in the order of the batches
+    """
+
+    layer: int
+    layers: dict[float, int | None]
+    divergence: dict[int, float]
+    per_sample: dict[int, list[float]]
+    direction: str
+
+
+class NoLayerError(UserError):
+    """No candidate is at or below any threshold. ``divergence`` holds the whole curve, layer -> mean."""
+
+    def __init__(self, thresholds: Sequence[float], divergence: dict[int, float]) -> None:
+        curve = ", ".join(f"{layer}: {value:.3g}" for layer, value in divergence.items())
+        limits = " or ".join(f"{threshold:g}" for threshold in thresholds)
+        super().__init__(f"no layer has a divergence of at most {limits}; by layer it is {curve}")
+        self.divergence = divergence
+
+
+@torch.no_grad()
+def select_layer(
+    model: nn.Module,
+    batches: Iterable[Mapping[str, Tensor]],
+    *,
+    candidates: Iterable[int] | None = None,
+    threshold: float | Sequence[float] = 0.003,
+    direction: str = "withdrawn_to_full",
+    positions: str = "keep",
+) -> Selection:
+    """Search the layer before which the visual tokens can leave.
+
+    Each batch is a dict of model inputs, optionally with ``visual`` (batch, columns) bool. Samples without an image say
+    nothing and are left out. Candidates default to every layer but the first. One plain pass per batch gives the inputs
+    of all candidates; only text rows go on from there, so it costs far less than one pass per candidate.
+    """
+    if direction not in DIRECTIONS:
+        raise nearest("direction", direction, DIRECTIONS)
+    if positions not in POSITIONS:
+        raise nearest("positions", positions, POSITIONS)
+    anatomy = find_parts(model)
+    layers = sorted(set(range(1, anatomy.depth) if candidates is None else candidates))
+    if not layers or not 0 <= layers[0] <= layers[-1] < anatomy.depth:
+        raise UserError(f"candidates are layers from 0 to {anatomy.depth - 1}, at least one of them, not {layers}")
+    if anatomy.head is None:
+        raise UserError(f"{type(model).__name__} has no LM head: the criterion compares next-token distributions")
+    per_sample: dict[int, list[float]] = {layer: [] for layer in layers}
+    for batch in batches:
+        found = _one_batch(model, anatomy, batch, layers, direction, positions)
+        for layer, row in zip(layers, found.tolist(), strict=True):
+            per_sample[layer] += row
+    if not per_sample[layers[0]]:
+        raise UserError("no sample has an image, so there is nothing whose withdrawal could be measured")
+    divergence = {layer: sum(values) / len(values) for layer, values in per_sample.items()}
+    limits = [threshold] if isinstance(threshold, int | float) else list(threshold)
+    chosen = {limit: next((k for k, value in divergence.items() if value <= limit), None) for limit in limits}
+    layer = next((layer for layer in chosen.values() if layer is not None), None)
+    if layer is None:
+        raise NoLayerError(limits, divergence)
+    return Selection(layer, chosen, divergence, per_sample, direction)
+
+
+def _one_batch(
+    model: nn.Module,
+    anatomy: ModelParts,
+    batch: Mapping[str, Tensor],
+    layers: list[int],
+    direction: str,
+    positions: str,
+) -> Tensor:
+    """(candidates, samples with an image) fp32."""
+    inputs = {key: value.to(model.device) if isinstance(value, Tensor) else value for key, value in batch.items()}
+    with attached(model, Method("plain"), inputs.pop("visual", None)) as attachment:
+        prefix = SharedPrefix(anatomy, attachment, layers, positions == "pack")
+        handles = prefix.hook()
+        try:
+            model(**inputs, use_cache=False, logits_to_keep=1)
+        finally:
+            for handle in handles:
+                handle.remove()
+    full = _distribution(anatomy, prefix.final, prefix.layout_before)
+    shown = attachment.call.passage.prompt.visual.any(1)
+    rows = []
+    for layer in layers:
+        withdrawn = _distribution(anatomy, prefix.finish(layer), prefix.layout)
+        q, p = (withdrawn, full) if direction == "withdrawn_to_full" else (full, withdrawn)
+        rows.append((q.exp() * (q - p)).sum(-1))
+    return torch.stack(rows).cpu()[:, shown]
+
+
+def _distribution(anatomy: ModelParts, hidden: Tensor, layout: Layout) -> Tensor:
+    """(batch, vocabulary) fp32 log-probabilities after each sample's last token."""
+    columns = torch.arange(layout.held).expand_as(layout.alive)
+    last = columns.masked_fill(~layout.alive, -1).amax(1, keepdim=True)
+    logits = anatomy.head(anatomy.decoder.norm(take_rows(hidden, last)))
+    return log_softmax(logits[:, 0].float(), dim=-1)

@@ -1,0 +1,154 @@
+"""Which columns a layer holds, and hidden states and masks cut to them."""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from thinsight.reduction.prompt import Prompt
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """The rectangle of columns that enters a layer; all tensors (batch, held) on the CPU.
+
+    columns   original prompt column of each held one, ascending
+    alive     False for padding and for filling: columns held only because another sample holds more
+    filling   True for withdrawn columns that fill the rectangle; nothing may attend to them
+    position  number that rotary embedding uses
+    packed    (batch,) bool: numbers differ from the prompt's own
+    """
+
+    columns: Tensor
+    alive: Tensor
+    filling: Tensor
+    position: Tensor
+    packed: Tensor
+    _moved: dict = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def full(cls, prompt: Prompt) -> "Layout":
+        """Every column of the prompt."""
+        batch, columns = prompt.alive.shape
+        held = torch.arange(columns).expand(batch, columns)
+        none = torch.zeros_like(prompt.alive)
+        return cls(held, prompt.alive, none, prompt.position, none.any(1))
+
+    @property
+    def held(self) -> int:
+        """Number of columns held, the same for every sample."""
+        return self.columns.shape[1]
+
+    @cached_property
+    def last(self) -> Tensor:
+        """(batch,) position of each sample's last token: generated ones count on from it."""
+        return self.position.masked_fill(~self.alive, -1).amax(1)
+
+    def narrow(self, prompt: Prompt, stay: list[Tensor], pack: Tensor) -> "Layout":
+        """The layout in which sample b keeps just the columns ``stay[b]``; where pack[b], its numbers close ranks.
+
+        The longest sample decides the width. Shorter ones are filled up with dead columns, padding first (so that
+        right padding stays right of the text), then withdrawn ones.
+        """
+        width = max(len(columns) for columns in stay)
+        rows = []
+        for sample, columns in enumerate(stay):
+            dead = ~torch.isin(self.columns[sample], columns)
+            padding = dead & ~prompt.alive[sample, self.columns[sample]]
+            order = torch.cat([padding.nonzero(), (dead & ~padding).nonzero()]).squeeze(1)
+            kept = torch.cat([(~dead).nonzero().squeeze(1), order[: width - len(columns)]])
+            rows.append(kept.sort().values)
+        rows = torch.stack(rows)
+        held = self.columns.gather(1, rows)
+        alive = torch.stack([torch.isin(h, columns) for h, columns in zip(held, stay, strict=True)])
+        first = torch.where(prompt.alive, prompt.position, torch.iinfo(torch.int64).max).amin(1, keepdim=True)
+        position = torch.where(pack[:, None], first + (alive.cumsum(1) - 1).clamp(min=0), self.position.gather(1, rows))
+        filling = ~alive & prompt.alive.gather(1, held)
+        return Layout(held, alive, filling, position, self.packed | pack)
+
+    def rows_in(self, other: "Layout", device: torch.device) -> Tensor:
+        """(batch, held) where this layout's columns stand in a wider one."""
+        key = ("rows", id(other), device)
+        if key not in self._moved:
+            self._moved[key] = torch.searchsorted(other.columns.contiguous(), self.columns.contiguous()).to(device)
+        return self._moved[key]
+
+    def on(self, name: str, device: torch.device) -> Tensor:
+        """One of the parts, moved to ``device`` once."""
+        if (name, device) not in self._moved:
+            self._moved[name, device] = getattr(self, name).to(device)
+        return self._moved[name, device]
+
+
+def take_rows(states: Tensor, rows: Tensor) -> Tensor:
+    """states (batch or 1, columns, width), rows (batch, held) -> (batch, held, width)."""
+    states = states.expand(len(rows), -1, -1)
+    return states.gather(1, rows.to(states.device)[:, :, None].expand(-1, -1, states.shape[-1]))
+
+
+def cut_mask(mask: Tensor | None, layout: Layout, base: Layout, queries: int, keys: int, flash: bool) -> Tensor | None:
+    """The attention mask of a layer that holds ``layout``, from the one that was made for ``base``.
+
+    mask     None (plain causal), (batch, keys of base) bool or 0/1, or (batch or 1, heads or 1, queries, keys of base):
+             bool (True: attend) or additive float
+    queries  number of new tokens in this call: all held ones in a prefill, the new ones after it
+    keys     number of keys this layer attends to: held ones, then whatever was generated
+
+    In a prefill rows are cut like columns. Filling is hidden from everyone; its own rows see only themselves, which
+    keeps them finite.
+    """
+    tail = keys - layout.held
+    if mask is None:
+        if bool(layout.alive.all()):
+            return None
+        return _padding(layout, tail) if flash else _causal(layout, queries, tail)
+    rows = layout.rows_in(base, mask.device)
+    if mask.dim() == 2:
+        columns = torch.cat([rows, _tail(rows, base.held, tail)], 1)
+        return mask.expand(len(rows), -1).gather(1, columns) * _padding(layout, tail).to(mask.device, mask.dtype)
+    mask = mask.expand(len(rows), -1, -1, -1)
+    if tail == 0 and mask.shape[-2] == base.held:
+        mask = mask.gather(2, rows[:, None, :, None].expand(-1, mask.shape[1], -1, mask.shape[3]))
+    columns = torch.cat([rows, _tail(rows, base.held, tail)], 1)[:, None, None]
+    mask = mask.gather(3, columns.expand(-1, mask.shape[1], mask.shape[2], -1))
+    return hide_keys(mask, layout.on("filling", mask.device)) if bool(layout.filling.any()) else mask
+
+
+def hide_keys(mask: Tensor, dead: Tensor) -> Tensor:
+    """Hide the keys ``dead`` (batch, held) in a 4-D mask; in a square one, dead rows see only themselves."""
+    block, allow = (False, True) if mask.dtype == torch.bool else (torch.finfo(mask.dtype).min, 0.0)
+    held, keys = dead.shape[1], mask.shape[-1]
+    column = torch.nn.functional.pad(dead, (0, keys - held))[:, None, None]
+    mask = mask.masked_fill(column, block)
+    if mask.shape[-2] == keys == held:
+        itself = torch.eye(held, dtype=torch.bool, device=mask.device)
+        mask = mask.masked_fill(dead[:, None, :, None] & ~itself, block)
+        mask = mask.masked_fill(dead[:, None, :, None] & itself, allow)
+    return mask
+
+
+def add_key_bias(
+    mask: Tensor | None, layout: Layout, queries: int, keys: int, bias: Tensor, dtype: torch.dtype
+) -> Tensor:
+    """The additive mask of a layer, with ``bias`` (batch, held) on top of the logits of its keys; ``mask``: its own."""
+    mask = _causal(layout, queries, keys - layout.held).to(bias.device) if mask is None else mask
+    if mask.dtype == torch.bool:
+        mask = torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(~mask, torch.finfo(dtype).min)
+    return mask + torch.nn.functional.pad(bias, (0, keys - layout.held)).to(mask)[:, None, None]
+
+
+def _padding(layout: Layout, tail: int) -> Tensor:
+    """(batch, held + tail) bool: what may be attended to."""
+    return torch.nn.functional.pad(layout.alive, (0, tail), value=True)
+
+
+def _causal(layout: Layout, queries: int, tail: int) -> Tensor:
+    """(batch, 1, queries, keys) bool: causal, without the dead columns."""
+    keys = layout.held + tail
+    mask = torch.ones(queries, keys, dtype=torch.bool).tril(keys - queries)
+    return hide_keys(mask.expand(len(layout.alive), 1, -1, -1), ~layout.alive)
+
+
+def _tail(rows: Tensor, start: int, count: int) -> Tensor:
+    return torch.arange(start, start + count, device=rows.device).expand(len(rows), -1)

@@ -1,0 +1,145 @@
+"""What a reduction did: tokens at each layer, kept patches, sources of merged ones."""
+
+from dataclasses import dataclass, field
+from itertools import groupby
+
+import torch
+from torch import Tensor
+
+from thinsight.reduction.prompt import Prompt
+from thinsight.reduction.tokens import Tokens
+
+
+@dataclass
+class Trace:
+    """Lengths per sample and decoder layer, and which patches are left. Describes the last prefill.
+
+    lengths           per sample, per layer: visual tokens that enter the layer (a merged one counts once)
+    sequence_lengths  the same for all tokens, padding and filling excluded
+    kept              per sample: patches alive at the end, numbered from 0 among that sample's visual tokens
+    sources           per sample, per kept patch: the patches that went into it, itself included
+    weights           the same shape as sources: the share of each of those patches that went in, 1 for all of it
+    columns           per sample: prompt columns alive at the end, text included
+    tower             per image: tokens that entered each block of the vision tower, where something is reduced there
+    steps             where something was reduced ("features", "before layer 3") -> kept and sources after it
+    shares            the same for weights
+    pictures          per sample: how many patches each of its images came with
+    prefills          how many prompts have gone through
+    """
+
+    method: str = ""
+    prefills: int = 0
+    lengths: list[list[int]] = field(default_factory=list)
+    sequence_lengths: list[list[int]] = field(default_factory=list)
+    tower: list[list[int]] = field(default_factory=list)
+    _steps: dict[str, list[Tokens]] = field(default_factory=dict)
+    _entered: list[list[Tokens]] = field(default_factory=list)
+    _prompt: Prompt | None = None
+    _tokens: list[Tokens] = field(default_factory=list)
+
+    def begin(self, prompt: Prompt) -> None:
+        """Forget the last prompt; a new one enters."""
+        self.prefills += 1
+        self.lengths = [[] for _ in prompt.alive]
+        self.sequence_lengths = [[] for _ in prompt.alive]
+        self.tower, self._steps, self._entered = [], {}, []
+        self._prompt, self._tokens = prompt, []
+
+    def step(self, where: str, tokens: list[Tokens]) -> None:
+        """Note what a place has left of each sample."""
+        self._steps[where] = self._tokens = list(tokens)
+
+    def record(self, tokens: list[Tokens]) -> None:
+        """Note what enters the next layer."""
+        for sample, one in enumerate(tokens):
+            self.lengths[sample].append(int(one.visual.sum()))
+            self.sequence_lengths[sample].append(len(one))
+        self._tokens = list(tokens)
+        self._entered.append(self._tokens)
+
+    def entered(self, layer: int) -> list[list[int]]:
+        """Per sample: column in the padded prompt of every token that entered decoder layer ``layer``, ascending."""
+        return [tokens.index.tolist() for tokens in self._entered[layer]]
+
+    @property
+    def kept(self) -> list[list[int]]:
+        """Per sample: original patch of every visual token alive at the end, in their order; -1 for one that shows no
+        place of the picture (a class token that a method hands on)."""
+        return self._kept(self._tokens)
+
+    @property
+    def columns(self) -> list[list[int]]:
+        """Per sample: column in the padded prompt of every token alive at the end, ascending."""
+        return [tokens.index.tolist() for tokens in self._tokens]
+
+    @property
+    def sources(self) -> list[list[list[int]]]:
+        """Per sample and kept token: the patches that were merged into it."""
+        return [[patches for patches, _ in tokens] for tokens in self._merged(self._tokens)]
+
+    @property
+    def weights(self) -> list[list[list[float]]]:
+        """Per sample, kept token and source: the share of that patch that went in."""
+        return [[shares for _, shares in tokens] for tokens in self._merged(self._tokens)]
+
+    @property
+    def steps(self) -> dict[str, list[list[tuple[int, list[int]]]]]:
+        """Where something was reduced -> per sample, per token left there: its patch and the patches merged into it."""
+        found = {}
+        for where, tokens in self._steps.items():
+            pairs = zip(self._kept(tokens), self._merged(tokens), strict=True)
+            found[where] = [
+                [(patch, patches) for patch, (patches, _) in zip(kept, merged, strict=True)] for kept, merged in pairs
+            ]
+        return found
+
+    @property
+    def shares(self) -> dict[str, list[list[list[float]]]]:
+        """The same shape as `steps`: per sample, per token left there, the share of each patch that went in."""
+        return {where: [[of for _, of in one] for one in self._merged(tokens)] for where, tokens in self._steps.items()}
+
+    @property
+    def pictures(self) -> list[list[int]]:
+        """Per sample: how many patches each of its images came with; `kept` and `steps` number them in a row."""
+        images = [] if self._prompt is None else self._prompt.image
+        return [torch.bincount(row[row >= 0]).tolist() for row in images]
+
+    def _kept(self, samples: list[Tokens]) -> list[list[int]]:
+        return [self._patches(sample, tokens.named[tokens.visual]) for sample, tokens in enumerate(samples)]
+
+    def _merged(self, samples: list[Tokens]) -> list[list[tuple[list[int], list[float]]]]:
+        found = []
+        for sample, tokens in enumerate(samples):
+            if tokens.sources is None:
+                kept = self._patches(sample, tokens.named[tokens.visual])
+                found.append([([patch], [1.0]) if patch >= 0 else ([], []) for patch in kept])
+                continue
+            visual = self._prompt.visual[sample]
+            shares = tokens.sources[tokens.visual] * visual
+            rows = [row.nonzero().squeeze(1) for row in shares]
+            found.append([(self._patches(sample, at), row[at].tolist()) for at, row in zip(rows, shares, strict=True)])
+        return found
+
+    def _patches(self, sample: int, columns: Tensor) -> list[int]:
+        return torch.where(columns < 0, -1, self._prompt.patch[sample, columns]).tolist()
+
+    def __repr__(self) -> str:
+        if not self.prefills:
+            return f"Trace of {self.method}: nothing has run yet"
+        lines = [f"Trace of {self.method}, prompt {self.prefills}: {len(self.lengths)} sample(s)"]
+        for sample, (visual, every) in enumerate(zip(self.lengths, self.sequence_lengths, strict=True)):
+            if sample == 8:
+                lines.append(f"  ... and {len(self.lengths) - 8} more")
+                break
+            lines.append(f"  {sample}: visual tokens by layer {layer_runs(visual)} | all tokens {layer_runs(every)}")
+        return "\n".join(lines)
+
+
+def layer_runs(lengths: list[int]) -> str:
+    """576 576 0 -> '576 (layers 0-1), 0 (layer 2)'."""
+    parts, layer = [], 0
+    for length, same in groupby(lengths):
+        end = layer + len(list(same)) - 1
+        parts.append(f"{length} (layer {layer})" if end == layer else f"{length} (layers {layer}-{end})")
+        layer = end + 1
+    return ", ".join(parts)

@@ -1,1 +1,0 @@
-"""The three stages of a reduction: filter, correlate, compress."""

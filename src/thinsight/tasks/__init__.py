@@ -1,0 +1,1 @@
+"""Questions, benchmarks, and how answers are scored."""

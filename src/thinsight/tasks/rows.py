@@ -1,0 +1,174 @@
+"""Questions with their pictures as rows, and batches of model inputs."""
+
+import hashlib
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from omegaconf import DictConfig
+from PIL import Image
+
+from thinsight.config.compose import load_task
+from thinsight.errors import UserError
+from thinsight.tasks.sources import COLUMNS, task_table
+
+if TYPE_CHECKING:
+    from transformers import BatchFeature, ProcessorMixin
+
+
+@dataclass(frozen=True)
+class StoredImage:
+    """A picture that is read and decoded each time it is asked for: a benchmark's pictures do not fit in memory.
+
+    ``whose`` names its row in messages; ``read`` gives the encoded bytes, or nothing.
+    """
+
+    whose: str
+    read: Callable[[], bytes | None]
+
+    def encoded(self) -> bytes:
+        """The bytes of the file."""
+        if not (found := self.read()):
+            raise UserError(f"{self.whose} has no image.")
+        return found
+
+    def decoded(self) -> Image.Image:
+        """The picture in RGB."""
+        return _decoded(self.whose, self.encoded())
+
+
+@dataclass(frozen=True)
+class Row:
+    """One question.
+
+    ``picture``: an RGB image or a `StoredImage` one; ``kind`` the sub-kind that scores are broken down by; ``answers``: all
+    references where a question has several; ``group``: what is scored together with it, e.g. the picture's other
+    question.
+    """
+
+    id: str
+    picture: Image.Image | StoredImage
+    question: str
+    answer: str
+    kind: str
+    answers: tuple[str, ...] = ()
+    group: str = ""
+
+    @property
+    def image(self) -> Image.Image:
+        """The picture, RGB."""
+        return self.picture.decoded() if isinstance(self.picture, StoredImage) else self.picture
+
+
+def load_rows(task: DictConfig, limit: int | None = None) -> list[Row]:
+    """The rows of a task, the first ``limit`` of an order that depends on nothing but their ids.
+
+    The order is that of the ids' hashes (of the groups', where rows have one), so that a limit is a random sample of
+    every kind of question and a longer run begins with the rows of a shorter one; a limit never parts a group. Missing
+    or unreadable data, and a row without picture, question or answer, are `UserError`s.
+    """
+    table = task_table(task)
+    if table.empty:
+        raise UserError(f"task {task.name} has no rows.")
+    if table["id"].duplicated().any():
+        raise UserError(f"task {task.name} has two rows with the id {table['id'][table['id'].duplicated()].iloc[0]}.")
+    group = table["group"] if "group" in table else table["id"]
+    ordered = table.assign(_group=group.map(_hash), _id=table["id"].map(_hash)).sort_values(["_group", "_id"])
+    if limit is not None:
+        ordered = ordered[ordered["_group"].isin(set(ordered["_group"].iloc[:limit]))]
+    columns = [c for c in (*COLUMNS, "answers", "group") if c in table]
+    lines = zip(*(ordered[c] for c in columns), strict=True)
+    return [_row(task.name, **dict(zip(columns, values, strict=True))) for values in lines]
+
+
+def rows_digest(rows: Sequence[Row]) -> str:
+    """SHA-256 of everything in ``rows``, pictures included (pixels, or the file of a stored one), in their order."""
+    found = hashlib.sha256()
+    for row in rows:
+        stored = isinstance(row.picture, StoredImage)
+        more = (*row.answers, row.group) if row.answers or row.group else ()
+        fields = (row.id, row.question, row.answer, row.kind, *more, "" if stored else str(row.image.size))
+        found.update("\0".join(fields).encode() + (row.picture.encoded() if stored else row.image.tobytes()))
+    return found.hexdigest()
+
+
+def prompt_text(processor: "ProcessorMixin", row: Row, task: DictConfig) -> str:
+    """The exact text that ``row`` becomes, the placeholder not yet widened to the visual tokens."""
+    text = processor.apply_chat_template(_conversation(row, task), add_generation_prompt=True, tokenize=False)
+    if processor.image_token not in text:
+        raise UserError(f"the prompt of row {row.id} has no image placeholder {processor.image_token}: {text!r}.")
+    return text
+
+
+def collate(processor: "ProcessorMixin", rows: Sequence[Row], task: DictConfig) -> "BatchFeature":
+    """Model inputs for a batch of rows: chat template, left padding, pictures preprocessed.
+
+    Returns ``input_ids`` and ``attention_mask`` (batch, sequence) and ``pixel_values``, on the CPU in float32.
+    """
+    for row in rows:
+        if processor.image_token in row.question:
+            raise UserError(f"the question of row {row.id} holds the placeholder {processor.image_token} itself.")
+    prompt_text(processor, rows[0], task)
+    return processor.apply_chat_template(
+        [_conversation(row, task) for row in rows],
+        add_generation_prompt=True,
+        tokenize=True,
+        return_dict=True,
+        processor_kwargs={"padding": True, "return_tensors": "pt"},
+    )
+
+
+def _conversation(row: Row, task: DictConfig) -> list[dict]:
+    content = [{"type": "image", "image": row.image}, {"type": "text", "text": row.question + task.suffix}]
+    return [{"role": "user", "content": content}]
+
+
+def _row(
+    task: str,
+    id: str,
+    image: bytes | Path | Callable[[], bytes | None] | None,
+    question: str,
+    answer: str,
+    kind: str,
+    answers: Sequence[str] = (),
+    group: str = "",
+) -> Row:
+    whose = f"row {id} of task {task}"
+    for what, text in (("question", question), ("answer", answer)):
+        if not isinstance(text, str) or not text.strip():
+            raise UserError(f"{whose} has no {what}.")
+    picture = StoredImage(whose, image) if callable(image) else _decoded(whose, image)
+    return Row(id, picture, question, answer, str(kind), tuple(answers), group)
+
+
+def _decoded(whose: str, image: bytes | Path | None) -> Image.Image:
+    if image is None or (isinstance(image, bytes) and not image):
+        raise UserError(f"{whose} has no image.")
+    try:
+        return Image.open(io.BytesIO(image) if isinstance(image, bytes) else image).convert("RGB")
+    except (OSError, TypeError, SyntaxError) as error:  # PIL raises SyntaxError on a damaged PNG
+        raise UserError(f"the image of {whose} cannot be read ({error}).") from error
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def training_task(name: str) -> DictConfig:
+    """The task ``name`` with its training questions in place of its test questions."""
+    task = load_task(name)
+    if task.split == "train":
+        return task
+    task.split = "train"
+    if task.path:
+        if not task.path.endswith(".parquet"):
+            raise UserError(f"task {name} has no training questions beside {task.path}.")
+        task.path = task.path.removesuffix(".parquet") + ".train.parquet"
+    return task
+
+
+def training_rows(names: Sequence[str], limit: int) -> dict[str, list[Row]]:
+    """``limit`` training questions of each task."""
+    return {name: load_rows(training_task(name), limit) for name in names}
