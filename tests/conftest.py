@@ -25,7 +25,7 @@ def pytest_runtest_setup() -> None:
     pytest_socket.socket_allow_hosts(["127.0.0.1", "::1"], allow_unix_socket=True)
 
 
-pytest.register_assert_rewrite("golden_decoder", "golden_projector", "golden_vision")
+pytest.register_assert_rewrite("helpers.golden_decoder", "helpers.golden_projector", "helpers.golden_vision")
 
 
 class Folder(type(Path())):

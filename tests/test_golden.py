@@ -6,9 +6,9 @@ hyper-parameters and cases are read from the files: ``pytest tests/test_golden.p
 
 import pytest
 import torch
-from golden_decoder import test_end_to_end, test_pivots, test_plain_llama, test_raters, test_recycling  # noqa: F401
-from golden_projector import test_cdpruner, test_divprune, test_trim  # noqa: F401
-from golden_vision import (  # noqa: F401
+from helpers.golden_decoder import test_end_to_end, test_pivots, test_plain_llama, test_raters, test_recycling  # noqa: F401
+from helpers.golden_projector import test_cdpruner, test_divprune, test_trim  # noqa: F401
+from helpers.golden_vision import (  # noqa: F401
     test_evit,
     test_fastervlm,
     test_mustdrop,

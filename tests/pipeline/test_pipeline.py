@@ -1,0 +1,185 @@
+"""The real dvc.yaml, on stand-in notebooks: what runs again after which change, and what DVC then shows."""
+
+import hashlib
+import json
+
+import pytest
+import yaml
+from helpers.workspace import READS, build, run, stages
+
+from thinsight.code_hash import reach
+from thinsight.config.compose import load_config, load_task, to_yaml
+from thinsight.config.schema import WORDS, names
+from thinsight.paths import ROOT
+from thinsight.pipeline.plan import page_code
+
+CHEAP = {"plan", "read"}
+PAGES = {f"{stage}@{page}" for stage in ("paper", "page") for page in READS}
+PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
+PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text())
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    root = tmp_path_factory.mktemp("workspace")
+    build(root)
+    ran = stages(run(root, "dvc", "repro"))
+    assert set(ran) == CHEAP | PAGES | {"evaluate@plain", "evaluate@vtw", "evaluate@par", "index"}
+    return root
+
+
+@pytest.fixture
+def change(project):
+    """Append to files, or replace in them, and say what `dvc repro` then runs; nothing is put back."""
+
+    def apply(*changes):
+        for name, text, *instead_of in changes:
+            path = project / name
+            old = path.read_text()
+            assert all(part in old for part in instead_of)
+            path.write_text(old.replace(instead_of[0], text) if instead_of else f"{old}\n{text}\n")
+        return set(stages(run(project, "dvc", "repro")))
+
+    return apply
+
+
+def test_a_second_repro_has_nothing_to_do(project):
+    assert stages(run(project, "dvc", "repro")) == []
+    assert (project / "reports" / "index.html").is_file()
+    assert (project / "reports" / "pages" / "vtw.html").is_file()
+
+
+def test_a_remark_in_conf_or_code_runs_only_the_cheap_stages(change):
+    assert change(("conf/method/vtw.yaml", "# a remark"), ("src/thinsight/overrides.py", "# a remark")) <= CHEAP
+
+
+def test_presentation_runs_no_evaluation_and_no_paper(change):
+    ran = change(("src/thinsight/body.py", "CHANGED = 1"), ("src/thinsight/templates/style.css", "/* changed */"))
+    assert "page@vtw" in ran
+    assert ran <= CHEAP | {"page@vtw", "page@par", "index"}
+
+
+def test_a_changed_field_runs_only_its_method(change):
+    ran = change(("conf/method/vtw.yaml", "layer: 3 ", "layer: null "))
+    assert "evaluate@vtw" in ran
+    assert "evaluate@plain" not in ran
+
+
+def test_a_threshold_of_par_runs_par_and_the_pages_that_read_it_and_nothing_else(change):
+    ran = change(("conf/method/par.yaml", "tau_e: 0.25 ", "tau_e: 0.2 "))
+    assert "evaluate@par" in ran
+    assert ran <= CHEAP | {"evaluate@par", "paper@par", "page@par", "index"}
+
+
+def test_code_that_evaluation_reaches_runs_it_again(change):
+    assert {"evaluate@plain", "evaluate@vtw"} <= change(("src/thinsight/overrides.py", "CHANGED = 1"))
+
+
+def _questions(project):
+    """How many questions the run of vtw was asked."""
+    return json.loads((project / "data/runs/vtw/metrics.json").read_text())["scores"]["exist"]["all"]["n"]
+
+
+def test_an_experiment_and_what_dvc_shows_of_it(project):
+    run(project, "git", "add", "-A")
+    run(project, "git", "-c", "user.name=test", "-c", "user.email=test@example.org", "commit", "-qm", "results")
+    before = _questions(project)
+    ran = stages(run(project, "dvc", "exp", "run", "-S", "overrides='limit=5'"))
+    assert "evaluate@vtw" in ran
+    assert _questions(project) == 5 < before
+    assert "data/runs/vtw/metrics.json" in run(project, "dvc", "metrics", "show")
+    assert f" {5 - before}\n" in run(project, "dvc", "metrics", "diff")
+    shown = run(project, "dvc", "params", "diff")
+    assert "data/runs/vtw/config.yaml" in shown
+    assert "limit" in shown
+    assert "dvc_plots" in run(project, "dvc", "plots", "show")
+    assert "accuracy" in (project / "dvc_plots" / "index.html").read_text()
+
+
+def test_a_failing_notebook_stops_the_pipeline_without_a_result(project):
+    notebook = project / "notebooks" / "vtw.ipynb"
+    before = notebook.read_text()
+    notebook.write_text(before.replace("print(runs, reads)", "len(reads) / 0, runs"))
+    assert "ZeroDivisionError" in run(project, "dvc", "repro", fails=True)
+    assert not (project / "reports/notebooks/vtw.ipynb").exists()
+    assert (project / "reports/notebooks/vtw.failed.ipynb").exists()
+    notebook.write_text(before)
+    assert "paper@vtw" in stages(run(project, "dvc", "repro"))
+    assert (project / "reports/notebooks/vtw.ipynb").exists()
+
+
+def test_the_frozen_stages_train_nothing_by_themselves():
+    for name in ("pocket", "pocket-data"):
+        assert PIPELINE["stages"][name]["frozen"]
+
+
+@pytest.mark.parametrize("preset", names("preset"))
+@pytest.mark.parametrize("name", PARAMS["runs"])
+def test_every_planned_run_composes(name, preset):
+    config = load_config(
+        [*PARAMS["runs"][name].split(), f"preset={preset}", f"tasks=[{PARAMS['tasks']}]", f"run={name}"]
+    )
+    assert config.run == name
+    assert set(config.tasks) == (set(config.tasks) if "-" in name else set(PARAMS["tasks"].split(",")))
+
+
+def test_the_lists_in_dvc_yaml_name_every_run():
+    assert PIPELINE["params"] == [f"data/runs/{name}/config.yaml" for name in PARAMS["runs"]]
+    (plot,) = PIPELINE["plots"][0].values()
+    assert list(plot["y"]) == [f"data/runs/{name}/curve.csv" for name in PARAMS["runs"] if "-" not in name]
+    notebooks = {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")}
+    assert {*PARAMS["papers"], *PARAMS["tours"]} == notebooks - {"evaluate"}
+
+
+@pytest.mark.parametrize("preset", names("preset"))
+def test_random_is_run_at_every_budget_with_three_seeds(preset):
+    """What a method is compared with at a budget has to be there at that budget."""
+    config = load_config([*PARAMS["runs"]["random"].split(), f"preset={preset}"])
+    assert set(config.budgets) <= set(config.sweep["keep"])
+    assert len(config.sweep["seed"]) >= 3
+    swept = [words for words in PARAMS["runs"].values() if "sweep=budgets" in words.split()]
+    assert len(swept) > 15
+    for words in swept:
+        assert load_config([*words.split(), f"preset={preset}"]).sweep["keep"] == config.budgets
+
+
+def test_the_fingerprint_of_an_evaluation_follows_the_method_and_leaves_the_pages_out(tmp_path):
+    config = tmp_path / "config.yaml"
+    config.write_text("method: {reductions: [{filter: {_target_: thinsight.reduction.stages.Discard}}]}")
+    lines = page_code(ROOT / "notebooks" / "evaluate.ipynb", config).splitlines()
+    found = {line.split()[1] for line in lines}
+    assert {
+        "thinsight.evaluate",
+        "thinsight.runtime.attach",
+        "thinsight.reduction.stages",
+        "torch",
+        "transformers",
+    } <= found
+    assert not found & {"thinsight.report", "thinsight.report.page", "thinsight.report.figures", "matplotlib"}
+
+
+def test_no_module_imports_by_a_computed_name():
+    """The fingerprint sees what the syntax says; only the package's lazy names are looked up otherwise."""
+    for path in (ROOT / "src" / "thinsight").rglob("*.py"):
+        if path != ROOT / "src" / "thinsight" / "__init__.py":
+            assert "import_module" not in path.read_text(), path
+            assert "__import__" not in path.read_text(), path
+
+
+def test_reach_follows_functions_lazy_names_and_packages():
+    ours, others = reach(["thinsight.load_method"])
+    assert {"thinsight", "thinsight.config", "thinsight.config.methods", "thinsight.reduction.method"} <= set(ours)
+    assert "omegaconf" in others
+
+
+def test_the_fingerprint_of_an_evaluation_sees_the_values_of_its_tasks(tmp_path):
+    """A resolved config only names its tasks; their values decide the score as much as the model's do."""
+    lines = {}
+    for chosen in ("[exist,read]", "[exist]"):
+        config = tmp_path / "config.yaml"
+        config.write_text(to_yaml(load_config(["method=vtw", f"tasks={chosen}"])))
+        lines[chosen] = page_code(ROOT / "notebooks" / "evaluate.ipynb", config).splitlines()
+    found = [line for line in lines["[exist,read]"] if line not in lines["[exist]"]]
+    values = {key: value for key, value in load_task("read").items() if key not in WORDS}
+    digest = hashlib.md5(json.dumps(values, sort_keys=True).encode(), usedforsecurity=False).hexdigest()[:12]
+    assert found == [f"{digest}  conf/task/read.yaml"]

@@ -1,0 +1,378 @@
+"""The benchmarks that papers report, on local copies of twenty rows and a tiny model saved as on the hub: data,
+prompts, scores, the plan of a run, and what is said of a benchmark or a model that is not there."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import datasets
+import huggingface_hub.constants
+import pandas as pd
+import pytest
+from helpers import benchmark_replicas as replicas
+from helpers import tiny_checkpoint as tiny
+from omegaconf import OmegaConf
+
+import thinsight.evaluation.dry_run
+from thinsight.analysis.results import load_answers, load_scores
+from thinsight.config.compose import load_config, load_task, to_yaml
+from thinsight.errors import UserError
+from thinsight.evaluate import main
+from thinsight.evaluation import run as module
+from thinsight.evaluation.run import evaluate
+from thinsight.models.loading import load_processor, meta_model
+from thinsight.tasks.rows import load_rows, prompt_text, rows_digest
+from thinsight.tasks.sources import provenance
+
+NAMES = [*replicas.ALL, "textvqa_plain"]
+PROMPTS = Path(__file__).parent / "benchmark_prompts.txt"
+COGNITION = {"commonsense_reasoning", "numerical_calculation", "text_translation", "code_reasoning"}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A folder with a tiny LLaVA and a copy of each benchmark."""
+    folder = tmp_path_factory.mktemp("world")
+    tiny.save_model(folder / "model")
+    for name, write in replicas.ALL.items():
+        write(folder / name)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def alone(tmp_path, monkeypatch):
+    """No cache but an empty one, and no waiting for a hub that the tests cannot reach."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "datasets"))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+
+
+def copy_of(world, name):
+    return world / name.removesuffix("_plain")
+
+
+def task(world, name, *more):
+    return load_config([f"task={name}", f"task.path={copy_of(world, name)}", *more]).task
+
+
+def config(world, *more):
+    """LLaVA-1.5-7B as conf/model has it, chat template and padding included, but for the tiny one's weights."""
+    small = [f"model.checkpoint={world / 'model'}", "model.dtype=float32", "model.device=cpu", "batch_size=10"]
+    return load_config(["model=llava_1_5_7b", *small, *more])
+
+
+# Data and prompts
+
+
+def test_every_copy_is_read_whole_and_in_an_order_of_its_own(world):
+    for name in NAMES:
+        rows = load_rows(task(world, name))
+        assert len({row.id for row in rows}) == len(rows) == 20, name
+        assert [row.id for row in rows] != sorted(row.id for row in rows)
+        assert all(row.image.mode == "RGB" and row.image.size == (48, 32) for row in rows)
+        assert rows_digest(rows) == rows_digest(load_rows(task(world, name)))
+        assert [row.id for row in load_rows(task(world, name), 20)] == [row.id for row in rows]
+
+
+def test_a_limit_never_parts_what_is_scored_together(world):
+    for name, size in (("mme", {2}), ("mmbench", {2, 3, 4})):
+        rows = load_rows(task(world, name), 5)
+        assert 5 <= len(rows) <= 8
+        whole = [row.group for row in load_rows(task(world, name))]
+        assert {whole.count(row.group) for row in rows} <= size
+        assert all(whole.count(group) == [row.group for row in rows].count(group) for group in {r.group for r in rows})
+    assert len(load_rows(task(world, "pope"), 5)) == 5
+
+
+def test_columns_mean_what_the_benchmark_means(world):
+    rows = {name: {row.id: row for row in load_rows(task(world, name))} for name in NAMES}
+    assert rows["pope"]["popular-3"].kind == "popular"
+    assert (rows["pope"]["random-1"].answer, rows["pope"]["random-2"].answer) == ("yes", "no")
+    assert (rows["gqa"]["200000003"].answer, rows["gqa"]["200000003"].kind) == ("orange", "compare")
+    assert rows["textvqa"]["34602"].answers == ("no 0",) * 8 + ("0 0", "1 0")
+    assert rows["textvqa"]["34602"].answer == "no 0"
+    assert (rows["scienceqa"]["test-00003"].answer, rows["scienceqa"]["test-00003"].kind) == ("B", "social science")
+    assert rows["scienceqa"]["test-00003"].question.startswith(
+        "Context: The picture shows 3 things.\nLook at it.\nWhich"
+    )
+    assert rows["scienceqa"]["test-00002"].question.startswith("Which thing")
+    first, turned = rows["mmbench"]["242"], rows["mmbench"]["1000242"]
+    assert (first.group, turned.group, first.answer, turned.answer) == ("242", "242", "A", "D")
+    assert first.question.count("\n") == 4  # no hint, four choices
+    assert rows["mmbench"]["241"].question.count("\n") == 4  # a hint, three choices
+    pair = [row for row in rows["mme"].values() if row.group == "count/0001.png"]
+    assert sorted(row.answer for row in pair) == ["No", "Yes"]
+    assert {row.id for row in pair} == {"count/0001.png", "count/0001.png#2"}
+
+
+def test_gqa_shows_the_picture_that_its_question_names(world):
+    row = next(row for row in load_rows(task(world, "gqa")) if row.id == "200000007")
+    assert row.picture.encoded() == replicas.picture(2)["bytes"]
+
+
+def test_prompts_are_llavas(world):
+    """A snapshot of the whole prompt of each benchmark's first row, and that of the row without hint or OCR words."""
+    processor, parts = load_processor(config(world).model), []
+    for name in NAMES:
+        chosen = task(world, name)
+        rows = sorted(load_rows(chosen), key=lambda row: row.id)
+        parts += [f"== {name} {row.id}\n{prompt_text(processor, row, chosen)}\n" for row in rows[:2]]
+    assert "".join(parts) == PROMPTS.read_text(encoding="utf-8")
+
+
+def test_ocr_is_a_switch(world):
+    shown, hidden = (load_rows(task(world, "textvqa", f"task.ocr={on}")) for on in ("true", "false"))
+    for with_words, without in zip(shown, hidden, strict=True):
+        question, words = with_words.question.split("\nReference OCR token: ")
+        assert question == without.question
+        assert words in ("", f"NO, {int(without.id) - 34602}")
+    plain = load_rows(task(world, "textvqa_plain"))
+    assert [row.question for row in plain] == [row.question for row in hidden]
+
+
+# Runs
+
+
+@pytest.fixture(scope="module")
+def ran(world, tmp_path_factory):
+    """Two runs of all benchmarks: the plain model and a random third of the tokens."""
+    folder = tmp_path_factory.mktemp("runs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(datasets.config, "HF_DATASETS_CACHE", str(folder / "datasets"))
+        patch.setattr(module, "load_task", lambda name: task(world, name))
+        for run, method in (("plain", ["method=identity"]), ("random", ["method=random", "sweep.keep=[2]"])):
+            chosen = config(world, *method, f"run={run}", f"tasks=[{','.join(NAMES)}]")
+            for one in chosen.tasks:
+                assert load_task(one).max_new_tokens == 128  # LLaVA's; the tiny model ends early or not at all
+            evaluate(chosen, folder / run, folder / "journal")
+    return folder
+
+
+def cells(ran, run="plain", budget="fixed"):
+    found = json.loads((ran / run / "metrics.json").read_text())["scores"]
+    return {name: found[name][budget] for name in NAMES}
+
+
+def lines(ran, name, run="plain"):
+    table = pd.read_parquet(ran / run / "predictions.parquet")
+    return json.loads(table[table["task"] == name].to_json(orient="records"))
+
+
+def test_all_benchmarks_run_from_end_to_end(ran):
+    for run, budget in (("plain", "fixed"), ("random", "keep=2")):
+        found = cells(ran, run, budget)
+        assert list(found) == NAMES
+        assert all(cell["n"] == 20 for cell in found.values())
+        assert all(0 <= cell["interval"][0] <= cell["accuracy"] <= cell["interval"][1] <= 1 for cell in found.values())
+    assert cells(ran)["pope"]["picture_tokens"] == 4
+    assert cells(ran, "random", "keep=2")["pope"]["visual_tokens"] == [2.0] * 4
+    with (ran / "random" / "curve.csv").open() as file:
+        assert [line["task"] for line in csv.DictReader(file)] == NAMES
+
+
+def test_the_runs_are_read_and_compared_like_any_others(ran):
+    table = load_scores(ran)
+    assert set(table["task"]) == set(NAMES)
+    assert len(load_answers(ran)) == 2 * 20 * len(NAMES)
+    card = json.loads((ran / "plain" / "protocol.json").read_text())
+    assert card["processor"]["image"]["do_pad"] is True
+    assert card["tasks"]["textvqa"]["source"] == {
+        "hub": "lmms-lab/textvqa", "revision": None, "files": ["data/validation-*.parquet"], "ocr": True,
+    }  # fmt: skip
+    assert card["tasks"]["textvqa"]["prompt"].startswith("A chat between a curious user and an artificial")
+
+
+def test_pope_is_f1_over_its_three_kinds(ran):
+    cell, f1s = cells(ran)["pope"], []
+    for kind in ("adversarial", "popular", "random"):
+        counts = {"tp": 0, "fp": 0, "fn": 0, "tn": 0}
+        for line in (line for line in lines(ran, "pope") if line["kind"] == kind):
+            words = line["prediction"].split(".")[0].replace(",", "").split(" ")
+            yes = not ("No" in words or "no" in words or "not" in words)
+            counts[("t" if yes == (line["answer"] == "yes") else "f") + ("p" if yes else "n")] += 1
+        f1s.append(2 * counts["tp"] / (2 * counts["tp"] + counts["fp"] + counts["fn"]))
+        assert cell["summary"]["kinds"][kind]["f1"] == pytest.approx(f1s[-1])
+        right = (counts["tp"] + counts["tn"]) / sum(counts.values())
+        assert cell["summary"]["kinds"][kind]["accuracy"] == cell["kinds"][kind]["accuracy"] == pytest.approx(right)
+    assert cell["summary"]["f1"] == pytest.approx(sum(f1s) / 3)
+    assert cell["summary"]["printed"] == {"POPE": 100 * cell["summary"]["f1"]}
+
+
+def test_mme_is_points_for_questions_and_for_pictures(ran):
+    cell = cells(ran)["mme"]
+    found = {"perception": 0.0, "cognition": 0.0}
+    table = pd.DataFrame(lines(ran, "mme"))
+    table["picture"] = table["id"].str.split("#").str[0]
+    for kind, group in table.groupby("kind"):
+        pairs = group.groupby("picture")["correct"].agg(["mean", "min", "size"])
+        assert set(pairs["size"]) == {2}
+        part = "cognition" if kind in COGNITION else "perception"
+        found[part] += 100 * (pairs["mean"].mean() + pairs["min"].mean())
+    assert {key: cell["summary"][key] for key in found} == pytest.approx(found)
+    assert cell["summary"]["printed"]["MME"] == pytest.approx(sum(found.values()))
+    assert cell["summary"]["printed"]["MME-P"] == pytest.approx(found["perception"])
+
+
+def test_mmbench_counts_questions_right_in_every_rotation(ran):
+    cell = cells(ran)["mmbench"]
+    groups: dict[int, list[bool]] = {}
+    for line in lines(ran, "mmbench"):
+        groups.setdefault(int(line["id"]) % 10**6, []).append(bool(line["correct"]))
+    assert cell["summary"]["questions"] == len(groups) == 6
+    assert cell["summary"]["circular"] == sum(map(all, groups.values())) / 6
+
+
+def test_soft_scores_are_means_and_yes_and_no_stay_so(ran):
+    for name in ("textvqa", "gqa", "scienceqa"):
+        cell, own = cells(ran)[name], lines(ran, name)
+        assert "summary" not in cell
+        assert cell["accuracy"] == pytest.approx(sum(line["correct"] for line in own) / 20)
+        assert cell["correct"] == pytest.approx(sum(line["correct"] for line in own))
+    assert pd.read_parquet(ran / "plain" / "predictions.parquet")["correct"].dtype == float
+
+
+# The plan
+
+
+def planned(capsys, *arguments):
+    main([*arguments, "--dry-run"])
+    return json.loads(capsys.readouterr().out)
+
+
+def test_the_plan_of_a_run_on_a_gpu_needs_nothing_but_shapes(capsys, monkeypatch):
+    names = ",".join(replicas.ALL)
+    monkeypatch.setattr(module, "evaluate", None)  # nothing may be run
+    plan = planned(
+        capsys,
+        "model=llava_1_5_7b",
+        "method=cdpruner",
+        "sweep=budgets",
+        "preset=full",
+        f"tasks=[{names}]",
+        "--tflops=100",
+    )
+    assert [plan["load"]["tasks"][name]["rows"] for name in replicas.ALL] == [9000, 12578, 5000, 2017, 4329, 2374]
+    assert plan["take"]["answers"] == 3 * 35298
+    assert plan["take"]["generated_tokens_at_most"] == 3 * 35298 * 128
+    parameters = sum(p.numel() for p in meta_model("llava_1_5_7b").parameters())
+    assert plan["need"]["weights_gb"] == pytest.approx(2 * parameters / 1e9, rel=1e-3)
+    tokens = 576 + 64 + 128
+    assert plan["need"]["kv_cache_gb"] == pytest.approx(32 * 2 * 4096 * 2 * 32 * tokens / 1e9, rel=1e-3)
+    assert plan["take"]["hours_at_most"] == pytest.approx(plan["take"]["pflop_at_most"] / 0.1 / 3600, rel=1e-3)
+    assert plan["assumptions"][0].startswith("the device sustains 100 TFLOP/s")
+    missing = ["model llava_1_5_7b", "the text tower of", *(f"task {name}" for name in replicas.ALL)]
+    for sentence, start in zip(plan["missing"], missing, strict=True):
+        assert sentence.startswith(start)
+        assert "the hub cannot be reached as " in sentence
+
+
+def test_the_plan_counts_flops_as_cost_does(world, capsys):
+    where = [f"task.path={world / 'pope'}", f"model.checkpoint={world / 'model'}", "model.dtype=float32"]
+    plan = planned(capsys, "task=pope", "method=vtw", "sweep.layer=[1,2]", "model.architecture=null", *where)
+    assert plan["missing"] == []
+    assert plan["load"]["model"]["where"] == plan["load"]["tasks"]["pope"]["where"] == "local"
+    assert plan["take"]["rows"] == 20  # of the copy, not of the benchmark
+    layer = 2 * (2 * 32 * 32 + 2 * 32 * 16 + 3 * 32 * 48)  # of one token: q, o; k, v; the gated MLP
+    count = 0
+    for cut in (1, 2):
+        lengths = [68] * cut + [64] * (4 - cut)
+        count += sum(n * layer + 4 * n * n * 32 for n in lengths) + 2 * 32 * 18  # and the head on one row
+    assert plan["take"]["pflop"]["prefill"] == pytest.approx(20 * count / 1e15, rel=1e-3)
+    assert plan["need"]["disk_gb"] == 0
+
+
+def test_the_plan_names_what_is_missing_and_refuses_what_is_wrong(world, capsys, tmp_path):
+    plan = planned(capsys, "task=pope", f"task.path={tmp_path}", f"model.checkpoint={tmp_path / 'none'}")
+    weights, data = plan["missing"]
+    assert weights.startswith("model pocket has no weights at")
+    assert data.startswith("task pope finds no data/test-*.parquet in")
+    assert plan["need"] is plan["take"] is None  # pocket's shape stands with its weights
+    with pytest.raises(UserError, match="method vtw cannot reach kept=500"):
+        main(["method=vtw", "sweep.kept=[500]", "--dry-run"])
+    with pytest.raises(UserError, match="more than 0"):
+        main(["--dry-run", "--tflops=0"])
+
+
+def test_a_plan_with_a_limit_takes_less(world, capsys):
+    where = [f"task.path={world / 'mme'}", f"model.checkpoint={world / 'model'}", "task=mme"]
+    assert planned(capsys, *where, "limit=6")["take"]["rows"] == 6
+    assert thinsight.evaluation.dry_run.dry_run(load_config([*where, "limit=null"]))["take"]["rows"] == 20
+
+
+# What is not there
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_hub_that_cannot_be_reached_is_one_sentence(name):
+    with pytest.raises(
+        UserError, match=f"task {name} cannot be fetched from the hub as lmms-lab/.* set task.path"
+    ) as e:
+        load_rows(load_task(name))
+    assert "\n" not in str(e.value)
+
+
+def test_missing_files_and_foreign_columns_are_one_sentence(world, tmp_path):
+    with pytest.raises(
+        UserError, match=r"task pope has no data at .*gone: it is to be a folder with a copy of lmms-lab"
+    ):
+        load_rows(load_config(["task=pope", f"task.path={tmp_path / 'gone'}"]).task)
+    with pytest.raises(UserError, match=r"task mme finds no data/test-\*\.parquet in "):
+        load_rows(load_config(["task=mme", f"task.path={world / 'gqa'}"]).task)
+    where = shutil.copytree(world / "scienceqa" / "ScienceQA-IMG", tmp_path / "odd" / "data").parent
+    with pytest.raises(UserError, match="has no column question_id, so it is not lmms-lab/POPE as it is read here"):
+        load_rows(load_config(["task=pope", f"task.path={where}"]).task)
+    rows = [{"question_id": "a", "image": replicas.picture(0), "question": "Q", "answer": 1, "category": "OCR"}]
+    columns = {"question_id": replicas.TEXT, "image": replicas.PICTURE, "question": replicas.TEXT}
+    replicas.save(tmp_path / "odd2", rows, columns | {"answer": replicas.NUMBER, "category": replicas.TEXT})
+    with pytest.raises(UserError, match=r"column answer of the data of task mme holds .*int64.*, not text"):
+        load_rows(load_config(["task=mme", f"task.path={tmp_path / 'odd2'}"]).task)
+    torn = shutil.copytree(world / "pope", tmp_path / "torn")
+    (file,) = torn.rglob("*.parquet")
+    file.write_bytes(file.read_bytes()[:-50])
+    with pytest.raises(UserError, match=r"the data of task pope in .*torn is not readable parquet"):
+        load_rows(load_config(["task=pope", f"task.path={torn}"]).task)
+    with pytest.raises(UserError, match="unknown reader of task pope 'poep': did you mean pope"):
+        load_rows(task(world, "pope", "task.reader=poep"))
+
+
+def test_a_row_without_its_picture_is_named(tmp_path):
+    rows = [
+        {"question_id": "OCR/1.png", "image": None, "question": "Q?", "answer": "Yes", "category": "OCR"},
+        {"question_id": "OCR/1.png", "image": {"bytes": b"torn"}, "question": "R?", "answer": "No", "category": "OCR"},
+    ]
+    names = ("question_id", "question", "answer", "category")
+    where = replicas.save(tmp_path, rows, dict.fromkeys(names, replicas.TEXT) | {"image": replicas.PICTURE})
+    found = {row.id: row for row in load_rows(load_config(["task=mme", f"task.path={where}"]).task)}
+    with pytest.raises(UserError, match=r"row OCR/1.png of task mme has no image"):
+        _ = found["OCR/1.png"].image
+    with pytest.raises(UserError, match=r"the image of row OCR/1.png#2 of task mme cannot be read"):
+        _ = found["OCR/1.png#2"].image
+
+
+def test_a_copy_in_the_hubs_cache_is_used_without_the_hub(world, capsys):
+    cache = Path(huggingface_hub.constants.HF_HUB_CACHE) / "datasets--lmms-lab--MME"
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    shutil.copytree(world / "mme", cache / "snapshots" / commit)
+    (cache / "refs").mkdir()
+    (cache / "refs" / "main").write_text(commit)
+    assert len(load_rows(load_task("mme"))) == 20
+    assert provenance(load_task("mme"))["revision"] == commit
+    plan = planned(capsys, "task=mme", f"model.checkpoint={world / 'model'}")
+    assert (plan["load"]["tasks"]["mme"]["where"], plan["load"]["tasks"]["mme"]["rows"]) == ("cached", 20)
+
+
+# Configuration
+
+
+def test_the_full_preset_takes_the_benchmarks_and_a_large_model(tmp_path):
+    names = ",".join(replicas.ALL)
+    for method, sweep in (("identity", "none"), ("vtw", "layers"), ("random", "keeps_seeds"), ("par", "curve")):
+        chosen = load_config(
+            ["preset=full", f"tasks=[{names}]", f"method={method}", f"sweep={sweep}", "model=llava_1_5_7b"]
+        )
+        assert chosen.limit is None
+        path = tmp_path / "config.yaml"
+        path.write_text(to_yaml(chosen))
+        assert load_config(path=path).model.processor.chat_template.startswith("A chat between")
+    assert all(OmegaConf.select(load_task(name), "kind") == "hub" for name in NAMES)
