@@ -11,7 +11,7 @@ export DVC_NO_ANALYTICS := 1
 export OMP_WAIT_POLICY := PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test lint report play pocket pocket-data clean
+.PHONY: help setup repro verify test lint report play pocket pocket-data clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,16 +27,21 @@ repro: $(READY) ## Run whatever changed, from configs to reports/index.html (not
 	.ci/repro
 	@echo "Open reports/index.html"
 
-test: $(READY) ## Run the tests
-	@.ci/browser
-	python -m pytest
+verify: $(READY) ## Compare the results just made with those in git, run by run
+	@python -m thinsight.pipeline.verify
 
-lint: $(READY) ## Check style: ruff's rules and ruff's format
+test: export OMP_NUM_THREADS := 1
+test: $(READY) ## Run the tests, two at a time
+	@.ci/browser
+	python -m pytest -n 2 --dist worksteal
+
+lint: $(READY) ## Check style by ruff, and that packages import downwards only
 	ruff check .
 	ruff format --check .
+	lint-imports
 
 report: $(READY) ## Write the pages again from the executed notebooks
-	dvc repro --force --single-item page tour_page index
+	dvc repro --force --single-item page index
 
 play: $(READY) ## Open a copy of a notebook that git and the pipeline ignore: make play NB=vtw
 	@test -f notebooks/$(NB).ipynb || { echo "error: no notebook $(NB); there are: $(basename $(notdir $(wildcard notebooks/*.ipynb)))" >&2; exit 2; }

@@ -8,6 +8,7 @@ import pytest
 import torch
 from helpers.golden_decoder import test_end_to_end, test_pivots, test_plain_llama, test_raters, test_recycling  # noqa: F401
 from helpers.golden_projector import test_cdpruner, test_divprune, test_trim  # noqa: F401
+from helpers.golden_tolerance import assert_scores
 from helpers.golden_vision import (  # noqa: F401
     test_evit,
     test_fastervlm,
@@ -79,7 +80,7 @@ def layers_of(official, case: str) -> list[int]:
 
 def test_plain_model(official, model, inputs):
     logits = model(inputs_embeds=inputs).logits[:, -1]
-    torch.testing.assert_close(logits, official["base.logits_last"], atol=1e-5, rtol=0)
+    assert_scores(logits, official["base.logits_last"], 1e-5)
 
 
 @pytest.mark.parametrize("case", POSITIONS)
@@ -89,7 +90,7 @@ def test_logits(official, model, inputs, visual, case):
     for layer in layers:
         with reduce(model, load_method("vtw", layer=layer, positions=POSITIONS[case]), visual=visual) as trace:
             logits = model(inputs_embeds=inputs, logits_to_keep=1).logits[:, -1]
-        torch.testing.assert_close(logits, official[f"{case}.k{layer}.logits_last"], atol=1e-5, rtol=0)
+        assert_scores(logits, official[f"{case}.k{layer}.logits_last"], 1e-5)
         shown, depth = int(visual.sum()), model.config.num_hidden_layers
         assert trace.lengths == [[shown] * layer + [0] * (depth - layer)]
 

@@ -5,25 +5,47 @@ from importlib import import_module
 from thinsight.errors import command, nearest
 
 COMMANDS = {
-    "evaluate": "score a method on tasks: thinsight evaluate model=pocket method=vtw task=easyvqa limit=100",
-    "cost": "FLOPs in every convention and KV bytes, without weights: thinsight cost model=llava_1_5_7b method=vtw",
-    "solve": "the knob that brings a method to a budget: thinsight solve model=pocket method=fastv layer_mean=64",
-    "report": "write a page of an executed notebook, or the index: thinsight report index",
+    "evaluate": (
+        "thinsight.evaluate",
+        "score a method on tasks",
+        "thinsight evaluate model=pocket method=vtw task=easyvqa limit=100",
+    ),
+    "cost": (
+        "thinsight.cost",
+        "FLOPs in every convention and bytes of the KV cache, without weights",
+        "thinsight cost model=llava_1_5_7b method=vtw text_tokens=64",
+    ),
+    "solve": (
+        "thinsight.solve",
+        "the fields that bring a method to a budget",
+        "thinsight solve model=pocket method=fastv layer_mean=64",
+    ),
+    "report": (
+        "thinsight.report.__main__",
+        "write the page of an executed notebook, or the index of all pages",
+        "thinsight report index",
+    ),
 }
+"""Name -> (module with a ``main``, what it does, an example)."""
+
+HELP = """usage: thinsight COMMAND [argument...]
+
+{commands}
+
+`thinsight COMMAND --help` lists the arguments of a command. Names of models, methods and tasks are those of the files
+in conf/; key=value replaces a value there, as in method.layer=4 or sweep.keep=[0.5,0.25]."""
 
 
 def dispatch(arguments: list[str]) -> None:
-    """``COMMAND argument...``: run that command; ``--help`` lists them. An unknown command is a `UserError`."""
+    """``COMMAND argument...``: run that command; ``--help`` or nothing lists them. An unknown one is a `UserError`."""
     if not arguments or arguments[0] in ("-h", "--help"):
-        print("usage: thinsight COMMAND [argument...]\n")
-        for name, text in COMMANDS.items():
-            print(f"  {name:<10}{text}")
+        lines = [f"  {name:<10}{text}\n{'':12}{example}" for name, (_, text, example) in COMMANDS.items()]
+        print(HELP.format(commands="\n".join(lines)))
         return
     name, *rest = arguments
     if name not in COMMANDS:
         raise nearest("command", name, COMMANDS)
-    home = "thinsight.report.__main__" if name == "report" else f"thinsight.{name}"
-    import_module(home).main(rest)
+    import_module(COMMANDS[name][0]).main(rest)
 
 
 def main() -> None:

@@ -1,4 +1,9 @@
-"""Which modules a run can reach by its imports, and a hash of what each of them does, comments apart."""
+"""One hash of code: what the modules that a run or a page can reach do, comments and docstrings apart.
+
+Imports are followed module by module from the syntax, those inside functions included and those for type checkers left
+out, and so is every ``_target_`` of a configuration. A run's journal and the stages of the pipeline ask the same hash,
+so a changed comment, docstring or page repeats no evaluation, and a changed line of a method repeats that method's.
+"""
 
 import ast
 import hashlib
@@ -9,66 +14,83 @@ from typing import Any
 
 from thinsight import _HOMES
 
+PACKAGE = Path(__file__).parent
 
-def code_hash(config: Mapping[str, Any]) -> str:
-    """Hash of every module of ours that an evaluation of ``config`` can reach, the method's own parts included."""
-    ours, _ = reach(["thinsight.evaluation.run", "thinsight.config.compose", *targets(config)])
-    found = hashlib.sha256()
-    for name in sorted(ours):
-        found.update(name.encode() + ours[name].read_bytes())
-    return found.hexdigest()
+EVALUATION = "thinsight.evaluation.run"
+"""Where the code of a run begins, besides what its configuration names."""
+
+
+def code_hash(*configs: Mapping[str, Any]) -> str:
+    """Hash of the code of an evaluation of ``configs``: a run's plain configuration and those of its tasks."""
+    lines, _ = code_lines([EVALUATION, *targets(list(configs))])
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def code_lines(names: Iterable[str]) -> tuple[list[str], set[str]]:
+    """``hash  module`` of each module of ours that importing ``names`` can reach, sorted; other packages' names."""
+    ours, others = reach(names)
+    return [f"{_parse(path)[1]}  {name}" for name, path in sorted(ours.items())], others
 
 
 def targets(node: Any) -> Iterator[str]:
-    """Every ``_target_`` below ``node``."""
+    """Every ``_target_`` and other dotted name of ours below ``node``."""
     if isinstance(node, Mapping):
-        if isinstance(node.get("_target_"), str):
-            yield node["_target_"]
-        for one in node.values():
-            yield from targets(one)
-    elif isinstance(node, list):
-        for one in node:
-            yield from targets(one)
-
-
-PACKAGE = Path(__file__).parent
+        for value in node.values():
+            yield from targets(value)
+    elif isinstance(node, list | tuple):
+        for value in node:
+            yield from targets(value)
+    elif isinstance(node, str) and node.startswith(f"{PACKAGE.name}.") and " " not in node:
+        yield node
 
 
 def reach(names: Iterable[str]) -> tuple[dict[str, Path], set[str]]:
-    """Our modules (name -> file) that importing ``names`` can ever reach, and the other packages they import."""
+    """Our modules (name -> file) that importing ``names`` can ever reach, and the other packages they import.
+
+    A public name of the package, which loads lazily, counts as its home.
+    """
     ours: dict[str, Path] = {}
     others: set[str] = set()
     queue = list(names)
     while queue:
-        name = queue.pop()
+        name = _home(queue.pop())
         if name.split(".")[0] != PACKAGE.name:
             others.add(name.split(".")[0])
-        elif (found := _module(name)) and found[0] not in ours:
-            ours[found[0]] = found[1]
-            queue.append(found[0].rpartition(".")[0] or PACKAGE.name)  # its package's __init__ runs too
-            queue += _imported(found[1].read_text(encoding="utf-8"))
+        elif (module := _module(name)) and module[0] not in ours:
+            ours[module[0]] = module[1]
+            queue.append(module[0].rpartition(".")[0] or PACKAGE.name)  # its package's __init__ runs too
+            queue += _parse(module[1])[0]
+            text = module[1].read_text(encoding="utf-8")
+            if module[1].name == "__init__.py" and "__path__" in text:  # a package that imports whatever lies in it
+                queue += [f"{module[0]}.{file.stem}" for file in module[1].parent.glob("[!_]*.py")]
     return ours, others
 
 
-@cache
-def _imported(text: str) -> tuple[str, ...]:
-    return tuple(imports(ast.parse(text)))
-
-
 def imports(tree: ast.AST) -> Iterator[str]:
-    """Dotted names that a syntax tree imports, inside functions too; a public name of ours counts as its home."""
-    names = {
-        alias.asname or alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names
-    }
-    for node in ast.walk(tree):
+    """Dotted names that a syntax tree imports, inside functions too."""
+    nodes = list(_executed(tree))
+    names = {alias.asname or alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    for node in nodes:
         match node:
             case ast.Import():
                 yield from (alias.name for alias in node.names)
             case ast.ImportFrom(module=str(module)):
                 yield module
-                yield from (_home(f"{module}.{alias.name}") for alias in node.names)
+                yield from (f"{module}.{alias.name}" for alias in node.names)
             case ast.Attribute(value=ast.Name(id=owner), attr=name) if owner in names:
-                yield _home(f"{owner}.{name}")
+                yield f"{owner}.{name}"
+
+
+def _executed(node: ast.AST) -> Iterator[ast.AST]:
+    """The nodes of a tree, without what stands under ``if TYPE_CHECKING``."""
+    yield node
+    for child in ast.iter_child_nodes(node):
+        match child:
+            case ast.If(test=ast.Name(id="TYPE_CHECKING"), orelse=rest):
+                for statement in rest:
+                    yield from _executed(statement)
+            case _:
+                yield from _executed(child)
 
 
 def _home(name: str) -> str:
@@ -88,21 +110,18 @@ def _module(name: str) -> tuple[str, Path] | None:
     return None
 
 
-def meaning(path: Path) -> str:
-    """A hash of what the file does: its syntax tree without comments, layout and docstrings."""
-    return _meaning(path.read_text(encoding="utf-8"))
+def _parse(path: Path) -> tuple[tuple[str, ...], str]:
+    """What the file imports, and a hash of what it does."""
+    return _parse_text(path.read_text(encoding="utf-8"))
 
 
 @cache
-def _meaning(text: str) -> str:
+def _parse_text(text: str) -> tuple[tuple[str, ...], str]:
     tree = ast.parse(text)
+    imported = tuple(imports(tree))
     for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if (
-            isinstance(body, list)
-            and body
-            and isinstance(body[0], ast.Expr)
-            and isinstance(body[0].value, ast.Constant)
-        ):
-            body[0].value = ast.Constant(None)
-    return hashlib.md5(ast.unparse(tree).encode(), usedforsecurity=False).hexdigest()[:12]
+        match node:
+            case ast.Module(body=body) | ast.ClassDef(body=body) | ast.FunctionDef(body=body):
+                docstrings = [n for n in body if isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant)]
+                node.body = [statement for statement in body if statement not in docstrings] or [ast.Pass()]
+    return imported, hashlib.md5(ast.unparse(tree).encode(), usedforsecurity=False).hexdigest()[:12]

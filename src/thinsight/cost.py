@@ -1,17 +1,22 @@
-"""``python -m thinsight.cost``: FLOPs in every convention and KV bytes, without weights."""
+"""``python -m thinsight.cost``: FLOPs in every convention and bytes of the KV cache, on the meta device."""
+
+import argparse
+import json
+
+from thinsight.config.compose import load_config
+from thinsight.errors import command
 
 
 def main(arguments: list[str]) -> None:
-    """Print one JSON object: the cost of a model's prefill, whole and reduced, in every convention."""
-    import json
+    """``override...``: print one JSON object, the cost of a model's prefill, whole and reduced, in every convention."""
+    parser = argparse.ArgumentParser(prog="python -m thinsight.cost", description=__doc__.partition(": ")[2])
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="model=NAME method=NAME text_tokens=64")
+    config = load_config(parser.parse_args(arguments).overrides)
 
-    from thinsight.config.compose import load_config
-    from thinsight.costs.meta_device import cost_report
+    from thinsight.costs.meta_device import cost_report  # loads torch; a wrong name is answered without it
 
-    print(json.dumps(cost_report(load_config(arguments)), indent=1))
+    print(json.dumps(cost_report(config), indent=1))
 
 
 if __name__ == "__main__":
-    from thinsight.errors import command
-
     command(main)

@@ -1,15 +1,16 @@
-"""The explorer: one picture and question under one method, with widgets.
+"""The explorer: ask one question about one picture under one method.
 
-`Explorer` holds a model and answers; its ``panel`` are widgets that ask it, for a live notebook.
+`Explorer` holds a model and answers; its ``panel`` is a set of widgets that ask it, for a live notebook.
 """
 
 import html
 import io
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ipywidgets as widgets
+import numpy as np
 import torch
 from matplotlib.figure import Figure
 
@@ -17,27 +18,23 @@ from thinsight.config.catalogue import method_entry
 from thinsight.config.compose import load_config, load_task
 from thinsight.config.methods import load_method
 from thinsight.config.schema import names
-from thinsight.costs.budgets import solve_budget, stage_of
+from thinsight.costs.budgets import Stage, solve_budget, stage_of
 from thinsight.costs.flops import decoder_shape, flops_by_convention, kv_bytes
 from thinsight.errors import UserError
 from thinsight.models.loading import load_model
 from thinsight.reduction.method import Method
-from thinsight.report.overlay import overlay
+from thinsight.report.overlay import overlay, pixels
 from thinsight.runtime.attach import reduce
 from thinsight.runtime.trace import Trace
 from thinsight.tasks.rows import Row, collate, load_rows
 
-if TYPE_CHECKING:
-    from ipywidgets import Widget
-
-
-CONVENTION = "profiler"
+CONVENTION = "profiler"  # in which FLOPs are counted
 
 
 @dataclass(frozen=True)
 class Shown:
-    """What came of one question: the ``answer`` and the unreduced model's (``whole``), the ``right`` one if known, the
-    method's ``fields``, what happened to the tokens, and costs as shares of the whole model's."""
+    """One question: the reduced model's ``answer``, the whole model's (``whole``) and the ``right`` one if known, the
+    method's ``fields``, the trace of its tokens, the picture's ``pixels``, and costs as shares of the whole model's."""
 
     question: str
     answer: str
@@ -45,7 +42,7 @@ class Shown:
     right: str
     fields: dict[str, Any]
     trace: Trace
-    pixels: torch.Tensor
+    pixels: list[np.ndarray]
     flops: float
     kv: float
 
@@ -96,46 +93,49 @@ class Explorer:
         ]
         cached = [kv_bytes(shape, t.sequence_lengths[0]) for t in (trace, plain)]
         costs = {"flops": counts[0] / counts[1], "kv": cached[0] / cached[1]}
-        return Shown(row.question, answer, whole, row.answer, fields, trace, inputs["pixel_values"], **costs)
+        picture_pixels = pixels(inputs["pixel_values"], self.processor)
+        return Shown(row.question, answer, whole, row.answer, fields, trace, picture_pixels, **costs)
 
     @cached_property
-    def stage(self) -> Any:
-        """The model's sizes, for methods that are given a layer."""
+    def stage(self) -> Stage:
+        """The model's sizes, to find the layer that meets a budget."""
         return stage_of(self.config)
 
     def _ask(self, method: Method, inputs: Any, longest: int) -> tuple[str, Trace]:
         with torch.inference_mode(), reduce(self.model, method) as trace:
             ids = self.model.generate(**inputs, max_new_tokens=longest, do_sample=False)
-        said = self.processor.decode(ids[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-        return said.strip(), trace
+        text = self.processor.decode(ids[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        return text.strip(), trace
 
-    def panel(self, task: str = "read", picture: int = 0, method: str = "fastv", keep: float = 0.2222) -> "Widget":
+    def panel(
+        self, task: str = "read", picture: int = 0, method: str = "fastv", keep: float = 0.2222
+    ) -> widgets.Widget:
         """Widgets that begin there; every change of one asks again."""
         return Panel(self, task, picture, method, keep).box
 
 
 class Panel:
-    """Choices on top; below them the picture stage by stage (``image``) and what it cannot say (``words``)."""
+    """Choices on top; below them the picture stage by stage (``image``), the answers and the costs (``words``)."""
 
-    def __init__(self, explorer: "Explorer", task: str, picture: int, method: str, keep: float) -> None:
+    def __init__(self, explorer: Explorer, task: str, picture: int, method: str, keep: float) -> None:
         self.explorer = explorer
-        later = {"continuous_update": False}
+        on_release = {"continuous_update": False}
         self.task = widgets.Dropdown(options=names("task"), value=task, description="task")
-        self.picture = widgets.IntSlider(picture, 0, explorer.pictures - 1, description="picture", **later)
-        self.question = widgets.Text(description="question", layout={"width": "38rem"}, **later)
+        self.picture = widgets.IntSlider(picture, 0, explorer.pictures - 1, description="picture", **on_release)
+        self.question = widgets.Text(description="question", layout={"width": "38rem"}, **on_release)
         self.method = widgets.Dropdown(options=names("method"), value=method, description="method")
-        self.keep = widgets.FloatSlider(keep, min=0.02, max=1.0, step=0.0001, readout_format=".0%", **later)
+        self.keep = widgets.FloatSlider(keep, min=0.02, max=1.0, step=0.0001, readout_format=".0%", **on_release)
         self.keep.description = "budget"
         self.about, self.words, self.image = widgets.HTML(), widgets.HTML(), widgets.Image(format="png")
         choices = [widgets.HBox([self.task, self.picture]), self.question, widgets.HBox([self.method, self.keep])]
         self.box = widgets.VBox([*choices, self.about, self.image, self.words])
         for widget in (self.task, self.picture):
-            widget.observe(self.turn, "value")
+            widget.observe(self.ask_about_picture, "value")
         for widget in (self.question, self.method, self.keep):
             widget.observe(self.ask, "value")
-        self.turn()
+        self.ask_about_picture()
 
-    def turn(self, _: object = None) -> None:
+    def ask_about_picture(self, _: object = None) -> None:
         """Another picture, with its own question."""
         question = self.explorer.row(self.task.value, self.picture.value).question
         if question == self.question.value:
@@ -158,7 +158,7 @@ class Panel:
         self.image.layout.display, self.image.value, self.words.value = "", file.getvalue(), describe_reduction(shown)
 
 
-def describe_reduction(shown: "Shown") -> str:
+def describe_reduction(shown: Shown) -> str:
     """Answers, tokens and costs in HTML."""
     known = f", right is <strong>{html.escape(shown.right)}</strong>" if shown.right else ""
     tokens = ", ".join(f"{count:.4g} {what}" for what, count in shown.tokens.items())

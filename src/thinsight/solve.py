@@ -1,5 +1,6 @@
 """``python -m thinsight.solve``: the value of a method's knob that meets a budget."""
 
+import argparse
 import json
 
 from thinsight.config.compose import load_config
@@ -11,6 +12,11 @@ from thinsight.errors import UserError, command
 
 def main(arguments: list[str]) -> None:
     """``override... MEASURE=TARGET``: print the fields that reach the target, and what they make of a picture."""
+    parser = argparse.ArgumentParser(prog="python -m thinsight.solve", description=__doc__.partition(": ")[2])
+    measures = ", ".join(MEASURES)
+    words = f"model=NAME method=NAME and one measure ({measures}) with its target: layer_mean=192, kept=0.3333"
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help=words)
+    arguments = parser.parse_args(arguments).overrides
     wanted = [a for a in arguments if a.split("=")[0].split(":")[0] in MEASURES]
     if len(wanted) != 1:
         raise UserError("usage: python -m thinsight.solve model=NAME method=NAME MEASURE=TARGET, e.g. layer_mean=192")
@@ -22,9 +28,9 @@ def main(arguments: list[str]) -> None:
     config = load_config([a for a in arguments if a not in wanted])
     stage = stage_of(config)
     fields = solve_budget(config.method, stage, measure, target)
-    played = simulate(load_method(config.method, **fields), stage)
-    found = {"fields": fields, "kept": played.kept, "layer_mean": played.layer_mean, "visual": played.visual}
-    print(json.dumps({"model": config.model.name, "method": config.method.name, **found}))
+    counts = simulate(load_method(config.method, **fields), stage)
+    reached = {"kept": counts.kept, "layer_mean": counts.layer_mean, "visual": counts.visual}
+    print(json.dumps({"model": config.model.name, "method": config.method.name, "fields": fields, **reached}))
 
 
 if __name__ == "__main__":

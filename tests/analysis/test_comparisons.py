@@ -1,18 +1,18 @@
 """Methods beside random: the verdicts, their intervals and the table, on runs that are made up row by row."""
 
 import re
-from itertools import pairwise
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from thinsight.analysis.comparisons import ABOVE, INSIDE, against_random, relative_points
-from thinsight.analysis.results import budget_labels, budgets_at, shared_budgets
+from thinsight.analysis.comparisons import ABOVE, INSIDE, MEAN, against_random, compare, relative_points
+from thinsight.analysis.results import budgets_at, label_runs, shared_budgets
 from thinsight.config.catalogue import MethodEntry
 from thinsight.errors import UserError
-from thinsight.papers.methods import landscape_figure, methods_finding, scoreboard
-from thinsight.stats import Resampled, paired
+from thinsight.papers.methods import compute, landscape_figure, methods_finding, scoreboard
+from thinsight.stats import Bootstrap, paired
 
 N, TASKS = 60, ("count", "read")
 SHARES = {"plain": 0.95, "blind": 0.1, "random": 0.5, "good": 0.9, "poor": 0.1, "same": 0.5, "layered": 0.7}
@@ -47,7 +47,7 @@ ENTRIES = {
 
 @pytest.fixture(scope="module")
 def made():
-    """Frames as `thinsight.analysis.results` reads them; the first budget of 'same' is exactly the first seed of random."""
+    """Frames as `analysis.results` reads them; the first budget of 'same' is exactly the first seed of random."""
     lines, rows, rng = [], [], np.random.default_rng(1)
     for run, budgets in BUDGETS.items():
         for budget in budgets:
@@ -72,7 +72,7 @@ def made():
 
 @pytest.fixture(scope="module")
 def table(made):
-    return budget_labels(against_random(*made, shared_budgets(made[0])), made[0], ENTRIES)
+    return label_runs(against_random(*made, shared_budgets(made[0])), made[0], ENTRIES)
 
 
 def line(table, run, keep, task="mean"):
@@ -158,7 +158,7 @@ def test_which_budgets_stand_for_a_share(made):
 def test_runs_on_other_questions_are_refused(made):
     _, rows = made
     with pytest.raises(UserError, match="not scored on the same questions"):
-        Resampled(rows.iloc[1:])
+        Bootstrap(rows.iloc[1:])
 
 
 def test_points_are_relative_to_the_whole_model(made):
@@ -169,16 +169,21 @@ def test_points_are_relative_to_the_whole_model(made):
     assert random["least"] <= random["score"] <= random["most"]
 
 
-def test_the_scoreboard(made, table):
-    text = scoreboard(table, made[0], ENTRIES)
+@pytest.fixture(scope="module")
+def page(made):
+    return compute(*made, ENTRIES)
+
+
+def test_the_scoreboard(page):
+    text = scoreboard(page)
     rows = re.findall(r"<tr.*?</tr>", text, re.DOTALL)
-    names = [re.search(r"<th[^>]*>([^<]*)", row)[1] for row in rows]
+    names = [re.search(r"<th[^>]*>(?:<span>)?([^<]*)", row)[1] for row in rows]
     assert names[:4] == ["method", "whole model", "no picture", "72 of 144 tokens (as 288 of 576)"]
     assert names[4] == "random subset"
     assert names[5:9] == ["Good", "layered", "same", "poor"]  # by their mean
-    assert names[-1] == "not run: Absent"
+    assert "Not run: Absent." in text
     good, layered, poor = rows[5], rows[6], rows[8]
-    assert "<strong>90.0</strong>" in good
+    assert ">90.0<" in good
     assert "○" not in good
     assert poor.count("▾") == 3
     assert "layer 6" in layered
@@ -186,24 +191,25 @@ def test_the_scoreboard(made, table):
     assert "○" not in rows[4]  # random beside itself says nothing
 
 
-def test_the_finding_counts_the_verdicts(table):
-    text = methods_finding(table)
+def test_the_finding_counts_the_verdicts(page):
+    text, table = methods_finding(page), page.table
     assert "With 72 and 36 of 144 tokens" in text
-    of = [(table["keep"] == keep) & (table["task"] == "mean") & (table["verdict"] == "above") for keep in (0.5, 0.25)]
-    assert f"**{of[0].sum()} and {of[1].sum()} of 4 methods beat a random subset**" in text
+    above = [(table["keep"] == k) & (table["task"] == "mean") & (table["verdict"] == "above") for k in (0.5, 0.25)]
+    assert f"**{above[0].sum()} and {above[1].sum()} of 4 methods beat a random subset**" in text
     assert "Below it: poor." in text
     good = table[table["run"].isin(["random", "good"])]
-    assert "**1 and 1 of 1 methods" in methods_finding(good)
+    assert "**1 and 1 of 1 methods" in methods_finding(replace(page, table=good))
     several = table[table["run"].isin(["random", "good", "layered"])].assign(verdict="above")
-    assert "**all 2 methods" in methods_finding(several)
-    assert "No published method" in methods_finding(table[table["run"] == "random"])
+    assert "**all 2 methods" in methods_finding(replace(page, table=several))
+    assert "No published method" in methods_finding(replace(page, table=table[table["run"] == "random"]))
 
 
-def test_the_finding_sets_methods_in_the_decoder_beside_random_in_the_decoder(table):
+def test_the_finding_sets_methods_in_the_decoder_beside_random_in_the_decoder(page):
     """'good' and 'layered' act there."""
-    assert "in the decoder" not in methods_finding(table)
-    assert "beaten by all 2 methods that act there" in methods_finding(table, table.assign(verdict="above"))
-    assert "beaten by 0 of 2 methods" in methods_finding(table, table.assign(verdict="inside"))
+    assert "in the decoder" not in methods_finding(page)
+    for verdict, words in {"above": "all 2 methods that act there", "inside": "0 of 2 methods"}.items():
+        inside = page.table.assign(verdict=verdict)
+        assert f"beaten by {words}" in methods_finding(replace(page, inside=inside))
 
 
 def test_a_control_in_the_decoder_says_so(made):
@@ -211,23 +217,38 @@ def test_a_control_in_the_decoder_says_so(made):
     again = results[results["run"] == "random"].assign(run="random_later", layer=2)
     more = rows[rows["run"] == "random"].assign(run="random_later")
     results, rows = pd.concat([results, again]), pd.concat([rows, more])
-    found = budget_labels(against_random(results, rows, [0.5]), results, ENTRIES).set_index("run")
+    found = label_runs(against_random(results, rows, [0.5]), results, ENTRIES).set_index("run")
     later = found.loc["random_later"].iloc[0]
     assert (later["title"], later["place"]) == ("random subset, layer 2", "in the decoder")
     assert found.loc["random"].iloc[0]["place"] == "before the decoder"
 
 
-def test_the_landscape_has_a_panel_for_each_place(made, table):
-    dots = relative_points(*made)
-    runs = table.drop_duplicates("run").set_index("run").drop(index="random")
-    groups = {place: part["title"].to_dict() for place, part in runs.groupby("place")}
-    figure = landscape_figure(dots, groups)
-    assert [axis.get_title() for axis in figure.axes if axis.get_title()] == list(groups)
-    words = {text.get_text() for axis in figure.axes for text in axis.texts}
-    assert words == set(runs["title"])
-    for axis in figure.axes:
-        heights = sorted(text.xyann[1] for text in axis.texts)
-        assert all(b - a > 0.02 for a, b in pairwise(heights))
+def test_the_landscape_has_a_panel_for_each_place(page):
+    figure = landscape_figure(page)
+    runs = page.table.drop_duplicates("run").set_index("run").drop(index="random")
+    assert {axis.get_title() for axis in figure.axes if axis.get_title()} == set(runs["place"])
+    legends = [axis.get_legend() for axis in figure.axes if axis.get_legend()]
+    assert {text.get_text() for legend in legends for text in legend.get_texts()} == {*runs["title"], "random subset"}
+
+
+def test_one_comparison_for_tasks_their_mean_and_a_base_of_each_line(made):
+    results, rows = made
+    seeds = [f"keep=0.5,seed={seed}" for seed in (0, 1, 2)]
+    lines = {"whole": ("plain", ["fixed"]), "good": ("good", ["keep=0.5"]), "random": ("random", seeds)}
+    bases = {"whole": "whole", "good": "random", "random": "whole"}
+    table = compare(results.assign(fastv=0.0), rows, lines, bases)
+    assert table["task"].tolist() == [*TASKS, MEAN] * 3
+    table = table.set_index(["line", "task"])
+    good, random = table.loc[("good", MEAN)], table.loc[("random", MEAN)]
+    assert good["difference"] == pytest.approx(0.9 - random["accuracy"])
+    assert good["low"] < good["difference"] < good["high"]
+    assert good["accuracy_low"] < good["accuracy"] < good["accuracy_high"]
+    assert good["n"] == N * len(TASKS)
+    assert good["p"] < 0.001
+    shares = [table.loc[("random", task), "accuracy"] / 0.95 for task in TASKS]
+    assert random["share"] == pytest.approx(np.mean(shares))
+    assert good["profiler"] == pytest.approx(72 + 20)
+    assert "profiler" not in compare(None, rows, lines, "whole")
 
 
 def test_what_has_draws_itself_is_outside_only_if_all_of_them_are():

@@ -126,5 +126,5 @@ def test_a_sweep_over_a_measure():
 
     config = load_config(["model=pocket", "method=random", "sweep.layer_mean=[0.3333,0.1111]"])
     points = sweep_points(config)
-    assert [p.name for p in points] == ["layer_mean=0.3333", "layer_mean=0.1111"]
+    assert [str(p.budget) for p in points] == ["layer_mean=0.3333", "layer_mean=0.1111"]
     assert [p.method.fields["keep"] for p in points] == [48, 16]

@@ -12,22 +12,23 @@ from helpers.live_bytes import Alive
 from helpers.prompts import BATCHES
 
 from thinsight import load_method, reduce
-from thinsight.config.catalogue import method_entry
+from thinsight.config.catalogue import method_entries, method_entry
 from thinsight.costs.budgets import simulate
 from thinsight.costs.conventions import FASTV, PYRAMIDDROP
-from thinsight.costs.flops import DecoderShape, flops, kv_bytes, packed_flops
+from thinsight.costs.flops import DecoderShape, flops, kv_bytes
 from thinsight.costs.memory import memory_traffic, peak_memory, tower_peak, weight_bytes
 from thinsight.costs.model_costs import method_cost, method_costs, model_sizes
 from thinsight.ledger.published import load_all
+from thinsight.models.architecture import TowerSize
 from thinsight.papers.efficiency.claims import (
-    MAP_ROWS,
     attention_bytes,
     attention_maps,
     baseline_conventions,
-    budget_labels,
     printed_memory,
+    published_budgets,
 )
-from thinsight.papers.efficiency.tables import costs_table, efficiency_facts, efficiency_finding, efficient
+from thinsight.papers.efficiency.page import Efficiency, about_efficiency, efficiency_facts, efficiency_finding
+from thinsight.papers.efficiency.tables import costs_table
 from thinsight.paths import ROOT
 from thinsight.reduction.attention import LayerAttention
 
@@ -123,16 +124,15 @@ def test_the_peak_of_a_tower(ffn):
     pixels = torch.zeros(1, 3, 112, 112, dtype=torch.bfloat16)
     with torch.no_grad(), Alive() as alive:
         model.get_image_features(pixel_values=pixels)
-    assert tower_peak(DecoderShape(3, 64, ffn, 2, 64, 64), 65) == alive.peak
+    assert tower_peak(TowerSize(65, 64, ffn)) == alive.peak
 
 
 def test_the_peak_and_the_operations_of_qwens_tower():
     from transformers.models.qwen2_5_vl.configuration_qwen2_5_vl import Qwen2_5_VLVisionConfig as Config
     from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VisionTransformerPretrainedModel as Tower
 
-    from thinsight.costs.flops import tower_shape
-    from thinsight.costs.meta_device import tower_flops
-    from thinsight.models.image_tokens import ImageTokens
+    from thinsight.costs.meta_device import count_tower, tower_flops
+    from thinsight.models.architecture import ImageTokens
     from thinsight.models.loading import meta_model
 
     config = Config(
@@ -142,11 +142,11 @@ def test_the_peak_and_the_operations_of_qwens_tower():
     patches = torch.zeros(256, 3 * 2 * 14 * 14, dtype=torch.bfloat16)
     with torch.no_grad(), Alive() as alive:
         tower(patches, grid_thw=grid)
-    assert tower_peak(tower_shape(config), 256, rotated=True) == pytest.approx(alive.peak, rel=0.01)
+    assert tower_peak(TowerSize(256, 128, 342, rotated=True)) == pytest.approx(alive.peak, rel=0.01)
     model = meta_model("qwen2_5_vl_3b")
     for rows, columns in ((7, 10), (8, 8)):  # with windows that are cut, and without
         picture = ImageTokens((28 * rows, 28 * columns), 1, rows * columns)
-        assert packed_flops(model.config.vision_config, picture) == tower_flops(model, picture)
+        assert tower_flops(model, picture) == count_tower(model, picture)
 
 
 LABELS = {  # layer mean, TFLOPs of visual tokens alone, with 95 others in each layer
@@ -166,7 +166,7 @@ LABELS = {  # layer mean, TFLOPs of visual tokens alone, with 95 others in each 
 
 def test_what_labels_mean(sizes):
     """The settings that papers argue about, to the last digit of an independent calculation of theirs."""
-    table = budget_labels(sizes["LLaVA-1.5-7B"].stage).set_index("setting")
+    table = published_budgets(sizes["LLaVA-1.5-7B"].stage).set_index("setting")
     for setting, (mean, alone, every) in LABELS.items():
         line = table.loc[setting]
         assert line["layer_mean"] == pytest.approx(mean, abs=0.051)
@@ -216,7 +216,7 @@ def test_tiles_are_reduced_one_by_one(sizes, found):
     for name in ("tome", "evit", "ficoco_v", "ficoco_vl"):
         for share in SHARES:
             method = load_method(name, keep=share)
-            front = type(method)(name, method.ahead)
+            front = type(method)(name, method.before_projector)
             assert one.tiles * simulate(front, tile).kept == simulate(method, one.stage).visual[0]
     assert (one.tiles, one.stage.total) == (5, 2880)
 
@@ -232,15 +232,15 @@ def test_what_is_refused_says_why(found):
 
 
 def test_the_board_shows_every_method_once_a_budget(sizes, found):
-    html = costs_table(found, sizes)
+    page = Efficiency(sizes, costs=found, **dict.fromkeys(("baselines", "budgets", "attention", "memory", "ledger")))
+    html = costs_table(page)
     assert html.count("<table") == len(sizes)
     assert html.count("FastV") == len(sizes) * len(SHARES)
     assert html.count("Not counted") == 3  # MustDrop twice by the picture, and all that Qwen's tower refuses
 
 
-@pytest.mark.parametrize("name", MAP_ROWS)
-def test_the_rows_that_are_asked_for(llava, monkeypatch, name):
-    """Attention is looked at with as many rows as the table says, and never a whole map."""
+def test_the_rows_that_are_asked_for(llava, monkeypatch, sizes):
+    """Attention is read with as many rows as the table says, and never a whole map; other methods read none."""
     asked, real = [], LayerAttention.attention
 
     def spy(self, rows, columns):
@@ -249,14 +249,20 @@ def test_the_rows_that_are_asked_for(llava, monkeypatch, name):
 
     monkeypatch.setattr(LayerAttention, "attention", spy)
     inputs = BATCHES["one"]
-    with torch.no_grad(), reduce(llava, load_method(name, keep=0.5)) as trace:
-        llava(**inputs)
-    where, kind = MAP_ROWS[name]
-    most = max(rows for place, rows in asked if place == where)
-    visual = trace.lengths[0][0] if where == "decoder" else 16
     text = inputs["input_ids"].shape[1] - 16
-    least, greatest = {"one": (1, 1), "question": (1, text), "all": (visual, visual)}[kind]
-    assert least <= most <= greatest
+    table = attention_bytes(sizes["LLaVA-1.5-7B"], method_entries()).set_index("method")
+    for entry in (entry for entry in method_entries() if "keep" in entry.knobs):
+        asked.clear()
+        with torch.no_grad(), reduce(llava, load_method(entry.name, keep=0.5)) as trace:
+            llava(**inputs)
+        assert bool(asked) == (entry.name in table.index), entry.name
+        if asked:
+            where = table.loc[entry.name, "where"]
+            most = max(rows for place, rows in asked if place == where)
+            visual = trace.lengths[0][0] if where == "decoder" else 16
+            bounds = {"one row": (1, 1), "the question's rows": (1, text), "all visual rows": (visual, visual)}
+            least, greatest = bounds[table.loc[entry.name, "rows"]]
+            assert least <= most <= greatest, entry.name
 
 
 def test_rows_are_small_beside_maps(sizes):
@@ -318,7 +324,7 @@ def test_the_finding_is_made_of_the_tables(sizes, found):
 
 
 def test_every_printed_number_on_efficiency_is_in_the_ledger():
-    chosen = efficient(load_all())
+    chosen = about_efficiency(load_all())
     kinds = ("TFLOPs", "GFLOPs", "KV MB", "memory GB", "images/s", "latency", "end-to-end time", "FLOPs saving")
     rows = published(*kinds)
     assert Counter(chosen[chosen["column"].isin(kinds)]["value"]) == Counter(row["value"] for row in rows)

@@ -24,9 +24,10 @@ from thinsight.evaluation import run as batches
 from thinsight.evaluation import run as module
 from thinsight.evaluation.answer import _generated, answer, shareable
 from thinsight.evaluation.journal import Journal
-from thinsight.evaluation.protocol import comparable
+from thinsight.evaluation.protocol import comparable, hardware_differences
 from thinsight.evaluation.run import evaluate
 from thinsight.models.loading import load_model
+from thinsight.tasks import rows as rows_module
 from thinsight.tasks.rows import collate, load_rows
 
 
@@ -97,7 +98,7 @@ def test_scores_come_from_the_lengths_of_the_run(world, tmp_path):
 def test_several_tasks_and_a_product_of_budgets(world, tmp_path, monkeypatch):
     config = load_config(overrides(world, "method=random", "sweep.keep=[1,2]", "sweep.seed=[0,1,2]", "limit=6"))
     second = load_config(overrides(world, "task.name=other")).task
-    monkeypatch.setattr(module, "load_task", {"exist": config.task, "count": second}.get)
+    monkeypatch.setattr(rows_module, "load_task", {"exist": config.task, "count": second}.get)
     config.tasks = ["exist", "count"]
     scores = evaluate(config, journal=tmp_path / "j")["scores"]
     names = [f"keep={k},seed={s}" for k, s in itertools.product((1, 2), (0, 1, 2))]
@@ -261,6 +262,18 @@ def test_the_card_compares_runs_that_differ_in_the_method_only(world, tmp_path):
         error.value
     )
     assert str(error.value).endswith("and 2 more.")
+
+
+def test_the_card_names_the_hardware_which_may_differ(world, tmp_path, monkeypatch):
+    card = run(world, tmp_path, "method=identity")["protocol"]
+    hardware = card["hardware"]
+    assert hardware["cpu"]
+    assert (hardware["instructions"], hardware["threads"]) == (torch.backends.cpu.get_cpu_capability(), 1)
+    assert hardware["kernels"].keys() == {"blas", "mkl", "onednn"}
+    other = card | {"hardware": hardware | {"threads": 2}}
+    comparable(card, other)
+    assert hardware_differences(card, other) == ["threads (1 against 2)"]
+    assert hardware_differences(card, {key: card[key] for key in card if key != "hardware"}) == []
 
 
 def test_the_command_prints_one_json_object_or_one_sentence(world, tmp_path, capsys, monkeypatch):

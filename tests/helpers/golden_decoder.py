@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from helpers.golden_tolerance import assert_scores
 from helpers.official_files import Spy, build, read, stages, visual
 from thinsight import load_method, reduce
-from thinsight.methods.sparsevlm import raters, relevance
+from thinsight.methods.sparsevlm import rater_relevance, raters
 from thinsight.reduction.attention import LayerAttention
 from thinsight.reduction.evidence import Evidence
 from thinsight.reduction.stages import WeightedMerge
@@ -72,12 +73,12 @@ def test_end_to_end(golden, name, attention):
             kept = torch.stack((spy.columns if name == "pyramiddrop" else spy.rows)[seen])
             assert torch.equal(kept, case[f"stage{stage}.kept"].reshape(batch, -1))
             scores = torch.stack(spy.scores[seen])
-            torch.testing.assert_close(scores, case[f"stage{stage}.scores"], atol=1e-5, rtol=0)
+            assert_scores(scores, case[f"stage{stage}.scores"])
             if f"stage{stage}.heads" in case:
                 assert torch.equal(spy.heads[stage], case[f"stage{stage}.heads"])
         if name == "fastv":
             assert torch.equal(spy.rows[0], case["kept_image"])
-            torch.testing.assert_close(spy.scores[0], case["scores"], atol=1e-5, rtol=0)
+            assert_scores(spy.scores[0], case["scores"])
         if name == "dart":
             assert torch.equal(spy.columns[0], case["kept"])
 
@@ -89,10 +90,10 @@ def test_raters(golden, name):
         start, count = int(case["image_start"]), int(case["num_image_tokens"])
         columns = torch.arange(start, start + count)
         text = torch.arange(start + count, len(embeds))
-        scores = relevance(embeds, columns, text)
-        torch.testing.assert_close(scores[None], case["rater_scores"], atol=1e-5, rtol=0)
+        scores = rater_relevance(embeds, columns, text)
+        assert_scores(scores[None], case["rater_scores"])
         every = Tokens.fresh(torch.arange(len(embeds)), image >= 0)
-        evidence = Evidence(3, 8, image, bytes, sequence=every, more={"embeddings": lambda e=embeds: e})
+        evidence = Evidence(3, 8, image, bytes, sequence=every, providers={"embeddings": lambda e=embeds: e})
         assert torch.equal(raters(columns, evidence) - text[0], case["raters"])
 
 
@@ -129,8 +130,8 @@ def test_pivots(golden):
         image = torch.where((index >= start) & (index < start + total), 0, -1)
         every = Tokens.fresh(index, image >= 0).with_states(case["states"][0])
         look = LayerAttention(index, lambda at: None, case["keys"][0], 1.0, causal=True)
-        looks, more = {"attention": lambda look=look: look}, {"norm": lambda: lambda states: states}
-        evidence = Evidence(2, 32, image, bytes, sequence=every, looks=looks, more=more)
+        attention_at, providers = {"attention": lambda look=look: look}, {"norm": lambda: lambda states: states}
+        evidence = Evidence(2, 32, image, bytes, sequence=every, attention_at=attention_at, providers=providers)
         reduction = official("dart", case).reductions[0]
         tokens = every.take(every.visual)
         first, then = reduction.filter.pivots(tokens.index, evidence)

@@ -85,15 +85,15 @@ def check_printed(page: str, table: str = "ledger") -> None:
     assert lines, f"the ledger of {page} is empty"
     files = {file: printed(file) for file in {line["file"] for line in lines}}
     for line in lines:
-        found = files[line["file"]].get(tuple(line[key] for key in WHERE), [])
-        assert line["printed"] in [cell["value"] for cell in found], line
+        cells = files[line["file"]].get(tuple(line[key] for key in WHERE), [])
+        assert line["printed"] in [cell["value"] for cell in cells], line
 
 
-def check_complete(page: str, files: list[str], table: str = "ledger") -> None:
-    """No printed number of ``files`` is missing from a page's ledger."""
-    there = [(line["file"], *(line[key] for key in WHERE)) for line in saved(page, table)]
+def check_complete(lines: list[dict[str, str]], files: list[str]) -> None:
+    """The lines of a ledger are the printed numbers of ``files``, none missing and none twice."""
+    listed = [(line["file"], *(line[key] for key in WHERE)) for line in lines]
     wanted = [(file, *key) for file in files for key, cells in printed(file).items() for _ in cells]
-    assert sorted(there) == sorted(wanted)
+    assert sorted(listed) == sorted(wanted)
 
 
 def check_scores(lines: list[dict[str, str]]) -> None:

@@ -1,4 +1,4 @@
-"""Samples small enough to see: words, one picture, words; and attention, keys and states that a test writes down."""
+"""Small samples (words, one picture, words) with attention, keys and states that a test writes down."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,15 +11,15 @@ from thinsight.reduction.tokens import Tokens
 
 
 @dataclass(frozen=True)
-class Given(Evidence):
+class WrittenEvidence(Evidence):
     """Evidence whose attention (heads, tokens, tokens) and keys (heads, tokens, width) are given."""
 
     attended: Tensor | None = None
     keyed: Tensor | None = None
 
     def attention(self, rows: Tensor, columns: Tensor, of: str = "attention", heads: bool = False) -> Tensor:
-        found = self.attended[:, rows][:, :, columns]
-        return found if heads else found.mean(0)
+        attention = self.attended[:, rows][:, :, columns]
+        return attention if heads else attention.mean(0)
 
     def keys(self, index: Tensor, of: str = "attention") -> Tensor:
         return self.keyed[:, index]
@@ -33,13 +33,15 @@ def sample(
     states: Tensor | None = None,
     attended: Tensor | None = None,
     keyed: Tensor | None = None,
-    **more: Callable,
-) -> tuple[Tokens, Given]:
+    **provided: Callable,
+) -> tuple[Tokens, WrittenEvidence]:
     """The ``visual`` tokens behind ``before`` words and before ``after`` of them, and evidence about all."""
     count = before + visual + after
     image = torch.full((count,), -1)
     image[before : before + visual] = 0
     every = Tokens.fresh(torch.arange(count), image >= 0).with_states(states)
-    more = {name: (lambda value=value: value) for name, value in more.items()}
-    evidence = Given(3, 12, image, lambda: b"", sequence=every, more=more, attended=attended, keyed=keyed)
+    providers = {name: (lambda value=value: value) for name, value in provided.items()}
+    evidence = WrittenEvidence(
+        3, 12, image, lambda: b"", sequence=every, providers=providers, attended=attended, keyed=keyed
+    )
     return every.take(every.visual), evidence

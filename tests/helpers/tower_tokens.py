@@ -1,4 +1,4 @@
-"""A vision tower's tokens by hand: what a stage is shown of one image, from numbers that a test gives."""
+"""Tokens and evidence of one image in a vision tower, from numbers that a test writes down."""
 
 from dataclasses import dataclass, replace
 
@@ -12,7 +12,7 @@ from thinsight.reduction.tokens import Tokens
 
 
 @dataclass(frozen=True)
-class Given(Evidence):
+class WrittenEvidence(Evidence):
     """Evidence with a class token's attention (heads, columns), keys (heads, columns, d), or a whole layer."""
 
     row: Tensor | None = None
@@ -21,8 +21,8 @@ class Given(Evidence):
     def attention(self, rows: Tensor, columns: Tensor, of: str = "attention", heads: bool = False) -> Tensor:
         if self.row is None:
             return super().attention(rows, columns, of, heads)
-        found = self.row[:, None, columns]
-        return found if heads else found.mean(0)
+        attention = self.row[:, None, columns]
+        return attention if heads else attention.mean(0)
 
     def keys(self, index: Tensor, of: str = "attention") -> Tensor:
         return super().keys(index, of) if self.metric is None else self.metric[:, index]
@@ -34,19 +34,19 @@ def sequence(states: Tensor, classes: int = 1) -> Tokens:
     return Tokens.fresh(index, index >= classes).with_states(states)
 
 
-def given(tokens: Tokens, classes: int = 1, columns: int | None = None, **facts) -> Given:
+def image_evidence(tokens: Tokens, classes: int = 1, columns: int | None = None, **facts) -> WrittenEvidence:
     """What a stage may ask about ``tokens`` of an image that came with ``columns`` of them."""
     image = torch.zeros(columns or len(tokens), dtype=torch.int64)
     image[:classes] = -1
-    return Given(0, 1, image, lambda: b"", sequence=tokens, **facts)
+    return WrittenEvidence(0, 1, image, lambda: b"", sequence=tokens, **facts)
 
 
-def look(index: Tensor, queries: Tensor, keys: Tensor, width: int) -> dict:
-    """The looks of one layer: queries and keys (columns, heads * width)."""
-    made = LayerAttention(
+def layer_attention(index: Tensor, queries: Tensor, keys: Tensor, width: int) -> dict:
+    """``attention_at`` of one layer, for both names: queries and keys (columns, heads * width)."""
+    layer = LayerAttention(
         index, lambda at: split_heads(queries[at], width), split_heads(keys, width), width**-0.5, causal=False
     )
-    return {"attention": lambda: made, "next": lambda: made}
+    return {"attention": lambda: layer, "next": lambda: layer}
 
 
 def run(reduction: Reduction, tokens: Tokens, evidence: Evidence) -> Tokens:

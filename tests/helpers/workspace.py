@@ -19,7 +19,7 @@ EVALUATE = """
 import json
 from pathlib import Path
 import pandas as pd
-from thinsight.config import load_config
+from thinsight.config.compose import load_config
 from thinsight.errors import UserError
 
 cfg, home = load_config(path=config), Path(out)
@@ -28,7 +28,6 @@ home.mkdir(parents=True, exist_ok=True)
 table.to_csv(home / "curve.csv", index=False)
 for name in ("predictions", "trace"):
     table.to_parquet(home / f"{name}.parquet")
-(home / "config.yaml").write_text(Path(config).read_text())
 (home / "protocol.json").write_text(json.dumps({"model": {"name": cfg.model.name}}))
 scores = {"exist": {"all": {"accuracy": 0.5, "n": cfg.limit}}}
 (home / "metrics.json").write_text(json.dumps({"model": cfg.model.name, "scores": scores}))
@@ -57,22 +56,15 @@ def write_notebook(
 
 
 def build(root: Path) -> None:
-    """The project: three runs, two papers, the same dvc.yaml otherwise."""
+    """The project: three runs, two papers and a tour, the same dvc.yaml."""
     for name in ("src/thinsight", "conf", ".dvc"):
         shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__", "cache", "tmp"))
-    for name in (".dvcignore", ".gitignore"):
+    for name in (".dvcignore", ".gitignore", "dvc.yaml"):
         shutil.copy(ROOT / name, root / name)
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     params["runs"] = {name: params["runs"][name] for name in ("plain", "vtw", "par")}
-    params |= {"preset": "smoke", "tasks": "exist", "papers": list(READS), "tours": []}
+    params |= {"preset": "smoke", "tasks": "exist", "pages": [*READS, "tour"]}
     (root / "params.yaml").write_text(yaml.safe_dump(params))
-    pipeline = yaml.safe_load((ROOT / "dvc.yaml").read_text())
-    del pipeline["stages"]["tour"], pipeline["stages"]["tour_page"]
-    kept = [f"data/runs/{name}/" for name in params["runs"]]
-    pipeline["params"] = [path for path in pipeline["params"] if path.startswith(tuple(kept))]
-    curves = pipeline["plots"][0]["accuracy against FLOPs"]
-    curves["y"] = {path: column for path, column in curves["y"].items() if path.startswith(tuple(kept))}
-    (root / "dvc.yaml").write_text(yaml.safe_dump(pipeline))
     (root / "data/pocket").mkdir(parents=True)
     shutil.copy(ROOT / "data/pocket/scores.json", root / "data/pocket")
     for name in (
@@ -88,6 +80,7 @@ def build(root: Path) -> None:
         conf = ["model/", "task/", "preset/", "sweep/", f"method/{page}"]
         parameters = f'runs: str = "data/runs"\nreads: list = {json.dumps(reads)}\nout: str = ""'
         write_notebook(root / f"notebooks/{page}.ipynb", PAPER, parameters=parameters, reaches=conf)
+    write_notebook(root / "notebooks/tour.ipynb", "print(x)", parameters="x: int = 1", reaches=["model/"])
     run(root, "git", "init", "-q")
     run(root, "git", "add", "-A")
     run(root, "git", "-c", "user.name=test", "-c", "user.email=test@example.org", "commit", "-qm", "start")

@@ -12,7 +12,7 @@ from thinsight.analysis.results import load_answers, load_scores
 from thinsight.config.compose import load_config
 from thinsight.errors import UserError
 from thinsight.ledger.counting import Counting, countings
-from thinsight.ledger.ledger import COLUMNS, ledger, summary
+from thinsight.ledger.ledger import COLUMNS, count_verdicts, ledger
 from thinsight.ledger.published import FOLDER, load_all
 from thinsight.ledger.verdicts import BADGES, DIRECTION, MISSED, NOT_RUN, RANGE, REPRODUCED, VERDICTS
 from thinsight.paths import CONF, ROOT
@@ -142,11 +142,11 @@ def test_a_single_run_and_a_file_without_its_name_are_enough(read_runs):
 
 
 def test_the_counts_and_the_table_on_the_page(whole):
-    counts = summary(whole)
-    assert list(counts.columns) == [*VERDICTS, "numbers"]
-    assert counts.loc["all", "numbers"] == len(whole)
+    counts = count_verdicts(whole)
+    assert list(counts.columns) == ["paper", *VERDICTS, "total"]
+    assert counts["total"].sum() == len(whole)
     for name in VERDICTS:
-        assert counts.loc["all", name] == (whole["verdict"] == name).sum()
+        assert counts[name].sum() == (whole["verdict"] == name).sum()
     part = whole[whole["file"] == "vtw"]
     html = ledger_html(part)
     assert html.count("<tbody>") == part.groupby(["paper", "arxiv", "version", "table", "model"]).ngroups
@@ -237,7 +237,7 @@ def test_the_very_model_is_compared_by_its_number():
 
 
 def test_every_paper_says_where_its_counting_is_known_from(whole):
-    assert len(countings()) == len(list((CONF / "paper").glob("*.yaml")))
+    assert len(countings()) == len(list((FOLDER / "counting").glob("*.yaml")))
     assert set(countings()) <= set(whole["paper"])
     for ways in countings().values():
         assert all(len(way.source) > 20 for way in ways)

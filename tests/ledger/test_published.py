@@ -10,7 +10,7 @@ import yaml
 from thinsight.costs.conventions import FASTV, PROFILER, PYRAMIDDROP_VISUAL
 from thinsight.costs.flops import DecoderShape, flops
 from thinsight.errors import UserError
-from thinsight.ledger.published import CELL, FOLDER, SPELLINGS, check, load_all, load_published
+from thinsight.ledger.published import CELL, FOLDER, SPELLINGS, check_table, load_all, load_published
 from thinsight.paths import ROOT
 
 SEVEN = DecoderShape(layers=32, width=4096, ffn=11008, matrices=3, queries=4096, keys=4096)
@@ -164,14 +164,14 @@ def test_a_broken_line_is_named(vtw, column, value, message):
     table = vtw.drop(columns="number").copy()
     table.loc[1, column] = value
     with pytest.raises(UserError, match=message):
-        check(table, "vtw")
+        check_table(table, "vtw")
 
 
 def test_a_doubled_cell_a_missing_column_and_a_wrong_name(vtw):
     table = vtw.drop(columns="number")
     with pytest.raises(UserError, match="there twice"):
-        check(pd.concat([table, table.iloc[:1]], ignore_index=True), "vtw")
+        check_table(pd.concat([table, table.iloc[:1]], ignore_index=True), "vtw")
     with pytest.raises(UserError, match="must have the columns"):
-        check(table.drop(columns="unit"), "vtw")
+        check_table(table.drop(columns="unit"), "vtw")
     with pytest.raises(UserError, match="did you mean vtw"):
         load_published("vwt")

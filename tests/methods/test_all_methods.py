@@ -147,7 +147,7 @@ def test_lengths_are_those_of_the_cache(llava, name, fields, inputs):
         held = max(sample[layer] for sample in trace.sequence_lengths)
         untouched = all(sample[layer] == n for sample, n in zip(trace.sequence_lengths, alive, strict=True))
         assert cache.get_seq_length(layer) == (inputs["input_ids"].shape[1] if untouched else held)
-    inside = any(getattr(r.site, "inside", False) for r in method.behind)
+    inside = any(getattr(r.site, "inside", False) for r in method.after_projector)
     for sample in range(len(alive)):
         kept, lengths = trace.kept[sample], trace.lengths[sample]
         named = [patch for patch in kept if patch >= 0]

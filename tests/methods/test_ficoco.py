@@ -12,7 +12,7 @@ from thinsight.methods.ficoco import DecoderRedundancy, EncoderRedundancy, Stron
 from thinsight.reduction.attention import LayerAttention
 from thinsight.reduction.evidence import Evidence
 from thinsight.reduction.method import Reduction
-from thinsight.reduction.schedules import Even, Once
+from thinsight.reduction.schedules import Even, Keep
 from thinsight.reduction.stages import Discard, WeightedMerge
 from thinsight.reduction.tokens import Tokens
 
@@ -27,7 +27,7 @@ def scene(queries, keys, states, causal=False, text=0):
     tokens = Tokens(states, index, visual, torch.ones(count)).traced(count)
     look = LayerAttention(index, lambda at: queries[None, at], keys[None], queries.shape[1] ** -0.5, causal)
     image = torch.where(visual, 0, -1)
-    return tokens, Evidence(0, 4, image, lambda: b"x", sequence=tokens, looks={"attention": lambda: look})
+    return tokens, Evidence(0, 4, image, lambda: b"x", sequence=tokens, attention_at={"attention": lambda: look})
 
 
 @pytest.mark.parametrize("targets", [60, 300, 500, 502, 700, 1300, 2056, 2880])
@@ -224,7 +224,7 @@ def test_wrong_readings_are_refused():
         lambda: StrongestPaths(count=2, convergent=True),
         lambda: DecoderRedundancy(window=0),
         lambda: Even(share=1.5),
-        lambda: Once("half"),
+        lambda: Keep("half"),
     ):
         with pytest.raises(UserError):
             make()

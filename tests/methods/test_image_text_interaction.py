@@ -11,29 +11,29 @@ from hypothesis import strategies as st
 
 from thinsight import load_method, reduce
 from thinsight.errors import UserError
-from thinsight.methods.image_text_interaction import CrossModalCorrelation, LongTailHead, head
+from thinsight.methods.image_text_interaction import CrossModalCorrelation, LongTailHead, head_length
 
 FEW = settings(max_examples=25, deadline=None)
 
 
 def test_inflection_by_hand():
     """Two of five before the tail; a straight line and a plateau with a late fall have none."""
-    assert head(torch.tensor([0.1, 1.0, 0.0, 0.9, 0.05])) == 2
-    assert head(torch.tensor([1.0, 0.0, 0.0, 0.0])) == 1
-    assert head(torch.arange(6.0)) == 6
-    assert head(torch.tensor([1.0, 1.0, 0.9, 0.0])) == 4
-    assert head(torch.full((3,), 0.7)) == 3
-    assert head(torch.tensor([2.0])) == 1
+    assert head_length(torch.tensor([0.1, 1.0, 0.0, 0.9, 0.05])) == 2
+    assert head_length(torch.tensor([1.0, 0.0, 0.0, 0.0])) == 1
+    assert head_length(torch.arange(6.0)) == 6
+    assert head_length(torch.tensor([1.0, 1.0, 0.9, 0.0])) == 4
+    assert head_length(torch.full((3,), 0.7)) == 3
+    assert head_length(torch.tensor([2.0])) == 1
 
 
 @FEW
 @given(st.lists(st.floats(-1, 1, width=16), min_size=1, max_size=12), st.randoms())
 def test_inflection_is_of_the_curve(scores, random):
     """It depends on neither order, offset nor scale, and what stays is the top of the ranking."""
-    found = head(torch.tensor(scores))
+    found = head_length(torch.tensor(scores))
     assert 1 <= found <= len(scores)
     mixed = random.sample(scores, len(scores))
-    assert head(torch.tensor(mixed) * 4 + 8) == found
+    assert head_length(torch.tensor(mixed) * 4 + 8) == found
 
 
 def test_class_tokens_and_substitutes():

@@ -12,9 +12,19 @@ from torch.nn.functional import normalize
 from thinsight import load_method, load_model, reduce
 from thinsight.config.compose import load_task
 from thinsight.errors import UserError
-from thinsight.methods.par import Clusters, PromptAware, Routed, Router, accepted, merged, routes
-from thinsight.methods.prompt_relevance import Relevance, Sides
-from thinsight.papers.par.calibration import SIGNED, CalibrationSet, inside, shuffled, sign_test
+from thinsight.methods.par import (
+    Clusters,
+    PromptAware,
+    Router,
+    ToAccepted,
+    greedy_accept,
+    merge_compress,
+    merge_correlate,
+)
+from thinsight.methods.prompt_relevance import QueriesAndTokens, Relevance
+from thinsight.papers.par.calibration import shuffled
+from thinsight.papers.par.calibration_set import CalibrationSet
+from thinsight.papers.par.sign_test import SIGNED, inside, sign_test
 from thinsight.paths import ROOT
 from thinsight.pocket.scenes import TEST_SEEDS
 from thinsight.reduction.evidence import Evidence, Word
@@ -147,8 +157,8 @@ class TestRouter:
 
     def test_greedy_pass(self):
         apart = torch.tensor([[1.0, 0.9, 0.1], [0.9, 1.0, 0.9], [0.1, 0.9, 1.0]])
-        assert accepted(apart, torch.ones(3, dtype=torch.bool), 0.5).tolist() == [True, False, True]
-        assert accepted(apart, torch.tensor([False, True, True]), 0.5).tolist() == [False, True, False]
+        assert greedy_accept(apart, torch.ones(3, dtype=torch.bool), 0.5).tolist() == [True, False, True]
+        assert greedy_accept(apart, torch.tensor([False, True, True]), 0.5).tolist() == [False, True, False]
 
     def test_refusals(self):
         with pytest.raises(UserError, match="k_min=5 and k_max=4"):
@@ -156,7 +166,7 @@ class TestRouter:
         with pytest.raises(UserError, match="did you mean global"):
             Router(scope="globl")
         with pytest.raises(UserError, match="merge"):
-            routes("means")
+            merge_correlate("means")
 
 
 def scene(visual: torch.Tensor, *question: torch.Tensor, words: list[Word] = ()) -> tuple[Tokens, Evidence]:
@@ -165,8 +175,8 @@ def scene(visual: torch.Tensor, *question: torch.Tensor, words: list[Word] = ())
     states = torch.cat([visual, *question])
     mask = torch.arange(len(states)) < count
     tokens = Tokens.fresh(torch.arange(len(states)), mask).with_states(states)
-    more = {"words": lambda: words}
-    evidence = Evidence(0, 1, torch.where(mask, 0, -1), lambda: b"", sequence=tokens, more=more)
+    providers = {"words": lambda: words}
+    evidence = Evidence(0, 1, torch.where(mask, 0, -1), lambda: b"", sequence=tokens, providers=providers)
     return tokens.take(mask).traced(len(states)), evidence
 
 
@@ -179,7 +189,7 @@ class TestPromptAware:
         tokens, evidence = scene(self.visual, angles(45))
         rows = tokens.rest(self.par(tokens, evidence, None)).tolist()
         assert rows == [0, 3, 4] or rows == [1, 3, 4]
-        found = evidence.notes["routing"]
+        found = evidence.notes.routing
         assert found.clusters.tolist() == [0, 0, 1, 1, 2, 3]
         assert found.candidates.tolist() == [True] * 5 + [False]
         narrow = replace(self.par, tau_e=0.95)
@@ -187,7 +197,7 @@ class TestPromptAware:
 
     @pytest.mark.parametrize(("prototype", "expected"), [("max", 1.0), ("mean", 0.5), ("members", 1.0)])
     def test_prototypes(self, prototype, expected):
-        sides = Sides(angles(0, 90), angles(0, 0, 90))
+        sides = QueriesAndTokens(angles(0, 90), angles(0, 0, 90))
         score = replace(self.par, prototype=prototype).score(sides, torch.tensor([0, 0, 1]))
         torch.testing.assert_close(score, torch.full((2,), expected), atol=1e-6, rtol=0)
 
@@ -196,23 +206,23 @@ class TestPromptAware:
         tokens, evidence = scene(self.visual, angles(45, 50), words=words)
         par = replace(self.par, relevance=Relevance(rewriting="rules"), tau_e=0.95)
         assert tokens.rest(par(tokens, evidence, None)).tolist() == [0, 2, 4, 5]
-        assert bool(evidence.notes["routing"].candidates.all())
+        assert bool(evidence.notes.routing.candidates.all())
 
     def test_merging_conserves_what_was_asked_for(self):
         """Refused candidates go to the accepted one like them; what the prompt does not ask for is lost."""
         tokens, evidence = scene(self.visual, angles(45))
         leaving = self.par(tokens, evidence, None)
         for weighted in (False, True):
-            weights = Routed(weighted)(tokens, leaving, evidence)
-            after = merged("weighted")(tokens, leaving, weights)
+            weights = ToAccepted(weighted)(tokens, leaving, evidence)
+            after = merge_compress("weighted")(tokens, leaving, weights)
             assert float(after.size.sum()) == 5  # the sixth is not a candidate
-            relevance = evidence.notes["routing"].relevance if weighted else torch.ones(6)
+            relevance = evidence.notes.routing.relevance if weighted else torch.ones(6)
             expected = (relevance[:2, None] * self.visual[:2]).sum(0) / relevance[:2].sum()
             torch.testing.assert_close(after.states[0], expected)
 
     def test_dropping_is_discarding(self):
-        assert routes("drop") is None
-        assert merged("drop") == Discard()
+        assert merge_correlate("drop") is None
+        assert merge_compress("drop") == Discard()
 
     @QUICK
     @given(st.integers(1, 9), st.integers(0, 9), st.integers(0, 99), st.sampled_from(["components", "window"]))
@@ -257,7 +267,7 @@ def test_sign(pocket, stored, space):
     assert found.positive > 0.9
     assert found.difference > 3 * found.error
     if space == "clip":
-        assert found.sign == model.aids.text_sign
+        assert found.sign == model.question_reader.text_sign
 
 
 def test_a_box_holds_its_thing():

@@ -13,14 +13,13 @@ from torch.nn.functional import normalize
 
 from thinsight import load_method, reduce
 from thinsight.errors import UserError
-from thinsight.methods.cdpruner import ConditionalDpp, greedy_map, scaled
+from thinsight.methods.cdpruner import ConditionalDpp, greedy_map, scale_relevance
 from thinsight.methods.divprune import MaxMin, dispersed
 from thinsight.methods.prompt_relevance import Relevance
-from thinsight.methods.trim import Append, MeanOfLeavers, SimilarityOutliers, outliers
+from thinsight.methods.trim import AppendMean, MeanOfLeavers, SimilarityOutliers
 from thinsight.methods.trsm import Retrieve
 from thinsight.reduction.evidence import Evidence, Word
 from thinsight.reduction.method import apply_reduction
-from thinsight.reduction.schedules import Target
 from thinsight.reduction.tokens import Tokens
 
 QUICK = settings(max_examples=25, deadline=None)
@@ -28,7 +27,7 @@ BARE = {"space": "llm", "rewriting": "none"}
 """What a model without tokenizer and text tower can do."""
 
 
-def scene(visual: torch.Tensor, question: torch.Tensor | None = None, **more) -> tuple[Tokens, Evidence]:
+def scene(visual: torch.Tensor, question: torch.Tensor | None = None, **provided) -> tuple[Tokens, Evidence]:
     """A prompt: one word, the image's tokens (N, width), the question's (M, width)."""
     count, width = visual.shape
     question = torch.zeros(1, width) if question is None else question
@@ -36,8 +35,8 @@ def scene(visual: torch.Tensor, question: torch.Tensor | None = None, **more) ->
     mask = torch.zeros(len(states), dtype=torch.bool)
     mask[1 : count + 1] = True
     tokens = Tokens.fresh(torch.arange(len(states)), mask).with_states(states)
-    more = {name: lambda value=value: value for name, value in more.items()}
-    evidence = Evidence(0, 1, torch.where(mask, 0, -1), lambda: b"", sequence=tokens, more=more)
+    providers = {name: lambda value=value: value for name, value in provided.items()}
+    evidence = Evidence(0, 1, torch.where(mask, 0, -1), lambda: b"", sequence=tokens, providers=providers)
     return tokens.take(mask), evidence
 
 
@@ -116,8 +115,10 @@ class TestConditionalDpp:
         assert len(set(greedy_map(torch.zeros(4, 4), 3).tolist())) == 3
 
     def test_scaling(self):
-        torch.testing.assert_close(scaled(torch.tensor([2.0, 3.0, 4.0])), torch.tensor([5e-7, 0.5 + 5e-7, 1 + 5e-7]))
-        assert torch.equal(scaled(torch.full((3,), 0.4)), torch.ones(3))
+        torch.testing.assert_close(
+            scale_relevance(torch.tensor([2.0, 3.0, 4.0])), torch.tensor([5e-7, 0.5 + 5e-7, 1 + 5e-7])
+        )
+        assert torch.equal(scale_relevance(torch.full((3,), 0.4)), torch.ones(3))
 
     def test_theta_weighs_relevance_against_diversity(self):
         visual, question = angles(0, 5, 60, 90), angles(0)
@@ -153,7 +154,7 @@ class TestRelevance:
         shown = scene(self.visual, angles(0, 90, 180), words=words)
         found = Relevance(rewriting="words", aggregate="max")(*shown)
         torch.testing.assert_close(found, torch.tensor([0.7071, 1, 0.7071, 1]), atol=1e-4, rtol=0)
-        (entity,) = Relevance(rewriting="rules", asked=["entities"]).sides(*shown).queries
+        (entity,) = Relevance(rewriting="rules", asked=["entities"]).embed(*shown).queries
         torch.testing.assert_close(entity, angles(90)[0], atol=1e-4, rtol=0)  # the mean of all three
 
     @pytest.mark.parametrize(
@@ -205,12 +206,6 @@ class TestRetrieve:
 
 
 class TestStandOut:
-    def test_outliers_by_hand(self):
-        # quartiles 1 and 2 of 0 1 1 2 2 and of 0 1 2 3 4 and so on: numpy's linear ones
-        assert outliers(torch.tensor([0.0, 1.0, 2.0, 3.0, 4.0, 100.0])) == 1  # Q1 1.25, Q3 3.75, fence 7.5
-        assert outliers(torch.tensor([1.0, 2.0, 3.0, 4.0])) == 0
-        assert outliers(torch.tensor([[0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 1.0, 2.0]])) == 2
-
     def test_the_schedule_may_leave_it_open(self):
         visual = torch.tensor([[1.0], [1.1], [0.9], [1.0], [1.05], [6.0]])
         chooser = SimilarityOutliers(Relevance(aggregate="mean", unit=False))
@@ -228,13 +223,6 @@ class TestStandOut:
             chooser = SimilarityOutliers(Relevance(aggregate="mean", unit=False), down=down)
             assert tokens.rest(chooser(tokens, evidence, None)).tolist() == left
 
-    def test_target(self):
-        assert Target(0.21, down=True)(576) == 120
-        assert Target(0.21)(576) == 121
-        assert Target()(576) is None
-        with pytest.raises(UserError, match="between"):
-            Target(1.5)
-
 
 class TestMeanOfLeavers:
     @pytest.mark.parametrize("what", ["features", "mean"])
@@ -245,7 +233,7 @@ class TestMeanOfLeavers:
         draft = MeanOfLeavers(what)(tokens, leaving, evidence)
         expected = [[2.0, -2.0]] if what == "features" else [[4.0, 5.0]]
         assert draft.state.tolist() == expected
-        after = Append()(tokens, leaving, draft)
+        after = AppendMean()(tokens, leaving, draft)
         assert after.index.tolist() == [1, 3, 2]  # named after the first leaver
         assert after.size.tolist() == [1, 1, 2]
         assert after.sources[2].tolist() == [0, 0, 1, 0, 1, 0]
@@ -300,12 +288,12 @@ def test_trim_equals_reducing_in_front_of_the_projector(llava):
     text = torch.randn(1, 8)
     tower = SimpleNamespace(texts=lambda texts, device: [text for _ in texts], patches=lambda x: x @ matrix)
     words = [Word("question", torch.tensor([1]))]
-    llava.aids = SimpleNamespace(clip=tower, text_sign=1, words=lambda *_: words)
+    llava.question_reader = SimpleNamespace(clip=tower, text_sign=1, words=lambda *_: words)
     try:
         with reduce(llava, load_method("trim", fidelity="official", keep=0.3)) as trace:
             logits = llava(**inputs).logits[:, -1]
     finally:
-        del llava.aids
+        del llava.question_reader
     features = llava.model.vision_tower(inputs["pixel_values"], output_hidden_states=True).hidden_states[-2][0, 1:]
     score = (-(features @ matrix) @ text[0]).softmax(0)
     stays = score.topk(int(PATCHES * 0.3)).indices.sort().values

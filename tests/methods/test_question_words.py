@@ -13,7 +13,7 @@ from thinsight import load_method, load_model, reduce
 from thinsight.config.compose import load_task
 from thinsight.config.schema import ModelConfig
 from thinsight.errors import UserError
-from thinsight.methods.question_parsing import cleaned, rewrite, singular
+from thinsight.methods.question_parsing import clean, parse_question, singular
 from thinsight.models.loading import load_processor
 from thinsight.models.text import QuestionReader, TextTower
 from thinsight.reduction.evidence import Word, sentence
@@ -165,7 +165,7 @@ class TestRewriting:
         ],
     )
     def test_parts(self, text, entities, actions):
-        found = rewrite(spoken(text))
+        found = parse_question(spoken(text))
         assert [" ".join(w.text for w in group) for group in found.entities] == entities
         assert [" ".join(w.text for w in group) for group in found.actions] == actions
         assert found.empty == (not entities and not actions)
@@ -184,11 +184,11 @@ class TestRewriting:
         ],
     )
     def test_cleaning(self, text, left):
-        assert sentence(cleaned(spoken(text))) == left
+        assert sentence(clean(spoken(text))) == left
 
     def test_the_template(self):
-        assert rewrite(spoken("Is the cat left of dogs?")).text == "cat, dog; left; Is the cat left of dogs?"
-        assert rewrite(spoken("Is there a cat?")).text == "cat; Is there a cat?"
+        assert parse_question(spoken("Is the cat left of dogs?")).text == "cat, dog; left; Is the cat left of dogs?"
+        assert parse_question(spoken("Is there a cat?")).text == "cat; Is there a cat?"
 
     @pytest.mark.parametrize(
         ("many", "one"),
@@ -289,7 +289,7 @@ class TestTextTower:
             with torch.inference_mode(), reduce(model, method) as trace:
                 model(**inputs)
             assert [n[-1] for n in trace.lengths] == [2, 2]
-        assert "clip" in vars(model.aids)  # loaded once
+        assert "clip" in vars(model.question_reader)  # loaded once
         plain, _ = load_model(OmegaConf.structured(ModelConfig(**given)), "cpu")
         with pytest.raises(UserError, match="space=llm"), reduce(plain, load_method("trim", keep=2)):
             plain(**inputs)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from thinsight import load_method, reduce
 from thinsight.errors import UserError
-from thinsight.methods.sparsevlm import Recycle, TextRaters, clusters, raters, relevance, rotary_prior
+from thinsight.methods.sparsevlm import Recycle, TextRaters, density_peaks, raters, relevance, rotary_prior
 from thinsight.reduction.attention import LayerAttention
 from thinsight.reduction.stages import WeightedMerge
 
@@ -28,7 +28,7 @@ def test_raters_by_hand():
     expected = [(e**2 / one + e / two) / 2, (1 / one + e / two) / 2, (1 / one + 1 / two) / 2]
     assert relevance(embeds, tokens.index, evidence.question).tolist() == pytest.approx(expected)
     assert raters(tokens.index, evidence).tolist() == [2]
-    assert evidence.notes["raters"].tolist() == [2]  # the same in every layer, whatever is left of the picture
+    assert evidence.notes.raters.tolist() == [2]  # the same in every layer, whatever is left of the picture
 
 
 def test_raters_where_nobody_stands_out():
@@ -46,7 +46,7 @@ def test_scores_by_hand():
     attended[0, 4:6, :4] = torch.tensor([[4.0, 0, 2, 2], [0.0, 2, 2, 0]])
     attended[1, 4:6, 6] = 1.0
     tokens, evidence = sample(4, before=0, after=3, attended=attended)
-    evidence.notes["raters"] = torch.tensor([4, 5])
+    evidence.notes.raters = torch.tensor([4, 5])
     assert TextRaters().scores(tokens.index, evidence).tolist() == [1, 0.5, 1, 0.5]
     assert TextRaters(heads=1).scores(tokens.index, evidence).tolist() == [2, 1, 2, 1]
     assert TextRaters(heads=14).chosen(attended).tolist() == [0, 1]
@@ -81,11 +81,11 @@ def test_the_guard_does_nothing_to_wide_heads(width, least):
 def test_clusters_by_hand():
     """Two dense groups on a line and one far away: 0 and 1 are as dense as each other, and 0 is first."""
     states = torch.tensor([0.0, 0.1, 10.0, 10.1, 0.2, 40.0])[:, None]
-    centre, cluster = clusters(states, 2)
+    centre, cluster = density_peaks(states, 2)
     assert centre.tolist() == [0, 2]
     assert cluster.tolist() == [0, 0, 1, 1, 0, 1]
-    assert clusters(torch.zeros(4, 3), 2)[1].tolist() == [0, 1, 0, 0]
-    assert [part.tolist() for part in clusters(torch.ones(1, 3), 1)] == [[0], [0]]
+    assert density_peaks(torch.zeros(4, 3), 2)[1].tolist() == [0, 1, 0, 0]
+    assert [part.tolist() for part in density_peaks(torch.ones(1, 3), 1)] == [[0], [0]]
 
 
 @FEW

@@ -5,9 +5,8 @@ from functools import cache
 
 import pytest
 import torch
-from helpers.tower_tokens import given, look, noise, patches, run, sequence
-from hypothesis import given as drawn
-from hypothesis import settings
+from helpers.tower_tokens import image_evidence, layer_attention, noise, patches, run, sequence
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from thinsight import load_method
@@ -36,7 +35,7 @@ def one(name: str, **fields):
 
 
 @settings(max_examples=50, deadline=None)
-@drawn(st.sampled_from(["fastervlm", "visionzip", "vispruner", "prumerge", "prumerge_plus", "evit", "tome"]), st.data())
+@given(st.sampled_from(["fastervlm", "visionzip", "vispruner", "prumerge", "prumerge_plus", "evit", "tome"]), st.data())
 def test_every_budget(name, data):
     """Counts are met, survivors keep to the places that there were, and none gives more than it has."""
     n = data.draw(st.integers(2, 18))
@@ -44,7 +43,9 @@ def test_every_budget(name, data):
     fields = {"fidelity": "official"} if "official" in node(name) and data.draw(st.booleans()) else {}
     reduction = one(name, keep=keep, **fields)
     tokens = sequence(noise(n + 1, 3, seed=n)).traced(n + 1)
-    evidence = given(tokens, looks=look(tokens.index, noise(n + 1, 4, seed=1), noise(n + 1, 4, seed=2), 2))
+    evidence = image_evidence(
+        tokens, attention_at=layer_attention(tokens.index, noise(n + 1, 4, seed=1), noise(n + 1, 4, seed=2), 2)
+    )
     after = run(reduction, tokens, evidence)
     assert len(after) == 1 + keep
     assert after.index.tolist() == sorted(set(after.index.tolist()))
@@ -63,7 +64,7 @@ def test_every_budget(name, data):
 
 
 @QUICK
-@drawn(st.integers(1, 40), st.data())
+@given(st.integers(1, 40), st.data())
 def test_contextual_tokens_by_a_loop(n, data):
     count, keys = data.draw(st.integers(0, n)), noise(2, n, 5, seed=n)
     targets, others, goes = assign(keys, count)
@@ -77,7 +78,7 @@ def test_contextual_tokens_by_a_loop(n, data):
 
 
 @QUICK
-@drawn(st.integers(1, 30), st.integers(1, 8), st.data())
+@given(st.integers(1, 30), st.integers(1, 8), st.data())
 def test_duplicates_by_a_loop(n, step, data):
     """Counts are exact for odd and even numbers, and each round drops the most similar even ones."""
     keep, states = data.draw(st.integers(0, n)), noise(n, 4, seed=n)
@@ -96,7 +97,7 @@ def test_prumerge_by_loops(name):
     """Survivors and extra token from the formulae, one at a time."""
     states, keys, queries = noise(26, 3, seed=1), noise(26, 4, seed=2), 3 * noise(26, 4, seed=3)
     tokens = sequence(states)
-    evidence = given(tokens, looks=look(tokens.index, queries, keys, 2))
+    evidence = image_evidence(tokens, attention_at=layer_attention(tokens.index, queries, keys, 2))
     after = run(one(name, keep=9, neighbours=4), tokens, evidence)
     p = (queries[0] @ keys.T / 2).softmax(0)
     kept = [i + 1 for i in patches(after)]
@@ -118,7 +119,7 @@ def _kept_by_hand(name: str, p: torch.Tensor, token: int) -> bool:
 
 
 @QUICK
-@drawn(st.integers(2, 24), st.sampled_from(["clean", "official"]), st.integers(0, 1))
+@given(st.integers(2, 24), st.sampled_from(["clean", "official"]), st.integers(0, 1))
 def test_tome_conserves(n, fidelity, classes):
     """Sizes sum to what came, the size-weighted mean stays, a class token stays first and alone, at every block."""
     reduction, tokens = one("tome", fidelity=fidelity), sequence(noise(n + classes, 3, seed=n), classes)
@@ -126,7 +127,7 @@ def test_tome_conserves(n, fidelity, classes):
     for block in range(4):
         before, metric = tokens, noise(1, n + classes, 4, seed=block)
         facts = {"stage": block, "stages": 4, "metric": metric}
-        tokens = run(reduction, tokens, given(tokens, classes, n + classes, **facts))
+        tokens = run(reduction, tokens, image_evidence(tokens, classes, n + classes, **facts))
         assert tokens.size.sum().item() == pytest.approx(n + classes)
         torch.testing.assert_close(tokens.states.T @ tokens.size / (n + classes), mean, atol=1e-5, rtol=1e-5)
         assert tokens.index.tolist() == sorted(set(tokens.index.tolist()))
@@ -141,7 +142,7 @@ def test_tome_conserves(n, fidelity, classes):
 
 def test_pairs_by_a_loop():
     keys = noise(2, 9, 4)
-    found = matched(torch.arange(9), torch.arange(9) > 0, given(sequence(torch.zeros(9, 1)), metric=keys))
+    found = matched(torch.arange(9), torch.arange(9) > 0, image_evidence(sequence(torch.zeros(9, 1)), metric=keys))
     for a in range(5):
         for b in range(4):
             cosine = torch.cosine_similarity(keys.mean(0)[2 * a], keys.mean(0)[2 * b + 1], 0)
@@ -149,7 +150,7 @@ def test_pairs_by_a_loop():
 
 
 @QUICK
-@drawn(st.integers(1, 600), st.integers(1, 23), st.data())
+@given(st.integers(1, 600), st.integers(1, 23), st.data())
 def test_budgets_are_met(total, stages, data):
     """Whatever can be reached is reached exactly."""
     keep = data.draw(st.integers(0, total))
@@ -177,10 +178,10 @@ def test_published_schedules():
 
 
 @QUICK
-@drawn(st.integers(2, 7), st.integers(2, 3))
+@given(st.integers(2, 7), st.integers(2, 3))
 def test_windows_by_loops(side, window):
     states, tokens = noise(side * side, 3, seed=side), sequence(noise(side * side, 3, seed=side), 0)
-    members = tiles(given(tokens, 0).cells(tokens.index), window)
+    members = tiles(image_evidence(tokens, 0).cells(tokens.index), window)
     expected = [
         [(r + i) * side + c + j for i in range(window) for j in range(window)]
         for r in range(0, side - window + 1, window)

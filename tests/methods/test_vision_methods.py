@@ -5,14 +5,14 @@ import math
 import pytest
 import torch
 from helpers.prompts import BATCHES
-from helpers.tower_tokens import given, look, patches, run, sequence
+from helpers.tower_tokens import image_evidence, layer_attention, patches, run, sequence
 
 from thinsight import load_method, reduce
 from thinsight.errors import UserError
 from thinsight.methods.class_attention import ClassScore
 from thinsight.methods.mustdrop import TextReceived
-from thinsight.methods.prumerge import AttentionOutliers, share_above
-from thinsight.reduction.evidence import Evidence
+from thinsight.methods.prumerge import AttentionOutliers
+from thinsight.reduction.evidence import Evidence, StageNotes
 from thinsight.reduction.tokens import Tokens
 
 COSINES = torch.eye(3)  # three directions, for keys and states that are alike or not at all
@@ -30,7 +30,7 @@ def attended(*scores: float) -> torch.Tensor:
 
 def test_fastervlm_by_hand():
     tokens = sequence(torch.arange(7.0)[:, None])
-    evidence = given(tokens, row=attended(0.1, 0.3, 0.05, 0.3, 0.2, 0.05))
+    evidence = image_evidence(tokens, row=attended(0.1, 0.3, 0.05, 0.3, 0.2, 0.05))
     after = run(one("fastervlm", keep=3), tokens, evidence)
     assert patches(after) == [1, 3, 4]
     assert after.states[:, 0].tolist() == [0, 2, 4, 5]
@@ -42,7 +42,7 @@ def test_substitutes_for_a_class_token():
     keys = torch.tensor([[0.0, 0.0], [1.0, 1.0], [-1.0, 2.0], [1.0, 1.0]])
     queries = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 2.0], [0.0, 0.0]])
     tokens = sequence(torch.zeros(4, 1))
-    evidence = given(tokens, looks=look(tokens.index, queries, keys, 1))
+    evidence = image_evidence(tokens, attention_at=layer_attention(tokens.index, queries, keys, 1))
     maps = torch.stack([(queries[:, h, None] * keys[None, :, h]).softmax(1) for h in (0, 1)]).mean(0)
     index = tokens.index[1:]
     torch.testing.assert_close(ClassScore("token")(evidence, index), maps[0, 1:])
@@ -63,7 +63,7 @@ def test_visionzip_by_hand(fidelity):
     states = torch.tensor([9.0, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0])[:, None]
     metric = COSINES[torch.tensor([2, 0, 0, 2, 0, 1, 0, 0])][None]
     tokens = sequence(states)
-    evidence = given(tokens, row=attended(0.1, 0.1, 0.5, 0.1, 0.1, 0.1, 0.1), metric=metric)
+    evidence = image_evidence(tokens, row=attended(0.1, 0.1, 0.5, 0.1, 0.1, 0.1, 0.1), metric=metric)
     official = fidelity == "official"
     after = run(one("visionzip", dominant=1 + official, contextual=2, fidelity=fidelity), tokens, evidence)
     summed = 1.0 + (2 + 8 + 32 + 64) / 4
@@ -79,17 +79,13 @@ def test_vispruner_by_hand():
     """Patch 3 is important; of 0, 1, 2, 4, 5 by interest, those in even places are 0, 2, 5, and 2 resembles 4 most."""
     states = torch.tensor([[0, 0], [1, 0], [0, 1], [3, 3], [5, 5], [2, 2.1], [-1, 0]])
     tokens = sequence(states)
-    evidence = given(tokens, row=attended(0.3, 0.25, 0.2, 0.5, 0.15, 0.1))
+    evidence = image_evidence(tokens, row=attended(0.3, 0.25, 0.2, 0.5, 0.15, 0.1))
     assert patches(run(one("vispruner", keep=5, important_ratio=0.2), tokens, evidence)) == [0, 1, 3, 4, 5]
     assert patches(run(one("vispruner", keep=2, important_ratio=1.0), tokens, evidence)) == [0, 3]
 
 
 def test_outliers_by_quartiles():
-    """Quartiles of 0..8 are 2 and 6, so that more than 12 stands out; of a flat picture nothing does."""
-    assert share_above(torch.tensor([0.0, 1, 2, 3, 4, 5, 6, 7, 8]), 1.5) == 0
-    assert share_above(torch.tensor([0.0, 1, 2, 3, 4, 5, 6, 7, 12]), 1.5) == 0
-    assert share_above(torch.tensor([0.0, 1, 2, 3, 4, 5, 6, 7, 12.1]), 1.5) == pytest.approx(1 / 9)
-    assert share_above(torch.tensor([0.0, 1, 2, 3, 4, 5, 6, 7, 8]), 0.25) == pytest.approx(1 / 9)
+    """Of a flat picture one patch stays, although none is an outlier."""
     assert AttentionOutliers().picked(torch.ones(9)).tolist() == [0]
     thirds = AttentionOutliers("thirds", ratio=0.1).picked(torch.arange(20.0))  # two, and every third: floor(10 / 3)
     assert thirds.tolist() == [19, 18, 0, 3, 6, 9, 12, 15]
@@ -109,7 +105,7 @@ def test_a_fixed_prumerge_plus_is_a_quarter_outliers():
 def test_evit_by_hand():
     """Two of five stay, and the rest is summed with its attention; it stands where patch 4 stood, the best of it."""
     tokens = sequence(torch.tensor([7.0, 1, 10, 100, 1000, 10000])[:, None])
-    evidence = given(tokens, row=attended(0.05, 0.3, 0.1, 0.25, 0.15))
+    evidence = image_evidence(tokens, row=attended(0.05, 0.3, 0.1, 0.25, 0.15))
     fields = {"keep": 3, "layers": [1]}
     after = run(one("evit", **fields), tokens, evidence)
     assert after.states[:, 0].tolist() == pytest.approx([7, 10, 1000, 0.05 * 1 + 0.1 * 100 + 0.15 * 10000])
@@ -126,7 +122,7 @@ def test_tome_by_hand():
     """Even places hold the class token and patches 1, 3, 5; 1 goes to 4 and 3 to 0, and stand where the first stood."""
     metric = torch.tensor([[0, 0], [1, 0.1], [0, 1], [-1, 0], [1, 0], [0, 1], [-1, -1]])[None]
     tokens = sequence(torch.tensor([9.0, 1, 2, 3, 4, 5, 6])[:, None])
-    evidence = given(tokens, metric=metric)
+    evidence = image_evidence(tokens, metric=metric)
     after = run(one("tome", keep=4), tokens, evidence)
     assert after.states[:, 0].tolist() == [9, 2.5, 3.5, 3, 6]
     assert after.size.tolist() == [1, 2, 2, 1, 1]
@@ -142,13 +138,13 @@ def test_mustdrop_windows_by_hand(fidelity):
     states = torch.cat([states, torch.tensor([[1, 0], [1, 0.1], [0, 3], [0, 3], [1, 0], [1, 0], [0, 1], [0, 5.0]])])
     tokens = sequence(torch.cat([torch.zeros(1, 2), states]))
     fields = {"window": 2, "keep": None, "fidelity": fidelity}
-    after = run(one("mustdrop", **fields), tokens, given(tokens))
+    after = run(one("mustdrop", **fields), tokens, image_evidence(tokens))
     assert patches(after) == ([14, 12] if fidelity == "official" else []) + list(range(8)) + (
         [12, 14] if fidelity == "clean" else []
     )
     merged = after.states[[patches(after).index(12) + 1, patches(after).index(14) + 1]]
     torch.testing.assert_close(merged, torch.tensor([[1, 0.025], [0, 3.0]]))
-    none = run(one("mustdrop", window=2, keep=14), tokens, given(tokens))
+    none = run(one("mustdrop", window=2, keep=14), tokens, image_evidence(tokens))
     assert len(none) == 17  # merging a whole window would leave too few
 
 
@@ -162,7 +158,7 @@ def test_mustdrop_in_the_decoder_by_hand():
             return attention[rows - 5][:, columns]
 
     image = torch.tensor([0] * 5 + [-1] * 2)
-    notes = {"images": [{"key": torch.tensor([4])}]}
+    notes = StageNotes(images=[StageNotes(key=torch.tensor([4]))])
     evidence = Text(3, 6, image, lambda: b"", sequence=tokens, notes=notes)
     shown, received = tokens.take(tokens.visual), TextReceived(0.01, 0.01)
     assert received(shown, evidence, None).tolist() == [0]
@@ -175,9 +171,9 @@ def test_mustdrop_in_the_decoder_by_hand():
 
 def test_key_tokens_are_noted_by_number():
     tokens = sequence(torch.zeros(7, 1))
-    evidence = given(tokens, row=attended(0.1, 0.3, 0.05, 0.3, 0.2, 0.05))
+    evidence = image_evidence(tokens, row=attended(0.1, 0.3, 0.05, 0.3, 0.2, 0.05))
     assert run(one("mustdrop", 1, key_share=0.25), tokens, evidence) is not None
-    assert evidence.notes["key"].tolist() == [1, 3]
+    assert evidence.notes.key.tolist() == [1, 3]
 
 
 def test_pooling_by_hand():

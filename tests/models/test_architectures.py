@@ -1,12 +1,18 @@
 """The shapes in ``conf/model``: are they the true ones, and what does a picture cost there?"""
 
+import pkgutil
+from importlib import import_module
+
 import pytest
 
+from thinsight.config.catalogue import printed_models
 from thinsight.config.compose import load_config
+from thinsight.config.schema import names
 from thinsight.costs.flops import decoder_shape
 from thinsight.costs.meta_device import cost_report
-from thinsight.models.image_tokens import image_of, largest_image
-from thinsight.models.loading import meta_model, model_config
+from thinsight.models import families
+from thinsight.models.image_tokens import largest_image, tokens_of
+from thinsight.models.loading import meta_model, model_config, transformers_config
 
 # model: parameters of the checkpoint on the hub; tiles and visual tokens of the largest picture
 TRUE = {
@@ -23,8 +29,9 @@ TRUE = {
 @pytest.mark.parametrize("name", TRUE)
 def test_the_shapes_in_conf_are_the_true_ones(name):
     model = meta_model(name)
-    found = image_of(model, model_config(name).processor)
-    assert (sum(p.numel() for p in model.parameters()), *found) == TRUE[name]
+    image = largest_image(model.config, model_config(name).processor)
+    assert (sum(p.numel() for p in model.parameters()), image.tiles, image.tokens) == TRUE[name]
+    assert tokens_of(name) == image.tokens
 
 
 # model: patches of a tile, and class tokens; the tower's width and blocks; weights of a block's MLP; keys that a patch
@@ -67,3 +74,17 @@ def test_settings_of_the_processor_decide_where_it_cuts():
     assert largest_image(meta_model("smolvlm").config, {"size": {"longest_edge": 384}}).tokens == 81
     small = cost_report(load_config(["model=internvl3", "method=vtw", "model.processor.max_patches=1"]))
     assert small["visual_tokens"] == 256
+
+
+@pytest.mark.parametrize("name", names("model"))
+def test_every_model_has_one_family(name):
+    """And is refused in front of its projector, or not, by that family's own file."""
+    kind = transformers_config(model_config(name)).model_type
+    files = [import_module(f"{families.__name__}.{m.name}") for m in pkgutil.iter_modules(families.__path__)]
+    assert [file for file in files if kind in file.MODEL_TYPES] == [families.family_of(meta_model(name).config)]
+
+
+def test_papers_count_the_tokens_of_the_largest_picture():
+    """Under a model's own name; Video-LLaVA and LLaVA-NeXT-13B have only their decoder in conf."""
+    own = {title: model for title, model in printed_models().items() if title not in ("Video-LLaVA", "LLaVA-NeXT-13B")}
+    assert {title: tokens_of(name) for title, (name, _) in own.items()} == {t: n for t, (_, n) in own.items()}

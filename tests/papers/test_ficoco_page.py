@@ -12,22 +12,20 @@ from thinsight.config.catalogue import method_entries
 from thinsight.config.compose import load_task
 from thinsight.config.schema import names
 from thinsight.costs.budgets import Stage
+from thinsight.evaluation.budget import Budget
 from thinsight.ledger.published import load_published
 from thinsight.methods.controls import Random
-from thinsight.papers.decomposition import decomposition, decomposition_html, describe
+from thinsight.papers.decomposition import decomposition, decomposition_table, describe
 from thinsight.papers.ficoco.ablations import POINTS, answers_of, budget_curve, ficoco_ablation, printed_curve
 from thinsight.papers.ficoco.flops import (
     PRINTED_MODELS,
     cache_sizes,
     cost_floor,
-    overhead,
-    saved,
     tflops_costs,
     tflops_labels,
 )
 from thinsight.papers.ficoco.internals import (
     OTHER,
-    edges_by_stage,
     edges_of,
     maps,
     moments,
@@ -36,19 +34,20 @@ from thinsight.papers.ficoco.internals import (
     spreads,
     stayers,
 )
+from thinsight.papers.ficoco.page import finding_facts
 from thinsight.papers.ficoco.tables import (
     BENCHMARKS,
     SHARE,
     TABLE_RUNS,
-    ablation_html,
-    ficoco_finding,
-    flops_html,
+    ablation_board,
+    comparison_table,
+    flops_board,
     measured_scores,
     printed_scores,
     published_beside,
-    table_html,
 )
 from thinsight.paths import CONF, ROOT
+from thinsight.report.tables import finding
 from thinsight.tasks.rows import load_rows
 
 RUNS_OF = ROOT / "data" / "runs"
@@ -119,10 +118,10 @@ def test_table_1_as_measured(published):
         assert ours.loc[method, "share"] == pytest.approx(100 * sum(means) / len(means) / base)
         assert ours.loc[method, "low"] <= ours.loc[method, "share"] <= ours.loc[method, "high"]
     table = printed_scores(published)
-    page = table_html(
+    page = comparison_table(
         table, ours.reset_index(), {task: 100 * cells["fixed"]["accuracy"] for task, cells in whole.items()}
     )
-    assert f">{ours.loc['FiCoCo-V', 'share']:.1f}<" in page.replace("<strong>", "").replace("</strong>", "")
+    assert f">{ours.loc['FiCoCo-V', 'share']:.1f}<" in page
     assert set(published_beside(table, ours.reset_index())["run"]) <= set(ours["run"])
 
 
@@ -132,8 +131,8 @@ def test_every_printed_row_of_an_ablation_is_a_point(published):
 
     sweeps = {"FiCoCo-V": "ficoco_v", "FiCoCo-L": "ficoco_l"}
     for method, name in sweeps.items():
-        points = OmegaConf.to_container(OmegaConf.load(CONF / "sweep" / f"{name}_fields.yaml"))["points"]
-        known = {",".join(f"{key}={value}" for key, value in point.items()) or "fixed" for point in points}
+        points = OmegaConf.to_container(OmegaConf.load(CONF / "sweep" / "ablation" / f"{name}_fields.yaml"))["points"]
+        known = {str(Budget.of(point)) for point in points}
         assert set(POINTS[method].values()) <= known
         ablated = published["table"].str.contains("ablation") & (published["method"] == method)
         assert set(published.loc[ablated, "row"].str.removeprefix(f"{method}, ")) <= set(POINTS[method])
@@ -154,7 +153,7 @@ def test_the_ablations_as_measured(published, printed_lines, run, tmp_path):
         assert table.loc[name, "TextVQA"] == number(printed_lines, **where)
     if not there(run):
         assert table["point"].isna().all()
-        assert "not run" in ablation_html({method: table.reset_index()}, [])
+        assert "not run" in ablation_board({method: table.reset_index()}, [])
         return
     scores = json.loads((RUNS_OF / run / "metrics.json").read_text())["scores"]
     for _, line in table.dropna(subset="point").iterrows():
@@ -168,11 +167,12 @@ def test_an_absent_run_is_said(published, tmp_path):
     none = answers_of(tmp_path, "ficoco_v-fields")
     table = ficoco_ablation(published, none, "FiCoCo-V", "ficoco_v-fields")
     assert len(table) >= len(POINTS["FiCoCo-V"]) - 1
-    assert ablation_html({"FiCoCo-V": table}, []).count("not run") == len(table)
+    assert ablation_board({"FiCoCo-V": table}, []).count("not run") == len(table)
     assert budget_curve(none, "ficoco_v-fields", "lambda", 0.35).empty
     nothing = pd.DataFrame({"method": [], "label": []}, dtype=object)
-    text = ficoco_finding(nothing, {}, {"FiCoCo-V": table}, pd.DataFrame(), nothing)
-    assert text == "None of FiCoCo's methods has been run."
+    none_run = nothing.assign(tokens=[], kept=[])
+    facts = finding_facts(none_run, {}, {"FiCoCo-V": table}, pd.DataFrame(), none_run)
+    assert finding("ficoco/finding.md.j2", facts) == "None of FiCoCo's methods has been run."
 
 
 def test_printed_curves(published, printed_lines):
@@ -189,7 +189,6 @@ def test_printed_curves(published, printed_lines):
 def test_edges_of_a_row_by_arithmetic():
     """One edge up to 500 stayers at 0.998, and the numbers of the common models."""
     assert [row_edges(n, 0.998) for n in (1, 16, 500, 501, 1000, 1001, 1300, 2880)] == [1, 1, 1, 2, 2, 3, 3, 6]
-    assert edges_by_stage([0.998, 0.945], [101, 16]).to_numpy().tolist() == [[1, 1], [6, 1]]
     assert stayers(load_method("ficoco_v", keep=16), Stage(12, 144, 8, 7)) == [101, 58, 16]
 
 
@@ -230,18 +229,7 @@ def test_printed_flops_are_a_uniform_count(published):
     assert found.loc["L", "formula"] > 3 * paper.uniform(64)
     least = cost_floor(paper, [3, 4])
     assert least[4] > 1.5 * 1.1
-    assert "as it runs" in flops_html(tflops_labels(published), cache_sizes(published), found.reset_index(), least)
-
-
-def test_what_a_layer_saves():
-    """The difference of the paper's count before and after, and its printed simplification, which misses N N_S."""
-
-    def layer(n, d=1024, m=4096):
-        return 4 * n * d**2 + 2 * n**2 * d + 2 * n * d * m
-
-    assert saved(576, 42, 1024, 4096) == layer(576) - layer(534)
-    assert saved(576, 42, 1024, 4096) - saved(576, 42, 1024, 4096, printed=True) == 2 * 576 * 42 * 1024
-    assert overhead(576, 42, 1024) == 576**2 + 2 * 576 + 42 * (534 + 2 * 1024 + 1) + 1024
+    assert "as it runs" in flops_board(tflops_labels(published), cache_sizes(published), found.reset_index(), least)
 
 
 def test_the_paradigm_names_every_method():
@@ -252,7 +240,7 @@ def test_the_paradigm_names_every_method():
         own = [line for line in lines if line.method == name]
         assert len(own) == len(method.reductions), name
         assert [line.correlate is None for line in own] == [r.correlate is None for r in method.reductions], name
-    page = decomposition_html(lines)
+    page = decomposition_table(lines)
     for line in lines:
         assert line.filter.sentence, line
         assert line.schedule.sentence, line

@@ -1,40 +1,38 @@
 """The page of all results: known comparisons, fronts, ranks, taus on made-up runs; its cells and the runs' files."""
 
 import math
-import re
-from itertools import pairwise, product
+from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
+from bs4 import BeautifulSoup
 from helpers import page_files as pages
 
-from thinsight.analysis.comparisons import comparisons, kind_changes, scores_by_kind, survivors
+from thinsight.analysis.comparisons import compare_methods, kind_changes, scores_by_kind, survivors
 from thinsight.analysis.curves import at_budgets, front, pareto
 from thinsight.analysis.ranks import rank_agreement, rank_stability
-from thinsight.analysis.results import budget_labels
+from thinsight.analysis.results import label_runs
 from thinsight.config.catalogue import MethodEntry
 from thinsight.ledger.ledger import count_verdicts, merge_small, reasons
 from thinsight.ledger.published import published_files
 from thinsight.ledger.verdicts import VERDICTS
 from thinsight.papers.overview import (
-    PAGED,
     budget_heat,
     budget_name,
-    compared_methods,
+    compute,
     front_list,
     front_table,
     kind_heat,
     ledger_table,
-    named_runs,
-    overview_facts,
     overview_finding,
     relative_table,
-    shade,
-    task_heads,
+    survivors_table,
 )
 from thinsight.papers.overview_figures import agreement_figure, ledger_figure, pareto_figure, rank_figure
-from thinsight.report.tables import signed
+from thinsight.paths import ROOT
 
 N, TASKS, KINDS = 40, ("count", "read"), ("few", "many")
 KEEPS = [0.5, 0.25]
@@ -87,7 +85,7 @@ def made():
 
 @pytest.fixture(scope="module")
 def table(made):
-    return budget_labels(comparisons(*made, KEEPS), made[0], ENTRIES)
+    return label_runs(compare_methods(*made, KEEPS), made[0], ENTRIES)
 
 
 def line(frame, **wanted):
@@ -140,8 +138,8 @@ def test_draws_must_agree(made):
     rows = rows.copy()
     same = (rows["run"] == "random") & (rows["budget"] == "keep=0.5,seed=1")
     rows.loc[same, "correct"] = rows.loc[(rows["run"] == "good") & (rows["budget"] == "keep=0.5"), "correct"].to_numpy()
-    assert line(comparisons(results, rows, [0.5]), run="good", task="mean")["random_p"] == 1
-    assert line(comparisons(results, rows, [0.5]), run="fair", task="mean")["random_p"] == 1  # one draw is above it
+    assert line(compare_methods(results, rows, [0.5]), run="good", task="mean")["random_p"] == 1
+    assert line(compare_methods(results, rows, [0.5]), run="fair", task="mean")["random_p"] == 1  # one draw is above it
 
 
 def test_a_front_by_hand():
@@ -224,36 +222,39 @@ def test_kinds_by_hand(made):
     assert order.iloc[0][["task", "kind"]].tolist() == ["count", "many"]
 
 
-def test_the_table_says_what_the_frame_says(made, table):
-    text = relative_table(table, made[0], ENTRIES, task_heads(KEEPS, 144))
-    lines = [row for row in re.findall(r"<tr.*?</tr>", text, re.DOTALL) if "<td" in row]
-    names = [re.search(r"<th>([^<]*)", row)[1] for row in lines]
-    assert names == ["Good", "Fair", "Poor", "Random"]
-    assert "72 of 144 tokens (as 288 of 576)" in text
-    good, fair, poor, random = lines
-    assert "<strong>" not in good
-    assert fair.count("<strong>75.0</strong>") == 2
-    assert fair.count("▴") == 2
-    assert ("▴" in poor, "▾" in poor) == (False, False)
-    assert "▴" not in random
-    assert "Against random at equal kept tokens: of 6 comparisons 5 have p below 0.05" in text
-    assert "not run: Absent" in text
+@pytest.fixture(scope="module")
+def page(made, entered):
+    return compute(*made, ENTRIES, entered)
 
 
-def test_the_heat_maps(made, table):
-    text = budget_heat(table, task_heads(KEEPS, 144))
+def test_the_table_says_what_the_frame_says(page):
+    soup = BeautifulSoup(relative_table(page), "html.parser")
+    rows = {row.th.text: [cell.text for cell in row.find_all("td")] for row in soup.find_all("tr") if row.td}
+    assert list(rows) == ["Goodin the decoder", "Fairbefore the decoder", "Poorin the vision tower", "Random"]
+    assert "72 of 144 tokens (as 288 of 576)" in soup.thead.text
+    good, fair, poor, random = rows.values()
+    assert fair[0].startswith("75.0")
+    assert ["▴" in cell for cell in fair] == [False, True, False, True]
+    assert not any("▴" in cell or "▾" in cell for cell in [*poor, *random])
+    assert random[1] == "–"  # random is not compared with itself
+    bold = {cell.text for cell in soup.find_all("td") if cell.get("id")}
+    assert bold.isdisjoint(good)
+    assert {fair[0], fair[2]} <= bold
+    assert "Not run: Absent." in soup.text
+    cells = [cell.text for cell in BeautifulSoup(survivors_table(page), "html.parser").find_all("td")]
+    assert cells[:2] == ["6", "5"]  # against random: of six comparisons five have p below the level
+
+
+def test_the_heat_maps(made, entered, page):
+    text = budget_heat(page)
     assert text.count("<td") == 4 * len(KEEPS) * len(TASKS)
     assert "Fair, count: 75.0% on 40 questions, 75.0% of the whole model" in text
-    lost = budget_labels(scores_by_kind(*made, KEEPS), made[0], ENTRIES)
-    text = kind_heat(lost, 0.25)
+    text = kind_heat(page)
     assert text.count("<td") == 4 * len(TASKS) * len(KINDS)
-    assert "<strong>−80</strong>" in text
+    assert ">−80</td>" in text
     assert "few (20)" in text
-    part = lost[(lost["run"] != "fair") | (lost["task"] != "read")]
-    assert kind_heat(part, 0.25).count('title="not run"') == 2
-    assert shade(0)[1] != shade(-0.8)[1]
-    assert shade(-5) == shade(-0.8)
-    assert [signed(x) for x in (3.2, -0.4, -11.6)] == ["+3", "0", "−12"]
+    kinds = page.kinds[(page.kinds["run"] != "fair") | (page.kinds["task"] != "read")]
+    assert kind_heat(replace(page, kinds=kinds)).count(">–</td>") == 2
 
 
 def test_the_front_is_of_the_budgets_that_are_asked_for(made):
@@ -268,14 +269,11 @@ def test_the_front_is_of_the_budgets_that_are_asked_for(made):
     assert set(kept.loc[kept["run"] == "good", "budget"]) == {"layer=3"}
 
 
-def test_the_front_is_listed_by_cost(made):
-    points = pareto(*made)
-    listed = front_list(points)
-    assert listed["flops"].is_monotonic_increasing
-    text = front_table(points, named_runs(made[0], ENTRIES)["title"], 144).to_html()
-    assert "36 tokens" in text
-    assert [budget_name(b, 144) for b in ("keep=0.1111", "layer=3", "fixed", "", "keep=16")] == [
-        "16 tokens", "layer 3", "", "", "keep 16",
+def test_the_front_is_listed_by_cost(page):
+    assert front_list(page.front)["flops"].is_monotonic_increasing
+    assert "36 tokens" in front_table(page)
+    assert [budget_name(b, 144) for b in ("keep=0.1111", "layer=3", "fixed", "keep=16")] == [
+        "16 tokens", "layer 3", "", "keep 16",
     ]  # fmt: skip
 
 
@@ -300,55 +298,40 @@ def test_the_ledger_is_counted(entered):
     assert few["paper"].tolist() == ["B", "A", "2 other papers"]
     assert few["total"].sum() == len(entered)
     assert reasons(entered)[["numbers", "papers"]].to_numpy().tolist() == [[6, 1], [1, 1]]
-    text = ledger_table(counts, entered)
-    assert "6 of 1 paper: a benchmark that has no kin" in text
 
 
-def test_the_finding(made, table, entered):
-    points, taus = pareto(*made), rank_agreement(*made, KEEPS, compared_methods(table))
-    lost = budget_labels(scores_by_kind(*made, KEEPS), made[0], ENTRIES)
-    text = overview_finding(table, points, taus, lost, count_verdicts(entered))
+def test_the_finding(page):
+    text = overview_finding(page)
     assert "With 25.0% of the tokens **2 of 3 published methods beat a random subset**" in text
     assert "2 lose to the whole model, after correction for 14 comparisons" in text
     assert "Good (100%)" in text
     assert "The most is lost on count, many" in text
     assert "Of 11 printed numbers of 4 documents: 3 reproduced, 1 direction only and 7 not run." in text
-    assert overview_facts(table, points, taus, count_verdicts(entered))["verdicts"]["total"] == 11
-    assert "No published method" in overview_finding(
-        table[table["control"]], points, taus, lost, count_verdicts(entered)
-    )
+    assert page.facts["verdicts"]["total"] == 11
+    assert "6 of 1 paper: a benchmark that has no kin" in ledger_table(page)
 
 
-def test_the_figures_show_every_line(made, table, entered):
-    points, names = pareto(*made), named_runs(made[0], ENTRIES)
-    figure = pareto_figure(points, names, 144)
+def test_the_figures_show_every_line(made, entered, page):
+    figure = pareto_figure(page)
     labels = [text.get_text() for legend in figure.legends for text in legend.get_texts()]
     assert [label.partition(":")[0] for label in labels] == ["Good, 36 tokens", "Good, 72 tokens"]
-    bubbles = [text for text in figure.axes[0].texts if text.get_text().isdigit()]
-    assert all(b - a > 0 for a, b in pairwise(text.xyann[0] for text in bubbles))
-    places = rank_stability(*made, KEEPS, compared_methods(table))
-    figure = rank_figure(places, names["title"], dict(zip(KEEPS, task_heads(KEEPS, 144), strict=True)), "random")
-    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == [
-        "Good",
-        "Fair",
-        "Poor",
-        "Random (each seed)",
-    ]
-    for keeps in (KEEPS, KEEPS[:1]):  # one budget agrees with no other
-        taus = rank_agreement(*made, keeps, compared_methods(table))
-        assert len(agreement_figure(taus, {keep: f"{keep}" for keep in keeps}).axes) == len(keeps)
-    figure = ledger_figure(count_verdicts(entered))
-    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["D", "C", "A", "B"]
+    names = [label.get_text() for label in rank_figure(page).axes[0].get_yticklabels()]
+    assert names == ["Good", "Fair", "Poor", "Random (each seed)"]
+    assert len(agreement_figure(page).axes) == 2
+    few = {keep: head for keep, head in page.heads.items() if keep == min(KEEPS)}
+    assert len(agreement_figure(replace(page, heads=few)).axes) == 1  # one budget agrees with no other
+    labels = ledger_figure(count_verdicts(entered)).axes[0].get_yticklabels()
+    assert [label.get_text() for label in labels] == ["D", "C", "A", "B"]
 
 
-def test_without_any_published_method_the_page_has_nothing_to_show_and_says_so(made):
+def test_without_any_published_method_the_page_has_nothing_to_show_and_says_so(made, entered):
     results, rows = (frame[frame["run"].isin(["plain", "random"])] for frame in made)
-    table = budget_labels(comparisons(results, rows, KEEPS), results, ENTRIES)
-    assert compared_methods(table) == []
-    assert "not run: Good, Fair, Poor" in relative_table(table, results, ENTRIES, task_heads(KEEPS, 144))
-    rank_figure(rank_stability(results, rows, KEEPS, []), {}, {0.5: "a", 0.25: "b"}, "random")
-    agreement_figure(rank_agreement(results, rows, KEEPS, []), {0.5: "a", 0.25: "b"})
-    pareto_figure(pareto(results, rows), named_runs(results, ENTRIES), 144)
+    page = compute(results, rows, ENTRIES, entered)
+    assert "Not run: Good, Fair, Poor" in relative_table(page)
+    assert "No published method" in overview_finding(page)
+    rank_figure(page)
+    agreement_figure(page)
+    pareto_figure(page)
 
 
 # The executed page against the files of the runs, read without the package.
@@ -456,4 +439,5 @@ def test_the_summary_counts_every_printed_number():
 
 def test_the_pages_ledger_is_of_the_papers_without_a_page():
     pages.check_printed("overview")
-    pages.check_complete("overview", [name for name in published_files() if name not in PAGED])
+    listed = yaml.safe_load((ROOT / "params.yaml").read_text())["pages"]
+    pages.check_complete(pages.saved("overview", "ledger"), [name for name in published_files() if name not in listed])

@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import thinsight
-from thinsight.analysis.ablation import ablation_finding, ablation_table, method_variants, part_of, significant, spelled
+from thinsight.analysis.ablation import ablation_facts, ablation_table, method_variants, part_of, significant, spelled
 from thinsight.analysis.curves import compression_curve, kept_spread, tokens_needed, tokens_needed_by
-from thinsight.analysis.hallucination import count_yes, repeated_runs
+from thinsight.analysis.hallucination import count_yes, rename_by_method
 from thinsight.analysis.prompt_awareness import prompt_swap, prompt_swap_table
 from thinsight.analysis.results import read_if_run
 from thinsight.costs.conventions import FASTV, PROFILER, PYRAMIDDROP
@@ -25,7 +25,9 @@ from thinsight.costs.flops import DecoderShape, flops
 from thinsight.errors import UserError
 from thinsight.ledger.published import load_published
 from thinsight.papers.par.figures import score_curve_figure
-from thinsight.papers.par.page import _times, claims, flops_meet, implied, kept_finding, reductions, ways_table
+from thinsight.papers.par.flops import counting_table, meets_printed, reductions, tokens_left
+from thinsight.papers.par.page import abstract_claims, at_budget, budget_table
+from thinsight.report.tables import finding
 from thinsight.tasks.rows import training_rows
 
 LLAVA = DecoderShape(layers=32, width=4096, ffn=11008, matrices=3, queries=4096, keys=4096)
@@ -36,6 +38,15 @@ def points(**scores) -> pd.DataFrame:
     """run=((share, score), ...)."""
     lines = [{"run": run, "share": x, "score": y, "low": y, "high": y} for run, some in scores.items() for x, y in some]
     return pd.DataFrame(lines)
+
+
+def par_finding(**values) -> str:
+    """The page's finding with these values, and with nothing else run."""
+    record = {"questions": 300, "spaces": {"llm": {"accuracy": 0.9, "shuffled": {"accuracy": 0.8, "common": 0.5}}}}
+    printed = {"compression": 0.89, "score": 0.9, "flops": 0.83, "times": 2.0}
+    nothing = {"statement": "PAR.", "kept": [], "ways": {}, "lengths": [0], "times": [], "whole": [], "par": None}
+    nothing |= {"printed": printed, "calibration": record, "parts": {"changes": {}, "keeps": 0, "variants": 0}}
+    return finding("par/finding.md.j2", nothing | values)
 
 
 class TestCurve:
@@ -90,18 +101,28 @@ class TestCurve:
 
     def test_what_a_smallest_budget_leaves_open_is_not_said_to_be_needed(self):
         found = points(par=((0.1, 0.8),), a=((0.5, 0.8), (0.1, 0.6)), b=((0.3, 0.85),), c=((0.12, 0.8),))
-        told = tokens_needed_by(found, {"a": "A", "b": "B", "c": "C"}, 0.1)
-        said = _times(told, 2.0)
-        assert "needed by A (5.0), fewer by C (1.2); open for B (3.0), whose smallest budget is enough." in said
+        times = tokens_needed_by(found, {"a": "A", "b": "B", "c": "C"}, 0.1)
+        text = par_finding(times=times.to_dict("records"))
+        assert "needed by A (5.0), fewer by C (1.2); open for B (3.0), whose smallest budget is enough." in text
 
     def test_both_ways_of_keeping_are_set_beside_the_printed_score(self):
-        found = points(par=((0.1, 0.8),)), points(**{"par": ((0.1, 0.8),), "par-adaptive": ((0.12, 0.9),)})
-        printed = {"compression": 0.89, "score": 0.9}
-        one, both = (kept_finding(some, printed) for some in found)
+        line = {"share": 0.1, "score": 0.8, "low": 0.8, "high": 0.8}
+        one, both = (par_finding(kept=kept) for kept in ([line], [line, {**line, "share": 0.12, "high": 0.9}]))
         assert "keeps **80.0%** (80.0% to 80.0%) of pocket's score; the abstract" in one
-        assert one.endswith("prints 90% of its model's, outside that interval.")
-        assert "itself how many, 12% in the mean, 90.0% (90.0% to 90.0%)" in both
-        assert both.endswith("inside one of these intervals.")
+        assert "prints 90% of its model's, outside that interval." in one
+        assert "itself how many, 12% in the mean, 80.0% (80.0% to 90.0%)" in both
+        assert "inside one of these intervals." in both
+        assert "PAR's curve was not run." in par_finding(kept=[])
+
+    def test_the_table_says_what_was_not_run(self):
+        curve = points(par=((0.1, 0.8),), a=((0.5, 0.8),)).assign(flops=0.2)
+        times = tokens_needed_by(curve, {"a": "A"}, 0.1)
+        table = budget_table(
+            at_budget(curve, pd.DataFrame({"run": []}), times, {"par": "PAR", "a": "A", "b": "B"}, 0.1)
+        )
+        assert table.loc["PAR"].tolist() == ["10%", "20%", "80.0% (80% to 80%)", "", *["not run"] * 4]
+        assert table.loc["A", "needs for PAR's score"] == "≤ 50%, 5.0 ×"
+        assert table.loc["B", "tokens left"] == "not run"
 
     def test_a_curve_names_what_was_not_run(self):
         found = points(plain=((1.0, 1.0),), grid=((0.5, 0.9), (0.1, 0.7))).assign(least=0.6, most=0.95)
@@ -140,10 +161,12 @@ class TestHallucination:
         assert found.f1 == pytest.approx(2 * hits / (2 * hits + false + truth.count("yes") - hits))
 
     def test_pars_own_choice_is_a_run_of_its_own(self):
-        frame = pd.DataFrame(
-            {"run": ["par-exist", "par-exist", "random-exist"], "budget": ["keep=0.5", "tau_r=1.1", "x"]}
-        )
-        assert repeated_runs(frame, frame)[0]["run"].tolist() == ["par", "par-adaptive", "random"]
+        runs = {"run": ["par-exist", "par-exist", "random-exist", "plain-exist"]}
+        budgets = ["keep=0.5", "tau_r=1.1", "seed=0", "fixed"]
+        methods = {"method": ["par", "par", "random", "identity"], "budget": budgets}
+        frame = pd.DataFrame(runs | methods)
+        results, answers = rename_by_method(frame, frame.drop(columns="method"))
+        assert results["run"].tolist() == answers["run"].tolist() == ["par", "par-adaptive", "random", "plain"]
 
 
 class TestCounting:
@@ -157,13 +180,15 @@ class TestCounting:
             assert found[convention.name, text, layers] == pytest.approx(saved, abs=1e-12)
 
     def test_printed_is_met_before_the_decoder_with_a_short_question_or_behind_two_layers_without_text(self):
-        printed = claims(load_published("par"))
-        assert implied(printed) == 64
+        printed = abstract_claims(load_published("par"))
+        assert tokens_left(printed["compression"]) == 64
         found = reductions(LLAVA, 64)
-        met = found[flops_meet(found, printed["flops"])]
+        met = found[meets_printed(found, printed["flops"])]
         assert set(zip(met["layers"], met["text"], strict=True)) == {(0, 44), (2, 0)}
-        html = ways_table(found, printed["flops"]).to_html()
-        assert {f"{100 * reduction:.1f} ◀" for reduction in met["reduction"]} == set(re.findall(r"[\d.]+ ◀", html))
+        text, marks = counting_table(found, printed["flops"])
+        shown = text.where(marks).stack().dropna()
+        assert {f"{100 * reduction:.1f} ◀" for reduction in met["reduction"]} == set(shown)
+        assert not text.where(~marks, "").map(lambda cell: cell.endswith("◀")).any(axis=None)
 
     def test_visual_only_conventions_know_no_text(self):
         found = reductions(LLAVA, 64)
@@ -172,7 +197,7 @@ class TestCounting:
 
 def test_claims_are_those_of_the_file():
     cells = {key[-1]: cell for key, cells in pages.printed("par").items() for cell in cells if key[2] == "abstract"}
-    found = claims(load_published("par"))
+    found = abstract_claims(load_published("par"))
     assert found["flops"] == float(cells["FLOPs saving"]["value"]) / 100
     assert found["score"] == float(cells["relative average"]["value"]) / 100
     assert found["times"] == float(cells["token reduction against earlier methods"]["value"])
@@ -183,7 +208,8 @@ def test_variants_are_spelled_and_sorted():
     assert spelled({}) == "as it is"
     assert part_of({"x": 1, "sign": -1}, {"sign": "C"}) == "C"
     assert method_variants(Path("nowhere"), "par-parts") == {}
-    assert ablation_table(*read_if_run(Path("nowhere"), ["par-parts"]), "par-parts", {}, {}).empty
+    nothing = ablation_table(*read_if_run(Path("nowhere"), ["par-parts"]), "par-parts", {}, {})
+    assert ablation_facts(nothing) == {"changes": {}, "keeps": 0, "variants": 0}
 
 
 def test_variants_beside_the_method_as_it_is():
@@ -201,10 +227,12 @@ def test_variants_beside_the_method_as_it_is():
     assert found["difference"].tolist() == [0, -0.5, 0]
     assert found["base"].tolist() == [True, False, False]
     assert significant(found)["variant"].tolist() == ["a = 1"]
-    assert ablation_finding(found) == (
-        "Each by its own paired 95 % interval, these change the score, in points: a = 1 (-50.0). "
+    assert ablation_facts(found) == {"changes": {"a = 1": {0.5: -0.5}}, "keeps": 1, "variants": 2}
+    assert par_finding(parts=ablation_facts(found)).endswith(
+        "Each by its own paired 95 % interval, these change the score, in points: a = 1 (−50.0). "
         "The intervals of 1 other variants hold zero."
     )
+    assert par_finding().endswith("The ablation was not run.")
 
 
 @pytest.fixture(scope="module")

@@ -5,13 +5,12 @@ import pandas as pd
 import pytest
 from helpers import page_files as pages
 
-from thinsight.analysis.comparisons import MEAN
-from thinsight.papers.trsm import SHARES, compare_readings, controls_finding, reading_lines, trsm_finding
+from thinsight.analysis.comparisons import MEAN, compare
+from thinsight.papers.trsm import RUNS, SHARES, WHOLE, reading_facts, reading_lines
 from thinsight.paths import CONF, ROOT
-from thinsight.pipeline import plan as fingerprint
-from thinsight.pipeline.plan import _values, page_code
-
-RUNS = {"TRSM": "trsm-20", "random": "random", "grid": "grid"}
+from thinsight.pipeline import plan
+from thinsight.pipeline.plan import _conf_values, page_code
+from thinsight.report.tables import finding
 
 
 @pytest.fixture
@@ -46,31 +45,33 @@ def test_lines_are_those_that_were_run(made):
 
 
 def test_the_mean_is_one_more_task(made):
-    table = compare_readings(*made, reading_lines(made[0], RUNS))
+    table = compare(*made, reading_lines(made[0], RUNS), WHOLE)
     means = table[table["task"] == MEAN].set_index("line")
     assert means["difference"].tolist() == pytest.approx([0, 0, -0.5, -0.75])
     assert means.loc["TRSM, keep20", "high"] < 0
     assert means.loc["TRSM, drop20", ["low", "high"]].tolist() == [0, 0]
 
 
+def trsm_finding(table: pd.DataFrame) -> str:
+    parts = {"changes": {}, "keeps": 0, "variants": 0}
+    return finding("trsm.md.j2", {"readings": reading_facts(table), "parts": parts})
+
+
 def test_the_finding_says_which_reading_keeps_the_score(made):
-    lines = reading_lines(made[0], RUNS)
-    table = compare_readings(*made, lines)
-    said = trsm_finding(table, {name: f"TRSM, {name}" for name in SHARES}, [])
-    drop, keep = said.split("**keep20**")
+    text = trsm_finding(compare(*made, reading_lines(made[0], RUNS), WHOLE))
+    drop, keep, controls, _ = text.replace("**keep20**", "\n\n**keep20**").split("\n\n")
     assert "no sure difference; no task loses for sure" in drop
     assert "80% of the tokens stay, 50% of the prefill FLOPs" in drop
-    assert "-50.0 points" in keep
-    assert "a sure loss; sure losses on t -50.0" in keep
-    assert controls_finding(table, "keep20") == "At keep20 TRSM scores 50.0%, and with as many tokens random 25.0%."
-    assert controls_finding(table, "drop20") == ""
+    assert "−50.0 points" in keep
+    assert "a sure loss; sure losses on t −50.0" in keep
+    assert controls == "At keep20 TRSM scores 50.0%, and with as many tokens random 25.0%."
 
 
 def test_what_was_not_run_is_named(made):
     lines = reading_lines(made[0], {"TRSM": "absent"})
     assert list(lines) == ["whole model"]
-    said = trsm_finding(compare_readings(*made, lines), {}, list(SHARES))
-    assert said.endswith("**drop20** was not run. **keep20** was not run.")
+    text = trsm_finding(compare(*made, lines, WHOLE))
+    assert "**drop20** was not run. **keep20** was not run." in text
 
 
 @pytest.mark.parametrize(("file", "page", "sees"), [
@@ -79,13 +80,13 @@ def test_what_was_not_run_is_named(made):
     ("method/par.yaml", "vtw", False),
     ("method/fastv.yaml", "vtw", True),  # its ledger plays FastV's printed settings
     ("config.yaml", "trsm", True),
-    ("sweep/par_parts.yaml", "efficiency", False),
+    ("sweep/ablation/par_parts.yaml", "efficiency", False),
 ])  # fmt: skip
 def test_a_page_runs_again_for_those_values_that_it_uses(monkeypatch, file, page, sees):
-    notebook, values = ROOT / "notebooks" / f"{page}.ipynb", _values
+    notebook, values = ROOT / "notebooks" / f"{page}.ipynb", _conf_values
     before = page_code(notebook)
     changed = lambda path: values(path) | ({"another": 1} if path == CONF / file else {})  # noqa: E731
-    monkeypatch.setattr(fingerprint, "_values", changed)
+    monkeypatch.setattr(plan, "_conf_values", changed)
     assert (page_code(notebook) != before) == sees
 
 

@@ -9,8 +9,8 @@ from helpers.workspace import write_notebook
 from thinsight.errors import UserError
 from thinsight.paths import ROOT
 from thinsight.pipeline.notebook import (
-    check_read,
-    convert_parameter,
+    check_parameters_read,
+    convert_parameters,
     declared_parameters,
     load_notebook,
     main,
@@ -47,7 +47,7 @@ def test_no_outputs_and_no_traces_of_a_run(notebook):
 
 def test_parameters_are_declared_and_read(notebook):
     assert declared_parameters(notebook)
-    check_read(notebook)
+    check_parameters_read(notebook)
 
 
 def test_at_most_twelve_code_cells_and_no_definitions(notebook):
@@ -110,21 +110,21 @@ def test_the_last_word_on_what_is_declared(tmp_path):
 def test_a_parameter_that_nothing_reads_is_refused(tmp_path, cell, read):
     notebook = load_notebook(source(tmp_path, "x = 1", cell))
     if read:
-        check_read(notebook)
+        check_parameters_read(notebook)
     else:
         with pytest.raises(UserError, match="nothing in the notebook reads its parameter 'x'"):
-            check_read(notebook)
+            check_parameters_read(notebook)
 
 
 def test_given_values_take_the_declared_type(tmp_path):
     notebook = load_notebook(source(tmp_path, 'name = "a"\nlayers = [1]\nrate = 0.5\nfast = False\ncount = 3', "1"))
     given = {"name": "12", "layers": "[4, 8]", "rate": "1", "fast": "true", "count": "7"}
-    assert convert_parameter(notebook, given) == {"name": "12", "layers": [4, 8], "rate": 1, "fast": True, "count": 7}
+    assert convert_parameters(notebook, given) == {"name": "12", "layers": [4, 8], "rate": 1, "fast": True, "count": 7}
     for name, text in {"count": "many", "rate": "fast", "fast": "1", "layers": "3"}.items():
         with pytest.raises(UserError, match=f"parameter '{name}' is a"):
-            convert_parameter(notebook, {name: text})
+            convert_parameters(notebook, {name: text})
     with pytest.raises(UserError, match="unknown parameter 'cuont': did you mean count"):
-        convert_parameter(notebook, {"cuont": "1"})
+        convert_parameters(notebook, {"cuont": "1"})
 
 
 def test_a_run_leaves_one_notebook_and_equal_runs_equal_bytes(tmp_path):

@@ -1,73 +1,85 @@
-"""The plan of the pipeline: small texts that say what there is to run, and only change when that does."""
+"""The plan of the pipeline: small files that say what there is to run, and only change when that does."""
 
 import json
 
+import pandas as pd
 import pytest
-import yaml
 
 from thinsight.config.compose import load_config
 from thinsight.errors import UserError
-from thinsight.paths import ROOT
-from thinsight.pipeline import plan
-from thinsight.pipeline.plan import main, write_plan, write_reads
+from thinsight.pipeline.plan import main, run_code, write_plan, write_reads
 
 PARAMS = {
     "preset": "smoke",
     "overrides": "limit=5",
     "tasks": "exist,read",
-    "runs": {"plain": "method=identity", "par-parts": "method=par tasks=[read] sweep.points=[{},{merge:mean}]"},
-    "papers": ["vtw"],
-    "tours": ["quickstart"],
+    "runs": {
+        "plain": "method=identity",
+        "parts": "group=ablation method=par tasks=[read] sweep.points=[{},{merge:mean}]",
+    },
+    "pages": ["vtw", "quickstart"],
 }
 
 
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(plan, "PLAN", tmp_path / "plan")
-    monkeypatch.setattr(plan, "READS", tmp_path / "reads")
-    return tmp_path
+def files(folder):
+    return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_a_plan_holds_a_config_and_the_code_of_every_run_and_page(folder):
-    (folder / "plan" / "runs" / "gone").mkdir(parents=True)
-    write_plan(PARAMS)
-    names = {str(path.relative_to(folder / "plan")) for path in folder.rglob("*") if path.is_file()}
-    runs = {f"runs/{run}/{file}" for run in PARAMS["runs"] for file in ("config.yaml", "code.txt")}
-    assert names == runs | {f"pages/{page}.txt" for page in ("vtw", "quickstart", "report")} | {"contents.json"}
-    config = load_config(path=folder / "plan" / "runs" / "par-parts" / "config.yaml")
-    assert (config.run, list(config.tasks), config.limit) == ("par-parts", ["read"], 5)
-    assert "thinsight.methods.par" in (folder / "plan" / "runs" / "par-parts" / "code.txt").read_text()
-    assert "thinsight.methods.par" not in (folder / "plan" / "runs" / "plain" / "code.txt").read_text()
-    assert [page["name"] for page in json.loads((folder / "plan" / "contents.json").read_text())] == [
-        "vtw",
-        "quickstart",
-    ]
+def test_a_plan_holds_a_config_and_the_code_of_every_run_and_page(tmp_path):
+    (tmp_path / "plan" / "runs").mkdir(parents=True)
+    (tmp_path / "plan" / "runs" / "gone.txt").touch()
+    write_plan(PARAMS, tmp_path)
+    plan, configs = files(tmp_path / "plan"), files(tmp_path / "configs")
+    assert set(configs) == {"plain.yaml", "parts.yaml"}
+    pages = {f"pages/{page}.txt" for page in ("vtw", "quickstart", "report")}
+    assert set(plan) == {"runs/plain.txt", "runs/parts.txt", *pages, "contents.json"}
+    config = load_config(path=tmp_path / "configs" / "parts.yaml")
+    assert (config.run, config.group, list(config.tasks), config.limit) == ("parts", "ablation", ["read"], 5)
+    assert "thinsight.methods.par" in plan["runs/parts.txt"]
+    assert "thinsight.methods.par" not in plan["runs/plain.txt"]
+    assert "thinsight.report.page" in plan["pages/report.txt"]
+    assert [page["name"] for page in json.loads(plan["contents.json"])] == ["vtw", "quickstart"]
 
 
-def test_a_page_depends_on_the_results_that_it_reads(folder):
-    for run, score in (("plain", "{}"), ("vtw", "{}"), ("par", "{}")):
-        (folder / "runs" / run).mkdir(parents=True)
-        (folder / "runs" / run / "metrics.json").write_text(score)
-    write_reads(PARAMS, folder / "runs")
-    before = {path.name: path.read_text() for path in (folder / "reads").iterdir()}
+def test_the_code_of_a_run_has_the_values_of_its_tasks():
+    """A resolved config only names its tasks; their values decide the score as much as the model's do."""
+    both, one = (run_code(load_config(["method=vtw", f"tasks=[{tasks}]"])) for tasks in ("exist,read", "exist"))
+    (line,) = set(both.splitlines()) - set(one.splitlines())
+    assert line.endswith("  conf/task/read.yaml")
+
+
+def result(data, run, score, group="main"):
+    home = data / "runs" / run
+    home.mkdir(parents=True, exist_ok=True)
+    (data / "configs").mkdir(exist_ok=True)
+    (data / "configs" / f"{run}.yaml").write_text(f"group: {group}")
+    (home / "metrics.json").write_text(json.dumps(score))
+    lines = [(task, "keep=0.5", accuracy, 2.0) for task, accuracy in (("exist", 0.5), ("read", 1.0))]
+    pd.DataFrame(lines, columns=["task", "budget", "accuracy", "tflops"]).to_csv(home / "curve.csv", index=False)
+
+
+def test_a_page_depends_on_the_results_that_it_reads(tmp_path):
+    for run in ("plain", "vtw", "par"):
+        result(tmp_path, run, 0)
+    write_reads(PARAMS, tmp_path)
+    before = files(tmp_path / "reads")
     assert set(before) == {"vtw.txt", "quickstart.txt"}
-    (folder / "runs" / "par" / "metrics.json").write_text('{"scores": 1}')
-    write_reads(PARAMS, folder / "runs")
-    assert {path.name: path.read_text() for path in (folder / "reads").iterdir()} == before
-    (folder / "runs" / "vtw" / "metrics.json").write_text('{"scores": 1}')
-    write_reads(PARAMS, folder / "runs")
-    assert (folder / "reads" / "vtw.txt").read_text() != before["vtw.txt"]
-    assert (folder / "reads" / "quickstart.txt").read_text() == ""
+    assert before["quickstart.txt"] == ""
+    result(tmp_path, "par", 1)
+    write_reads(PARAMS, tmp_path)
+    assert files(tmp_path / "reads") == before
+    result(tmp_path, "vtw", 1)
+    write_reads(PARAMS, tmp_path)
+    assert files(tmp_path / "reads")["vtw.txt"] != before["vtw.txt"]
 
 
-def test_every_stage_that_it_names_is_one_of_the_pipeline(capsys):
-    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-    for part in ("runs", "papers"):
-        main([part])
-        named = capsys.readouterr().out.split()
-        assert named
-        assert {name.partition("@")[0] for name in named} <= set(stages)
-    with pytest.raises(UserError, match="did you mean papers"):
-        main(["papres"])
+def test_the_curves_of_the_main_runs_stand_in_one_table(tmp_path):
+    result(tmp_path, "vtw", 0)
+    result(tmp_path, "parts", 0, group="ablation")
+    write_reads(PARAMS, tmp_path)
+    assert (tmp_path / "curves.csv").read_text() == "run,budget,tflops,accuracy\nvtw,keep=0.5,2.0,0.75\n"
+
+
+def test_a_command_line_that_cannot_be_read():
     with pytest.raises(UserError, match="usage"):
-        main(["runs", "papers"])
+        main(["runs"])

@@ -6,10 +6,11 @@ from hypothesis import strategies as st
 
 from thinsight.costs.budgets import Stage, simulate
 from thinsight.methods.controls import Grid, Random
+from thinsight.methods.evit import EvitRate
 from thinsight.methods.ficoco import StrongestPaths
 from thinsight.reduction.evidence import Evidence
 from thinsight.reduction.method import Method, Reduction, apply_reduction
-from thinsight.reduction.schedules import Even, Fixed, Geometric, Once, Rate
+from thinsight.reduction.schedules import Even, Fixed, Geometric, Keep
 from thinsight.reduction.sites import Decoder, Features, Projected, Vision
 from thinsight.reduction.stages import Discard, Routes, ToNearest, WeightedMerge, WeightedSum
 from thinsight.reduction.tokens import Tokens
@@ -36,8 +37,8 @@ def scenes(draw, least: int = 2):
 def test_pruning_keeps_what_the_schedule_says(scene, keep, chooser):
     tokens, evidence = scene
     before = int(tokens.visual.sum())
-    after = apply_reduction(Reduction(chooser, schedule=Once(keep)), tokens, evidence, len(tokens))
-    assert int(after.visual.sum()) == min(Once(keep)(before), before)
+    after = apply_reduction(Reduction(chooser, schedule=Keep(keep)), tokens, evidence, len(tokens))
+    assert int(after.visual.sum()) == min(Keep(keep)(before), before)
     assert int((~after.visual).sum()) == int((~tokens.visual).sum())
     assert torch.equal(after.index, after.index.sort().values)
     assert torch.equal(after.states, tokens.states[after.index])
@@ -47,7 +48,7 @@ def test_pruning_keeps_what_the_schedule_says(scene, keep, chooser):
 @given(scenes(), KEEP, st.booleans())
 def test_merging_conserves_sizes_and_mass(scene, keep, sized):
     tokens, evidence = scene
-    reduction = Reduction(Grid(), ToNearest(), WeightedMerge(sized=sized), schedule=Once(keep))
+    reduction = Reduction(Grid(), ToNearest(), WeightedMerge(sized=sized), schedule=Keep(keep))
     visual = tokens.visual
     if reduction.stay(int(visual.sum()), 0, 1, int(visual.sum()))[0] == 0:
         return  # nothing stays that could take anything in
@@ -123,7 +124,9 @@ def test_paths_are_shares(rows, columns, quantile, scope, seed):
 @QUICK
 @given(
     st.integers(1, 200),
-    st.sampled_from([Once(0.3), Even(0.2), Even(0.1, half=True), Geometric(0.1), Rate(0.7), Fixed([0.7, 0.5, 0.2])]),
+    st.sampled_from(
+        [Keep(0.3), Even(0.2), Even(0.1, half=True), Geometric(0.1), EvitRate(rate=0.7), Fixed([0.7, 0.5, 0.2])]
+    ),
     st.sampled_from([Vision([1, 3, 5]), Features(), Projected(), Decoder([1, 2, 5]), Decoder([0, 3, 4], inside=True)]),
 )
 def test_lengths_never_grow(total, schedule, site):

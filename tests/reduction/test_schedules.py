@@ -1,4 +1,4 @@
-"""Schedules that papers publish as tables."""
+"""Schedules as values: shared ones, and those that papers publish as tables."""
 
 import pytest
 from hypothesis import given, settings
@@ -9,6 +9,9 @@ from thinsight.errors import UserError
 from thinsight.methods.image_text_interaction import FirstCut, SecondCut
 from thinsight.methods.pyramiddrop import PyramidRates
 from thinsight.methods.sparsevlm import SparseVlmTable
+from thinsight.methods.vtw import AllVisual
+from thinsight.reduction.method import Reduction
+from thinsight.reduction.schedules import Geometric, Keep
 
 FEW = settings(max_examples=25, deadline=None)
 TABLE = [[64, 66, 30, 17], [192, 300, 200, 110]]
@@ -71,6 +74,23 @@ def test_published_ratios():
         played("pyramiddrop", ratios=[0.5, 0.25])
     with pytest.raises(UserError, match=r"ratio 1\.5"):
         PyramidRates(ratios=[1.5])
+
+
+def test_keep():
+    assert [Keep(k)(10) for k in (0, 3, 10, 99, 0.0, 0.25, 1.0)] == [0, 3, 10, 10, 0, 2, 10]
+    assert Keep(0.5)(6, 1, 2, total=16) == 6
+    assert Keep(0.21, down=True)(576) == 120
+    assert Keep(0.21)(576) == 121
+    for wrong in (-1, 1.01, "3", True):
+        with pytest.raises(UserError):
+            Keep(wrong)
+
+
+@pytest.mark.parametrize("schedule", [Keep(None), Geometric(None)])
+def test_no_number_without_a_filter_that_decides(schedule):
+    assert schedule(10, 0, 1, 10) is None
+    with pytest.raises(UserError, match="AllVisual does not decide"):
+        Reduction(AllVisual(), schedule=schedule)
 
 
 @FEW

@@ -8,7 +8,7 @@ from thinsight import reduce
 from thinsight.errors import UserError
 from thinsight.methods.controls import Grid
 from thinsight.reduction.method import Method, Reduction
-from thinsight.reduction.schedules import Even, Once
+from thinsight.reduction.schedules import Even, Keep
 from thinsight.reduction.sites import Decoder, Features, Projected, Vision
 from thinsight.reduction.stages import Order, ToNearest, WeightedMerge
 
@@ -16,7 +16,7 @@ CLOSE = {"atol": 2e-5, "rtol": 0}
 
 
 def pruning(site, keep=0.5) -> Method:
-    return Method("pruning", (Reduction(Grid(), site=site, schedule=Once(keep)),))
+    return Method("pruning", (Reduction(Grid(), site=site, schedule=Keep(keep)),))
 
 
 def merging(site, keep=0.25, **fields) -> Method:
@@ -129,7 +129,7 @@ class Backwards(Order):
 def test_an_order_is_what_the_decoder_sees(llava, site):
     """Handing tokens on backwards is giving the decoder the embeddings backwards; names go along."""
     inputs = BATCHES["one"]
-    method = Method("backwards", (Reduction(Grid(), site=site, schedule=Once(0.5), order=Backwards()),))
+    method = Method("backwards", (Reduction(Grid(), site=site, schedule=Keep(0.5), order=Backwards()),))
     found, trace = logits(llava, method, inputs)
     _, straight = logits(llava, pruning(Projected("pack")), inputs)
     assert trace.kept[0] == straight.kept[0][::-1]
@@ -143,7 +143,7 @@ def test_an_order_is_what_the_decoder_sees(llava, site):
 
 def test_steps_name_places(llava):
     vision = Reduction(Grid(), ToNearest(), WeightedMerge(), Vision([1, 3]), Even(8))
-    method = Method("both", (vision, Reduction(Grid(), site=Decoder([2]), schedule=Once(4))))
+    method = Method("both", (vision, Reduction(Grid(), site=Decoder([2]), schedule=Keep(4))))
     with reduce(llava, method) as trace:
         llava(**BATCHES["several images"])
     assert list(trace.steps) == ["in vision block 1", "in vision block 3", "before layer 2"]

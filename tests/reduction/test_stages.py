@@ -7,8 +7,7 @@ from thinsight.errors import UserError
 from thinsight.methods.controls import Grid, Random, even_grid, shares, spread
 from thinsight.methods.vtw import AllVisual
 from thinsight.reduction.evidence import Evidence
-from thinsight.reduction.schedules import Once
-from thinsight.reduction.stages import Discard, ToNearest, WeightedMerge
+from thinsight.reduction.stages import Discard, ToNearest, WeightedMerge, count_outliers
 from thinsight.reduction.tokens import Tokens
 
 
@@ -54,12 +53,14 @@ def test_a_grid_gives_each_image_its_share():
     assert spread(8, 2).tolist() == [2, 6]
 
 
-def test_once():
-    assert [Once(k)(10) for k in (0, 3, 10, 99, 0.0, 0.25, 1.0)] == [0, 3, 10, 10, 0, 2, 10]
-    assert Once(0.5)(6, 1, 2, total=16) == 6
-    for wrong in (-1, 1.01, "3", None, True):
-        with pytest.raises(UserError):
-            Once(wrong)
+def test_outliers_by_hand():
+    """Quartiles of 0..8 are 2 and 6, so that more than 12 stands out."""
+    assert count_outliers(torch.tensor([0.0, 1, 2, 3, 4, 5, 6, 7, 12])) == 0
+    assert count_outliers(torch.tensor([0.0, 1, 2, 3, 4, 5, 6, 7, 12.1])) == 1
+    assert count_outliers(torch.tensor([0.0, 1, 2, 3, 4, 5, 6, 7, 8]), 0.25) == 1
+    assert count_outliers(torch.tensor([0.0, 1.0, 2.0, 3.0, 4.0, 100.0])) == 1  # Q1 1.25, Q3 3.75, fence 7.5
+    assert count_outliers(torch.tensor([1.0, 2.0, 3.0, 4.0])) == 0
+    assert count_outliers(torch.tensor([[0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 1.0, 2.0]])) == 2
 
 
 def test_all_visual_keeps_none():

@@ -11,8 +11,6 @@ from PIL import Image
 from thinsight import load_method, reduce
 from thinsight.errors import UserError
 from thinsight.report.overlay import (
-    CLIP_MEAN,
-    CLIP_STD,
     DARK,
     TINTS,
     KeptPatches,
@@ -36,10 +34,6 @@ def traced(llava, name, inputs="one", **fields):
 def covers(axis):
     """The colours laid over the picture of a panel, patch by patch."""
     return np.asarray(axis.images[1].get_array()).reshape(-1, 4)
-
-
-def test_it_is_a_public_name():
-    assert overlay is overlay
 
 
 def test_dropped_patches_are_dark_and_kept_ones_clear(llava):
@@ -153,10 +147,15 @@ def test_what_is_no_square_is_refused(llava):
 def test_pixels_of_any_kind_look_the_same():
     plain = np.asarray(PICTURE) / 255
     tensor = torch.tensor(plain).permute(2, 0, 1)
-    normal = (tensor - torch.tensor(CLIP_MEAN)[:, None, None]) / torch.tensor(CLIP_STD)[:, None, None]
-    for given in (PICTURE, np.asarray(PICTURE), plain, tensor, normal, normal[None], [PICTURE]):
-        (found,) = pixels(given)
-        np.testing.assert_allclose(found, plain, atol=1e-6)
+    for image in (PICTURE, np.asarray(PICTURE), plain, tensor, [PICTURE]):
+        (shown,) = pixels(image)
+        np.testing.assert_allclose(shown, plain, atol=1e-6)
+    mean, std = [0.48, 0.46, 0.41], [0.27, 0.26, 0.28]
+    normal = (tensor - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
+    made_by = SimpleNamespace(do_normalize=True, image_mean=mean, image_std=std)
+    for image, processor in ((normal, made_by), (normal[None], SimpleNamespace(image_processor=made_by))):
+        (shown,) = pixels(image, processor)
+        np.testing.assert_allclose(shown, plain, atol=1e-6)
     (stretched,) = pixels(tensor * 100 - 7)
     np.testing.assert_allclose((stretched.min(), stretched.max()), (0, 1))
     (grey,) = pixels(PICTURE.convert("L"))

@@ -13,19 +13,18 @@ import pytest
 import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from thinsight.analysis.runs import FinishedRun
-from thinsight.config.catalogue import method_entry
+from thinsight.analysis.runs import FinishedRun, config_file
 from thinsight.config.compose import load_config, to_yaml
+from thinsight.config.schema import names
 from thinsight.errors import UserError
 from thinsight.ledger.ledger import COLUMNS
 from thinsight.ledger.verdicts import BADGES, MISSED, NOT_RUN, REPRODUCED, VERDICTS
-from thinsight.papers.methods import catalogue_table, method_sections
 from thinsight.paths import ROOT
 from thinsight.pipeline.notebook import summarize
 from thinsight.pipeline.plan import list_pages
 from thinsight.report.__main__ import main
-from thinsight.report.index import listed_methods, run_conditions, verdict_counts
-from thinsight.report.page import injected_parameters, page_body, to_mathml, to_runs
+from thinsight.report.index import methods_by_place, run_conditions, verdict_counts
+from thinsight.report.page import injected_parameters, link_runs, page_body, parse, to_mathml
 from thinsight.report.tables import ledger_html
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -94,7 +93,10 @@ def runs(folder):
         home = folder / name
         home.mkdir(parents=True)
         method = "identity" if name == "plain" else "par"
-        (home / "config.yaml").write_text(to_yaml(load_config([f"run={name}", f"method={method}", "tasks=[exist]"])))
+        group = "par_parts" if name == "par-parts" else "main"
+        config = load_config([f"run={name}", f"method={method}", "tasks=[exist]", f"group={group}"])
+        config_file(home).parent.mkdir(exist_ok=True)
+        config_file(home).write_text(to_yaml(config))
         (home / "metrics.json").write_text("{}")
         card = {"name": "pocket", "checkpoint": "/home/somebody/pocket", "weights_sha256": "a" * 64, "device": "cpu"}
         (home / "protocol.json").write_text(json.dumps({"model": card, "versions": {"torch": "2.0"}}))
@@ -133,10 +135,11 @@ def gate():
     """What the gate says, to be filled by a test; pages ask it for the folder of their runs."""
     said = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            "thinsight.ledger.baseline_check.check_baseline",
-            lambda folder: [f"{sentence} in {folder.name}" for sentence in said],
-        )
+        for module in ("page", "index"):
+            patch.setattr(
+                f"thinsight.report.{module}.check_baseline",
+                lambda folder: [f"{sentence} in {folder.name}" for sentence in said],
+            )
         yield said
 
 
@@ -295,8 +298,8 @@ def test_the_index_has_a_card_a_page_and_a_line_a_run(reports):
         text.index('id="papers"') < text.index("A title") < text.index('id="more"') < text.index("Quickstart</a></h3>")
     )
     assert "It keeps <strong>98 %</strong>" in text
-    assert 'href="../data/runs/plain/config.yaml"' in text
-    assert yaml.safe_load((reports / "../data/runs/plain/config.yaml").read_text())["run"] == "plain"
+    assert 'href="../data/configs/plain.yaml"' in text
+    assert yaml.safe_load((reports / "../data/configs/plain.yaml").read_text())["run"] == "plain"
 
 
 def shown(page, table):
@@ -481,34 +484,30 @@ def test_the_protocol_box_has_the_runs_that_the_page_read(reports):
 
 
 def test_a_cell_that_names_a_run_leads_to_it(tmp_path):
-    runs(tmp_path)
-    linked = to_runs(
-        '<th data-run="par" data-short>PAR<small>x</small></th><td data-run="gone">1</td>', tmp_path, tmp_path
-    )
-    assert linked.startswith('<th data-run="par" data-short><a href="par/metrics.json"')
-    assert 'href="par/config.yaml"' in linked
+    runs(tmp_path / "runs")
+    cells = parse('<th data-run="par" data-short>PAR<small>x</small></th><td data-run="gone">1</td>')
+    linked = str(link_runs(cells, tmp_path / "runs", tmp_path))
+    assert linked.startswith('<th data-run="par" data-short=""><a href="runs/par/metrics.json"')
+    assert 'href="configs/par.yaml"' in linked
     assert linked.endswith('config</a><small>x</small></th><td data-run="gone">1</td>')
 
 
-def test_the_index_lists_the_methods_that_their_page_explains(tmp_path):
-    entries = [method_entry(name) for name in ("vtw", "prumerge", "random")]
-    (tmp_path / "methods.html").write_text(catalogue_table(entries) + method_sections(entries[1:]))
-    assert listed_methods(tmp_path / "methods.html") == [
-        ("before the decoder", [("prumerge", entries[1].title)]),
-        ("control", [("random", entries[2].title)]),
-    ]
-    assert listed_methods(tmp_path / "nowhere.html") == []
+def test_every_method_stands_where_it_acts():
+    places = {place: [entry.name for entry in entries] for place, entries in methods_by_place()}
+    assert sorted(name for group in places.values() for name in group) == names("method")
+    assert "prumerge" in places["before the decoder"]
+    assert list(places)[-1] == "control"
 
 
 def test_runs_are_grouped_by_what_they_were_made_with():
     def run(name, device, rows):
         model = {"name": "pocket", "checkpoint": "/secret/pocket", "device": device, "dtype": "float32"}
         return FinishedRun(
-            name, Path(), {}, {"model": model, "tasks": {"exist": {"rows": rows}}, "versions": {"torch": "2"}}
+            name, Path(), Path(), {}, {"model": model, "tasks": {"exist": {"rows": rows}}, "versions": {"torch": "2"}}
         )
 
     found = run_conditions(
-        [run("a", "cuda", 9), run("b", "cpu", 5), run("c", "cpu", 60), FinishedRun("d", Path(), {}, {})]
+        [run("a", "cuda", 9), run("b", "cpu", 5), run("c", "cpu", 60), FinishedRun("d", Path(), Path(), {}, {})]
     )
     assert [(one.runs, dict(one.facts)["hardware"]) for one in found] == [(("b", "c"), "CPU"), (("a",), "GPU")]
     assert found[0].tasks["exist"]["rows"] == 60
@@ -592,7 +591,7 @@ def test_only_a_notebook_executed_to_its_end_makes_a_page(tmp_path):
 
 def test_a_heading_with_signs_can_be_linked_to():
     notebook = new_notebook(cells=[new_markdown_cell('# T\n\n## What "192 tokens" means, at 83 %?')])
-    text = page_body(notebook)
+    text = str(page_body(notebook))
     assert '<h2 id="What-192-tokens-means-at-83">' in text
     assert 'href="#What-192-tokens-means-at-83"' in text
 

@@ -10,7 +10,7 @@ from thinsight.errors import UserError
 from thinsight.methods.controls import Grid, Random
 from thinsight.methods.vtw import AllVisual
 from thinsight.reduction.method import Method, Reduction
-from thinsight.reduction.schedules import Once
+from thinsight.reduction.schedules import Keep
 from thinsight.reduction.sites import Decoder, Projected
 from thinsight.reduction.stages import ToNearest, WeightedMerge
 
@@ -55,8 +55,8 @@ def test_reductions_at_several_layers_compose(llava):
     method = Method(
         "three",
         (
-            Reduction(Random(1), site=Projected("keep"), schedule=Once(12)),
-            Reduction(Grid(), site=Decoder([2], "pack"), schedule=Once(5)),
+            Reduction(Random(1), site=Projected("keep"), schedule=Keep(12)),
+            Reduction(Grid(), site=Decoder([2], "pack"), schedule=Keep(5)),
             Reduction(AllVisual(), site=Decoder([4])),
         ),
     )
@@ -81,7 +81,7 @@ def test_reductions_at_several_layers_compose(llava):
 
 def test_merging_conserves_and_is_traced(llava):
     """A merge before the first layer equals the plain model on embeddings that were merged by hand."""
-    method = Method("merge", (Reduction(Grid(), ToNearest(), WeightedMerge(), Projected("pack"), Once(4)),))
+    method = Method("merge", (Reduction(Grid(), ToNearest(), WeightedMerge(), Projected("pack"), Keep(4)),))
     inputs = BATCHES["one"]
     with reduce(llava, method) as trace:
         logits = llava(**inputs, logits_to_keep=1).logits
@@ -98,7 +98,7 @@ def test_merging_conserves_and_is_traced(llava):
 
 
 def test_merging_inside_the_decoder_changes_only_the_stayers(llava):
-    method = Method("merge", (Reduction(Grid(), ToNearest(), WeightedMerge(), Decoder([3]), Once(4)),))
+    method = Method("merge", (Reduction(Grid(), ToNearest(), WeightedMerge(), Decoder([3]), Keep(4)),))
     layer, seen = llava.model.language_model.layers[3], []
 
     def look(_, args, kwargs):

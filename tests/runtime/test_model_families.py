@@ -10,9 +10,9 @@ from torch import Tensor
 from thinsight import load_method, reduce, select_layer
 from thinsight.errors import UserError
 from thinsight.methods.controls import Random
-from thinsight.models.architecture import find_parts
+from thinsight.models.families import find_parts
 from thinsight.reduction.method import Method, Reduction
-from thinsight.reduction.schedules import Once
+from thinsight.reduction.schedules import Keep
 from thinsight.reduction.sites import Features
 
 GREEDY = {"do_sample": False, "suppress_tokens": [IMAGE, VIDEO], "max_new_tokens": 4}
@@ -179,7 +179,7 @@ def test_a_picture_in_tiles_is_one_picture():
     )
     model = transformers.LlavaNextForConditionalGeneration(config).eval()
     ids = torch.tensor([[1, *[IMAGE] * 114, 20]])
-    method = Method("half", (Reduction(Random(), site=Features(), schedule=Once(0.5)),))
+    method = Method("half", (Reduction(Random(), site=Features(), schedule=Keep(0.5)),))
     with reduce(model, method) as trace:
         model(input_ids=ids, pixel_values=torch.randn(1, 3, 3, 24, 24), image_sizes=torch.tensor(grids))
     assert trace.lengths[0][0] == 3 * 18 + 6  # half of each tile's patches, and every line break
@@ -190,7 +190,7 @@ def test_in_front_of_the_projector_is_refused(name, tmp_path):
     """Where patches are put together or mixed, in one sentence."""
     family = FAMILIES[name]
     model, _ = family.load(family.save(tmp_path))
-    method = Method("half", (Reduction(Random(), site=Features(), schedule=Once(0.5)),))
+    method = Method("half", (Reduction(Random(), site=Features(), schedule=Keep(0.5)),))
     with pytest.raises(UserError, match="choose a method that acts behind the projector"), reduce(model, method):
         pass
 

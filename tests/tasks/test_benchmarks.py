@@ -22,8 +22,9 @@ from thinsight.evaluate import main
 from thinsight.evaluation import run as module
 from thinsight.evaluation.run import evaluate
 from thinsight.models.loading import load_processor, meta_model
+from thinsight.tasks import rows as rows_module
+from thinsight.tasks.hub import provenance
 from thinsight.tasks.rows import load_rows, prompt_text, rows_digest
-from thinsight.tasks.sources import provenance
 
 NAMES = [*replicas.ALL, "textvqa_plain"]
 PROMPTS = Path(__file__).parent / "benchmark_prompts.txt"
@@ -122,7 +123,7 @@ def test_prompts_are_llavas(world):
 
 
 def test_ocr_is_a_switch(world):
-    shown, hidden = (load_rows(task(world, "textvqa", f"task.ocr={on}")) for on in ("true", "false"))
+    shown, hidden = (load_rows(task(world, "textvqa", f"task.reader.ocr={on}")) for on in ("true", "false"))
     for with_words, without in zip(shown, hidden, strict=True):
         question, words = with_words.question.split("\nReference OCR token: ")
         assert question == without.question
@@ -140,7 +141,7 @@ def ran(world, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(datasets.config, "HF_DATASETS_CACHE", str(folder / "datasets"))
-        patch.setattr(module, "load_task", lambda name: task(world, name))
+        patch.setattr(rows_module, "load_task", lambda name: task(world, name))
         for run, method in (("plain", ["method=identity"]), ("random", ["method=random", "sweep.keep=[2]"])):
             chosen = config(world, *method, f"run={run}", f"tasks=[{','.join(NAMES)}]")
             for one in chosen.tasks:
@@ -367,9 +368,14 @@ def test_a_copy_in_the_hubs_cache_is_used_without_the_hub(world, capsys):
 
 def test_the_full_preset_takes_the_benchmarks_and_a_large_model(tmp_path):
     names = ",".join(replicas.ALL)
-    for method, sweep in (("identity", "none"), ("vtw", "layers"), ("random", "keeps_seeds"), ("par", "curve")):
+    for method, sweep in (
+        ("identity", "none"),
+        ("vtw", "layers"),
+        ("random", "keeps sweep.seed=[0,1,2]"),
+        ("par", "curve"),
+    ):
         chosen = load_config(
-            ["preset=full", f"tasks=[{names}]", f"method={method}", f"sweep={sweep}", "model=llava_1_5_7b"]
+            ["preset=full", f"tasks=[{names}]", f"method={method}", *f"sweep={sweep}".split(), "model=llava_1_5_7b"]
         )
         assert chosen.limit is None
         path = tmp_path / "config.yaml"

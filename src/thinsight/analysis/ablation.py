@@ -1,14 +1,14 @@
-"""Variants of one method compared with the method itself."""
+"""Variants of one method, the budgets of one run, compared with the method itself."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from thinsight.analysis.results import finished
-from thinsight.stats import Resampled
+from thinsight.analysis.comparisons import MEAN, compare
+from thinsight.analysis.results import load_answers
+from thinsight.evaluation.budget import Budget
 
 COLUMNS = (
     "budget", "part", "variant", "keep", "base", "accuracy", "low", "high", "difference", "least", "most", "kept",
@@ -17,13 +17,8 @@ COLUMNS = (
 
 def method_variants(folder: Path, run: str) -> dict[str, dict[str, Any]]:
     """Budget -> its swept fields, of one run; empty if the run is not there."""
-    files = finished(folder, [run])
-    if not files:
-        return {}
-    file = files[0].with_name("predictions.parquet")
-    texts = pd.read_parquet(file, columns=["budget"])["budget"].unique()
-    fields = [json.loads(text) for text in texts]
-    return {",".join(f"{key}={value}" for key, value in one.items()) or "fixed": one for one in fields}
+    labels = load_answers(folder, [run], missing_ok=True)["budget"].unique()
+    return {label: Budget.parse(label).fields for label in labels}
 
 
 def ablation_table(
@@ -42,29 +37,27 @@ def ablation_table(
     on the same questions); kept (mean tokens); a column for each task. The unchanged one is ``base``.
     """
     if not fields:  # the run is not there
-        return pd.DataFrame(columns=COLUMNS)
-    sampled, own = Resampled(rows[rows["run"] == run]), results[results["run"] == run]
-    bases = {of.get(axis): budget for budget, of in fields.items() if set(of) <= {axis}}
+        return pd.DataFrame(columns=list(COLUMNS))
+    bases = {swept.get(axis): budget for budget, swept in fields.items() if set(swept) <= {axis}}
+    first = next(iter(bases.values()))  # for a variant that sets the number in another way
+    base = {budget: bases.get(swept.get(axis), first) for budget, swept in fields.items()}
+    compared = compare(None, rows[rows["run"] == run], {budget: (run, [budget]) for budget in fields}, base)
+    means = compared[compared["task"] == MEAN].set_index("line")
+    tasks = compared[compared["task"] != MEAN].pivot(index="line", columns="task", values="accuracy")
+    kept = results[results["run"] == run].groupby("budget")["kept"].mean()
     out = []
-    for budget, of in fields.items():
-        changed = {key: value for key, value in of.items() if key != axis}
-        value = of.get(axis)
-        base = bases.get(value) or next(iter(bases.values()))  # a variant that sets the number in another way
-        score, other = sampled.score(run, [budget]), sampled.score(run, [base])
-        difference = score.minus(other)
-        low, high = score.interval()
-        least, most = difference.interval()
+    for budget, swept in fields.items():
+        changed = {key: value for key, value in swept.items() if key != axis}
         line = {
             "budget": budget,
             "part": part_of(changed, parts),
             "variant": spelled(changed),
-            "keep": value,
-            "base": budget == base,
+            "keep": swept.get(axis),
+            "base": budget == base[budget],
         }
-        line |= {"accuracy": score.mean, "low": low, "high": high}
-        line |= {"difference": difference.mean, "least": least, "most": most}
-        line |= {"kept": own.loc[own["budget"] == budget, "kept"].mean()}
-        out.append(line | dict(zip(sampled.tasks, score.point, strict=True)))
+        names = ("accuracy", "accuracy_low", "accuracy_high", "difference", "low", "high")
+        line |= dict(zip(COLUMNS[5:11], means.loc[budget, list(names)], strict=True))
+        out.append(line | {"kept": kept[budget]} | tasks.loc[budget, list(dict.fromkeys(rows["task"]))].to_dict())
     return pd.DataFrame(out)
 
 
@@ -86,32 +79,23 @@ def _value(value: Any) -> str:
     return str(value)
 
 
-def ablation_finding(table: pd.DataFrame, most: int = 5) -> str:
-    """The variants of `ablation_table` that make a sure difference, in a sentence; the ``most`` largest of them."""
-    found, several = significant(table), table["keep"].nunique() > 1
-    if found.empty:
-        return "No variant makes a difference that its interval is sure of."
-    found = found.loc[found["difference"].abs().sort_values(ascending=False, kind="stable").index]
-    groups = [part for _, part in found.groupby("variant", sort=False)]
-    told = [f"{part['variant'].iloc[0]} ({_points(part, several)})" for part in groups[:most]]
-    rest = len(groups) - len(told)
-    still = table.loc[~table["base"], "variant"].nunique() - len(groups)
-    also = f" and {rest} more" if rest else ""
-    return (
-        "Each by its own paired 95 % interval, these change the score, in points: "
-        f"{'; '.join(told)}{also}. The intervals of {still} other variants hold zero."
-    )
-
-
-def _points(part: pd.DataFrame, several: bool) -> str:
-    """``-4.6``, or where there are several values of keep ``-4.6 at 0.2, +1.0 at 0.8``."""
-    by = part.sort_values("keep", ascending=False)
-    return ", ".join(
-        f"{100 * line.difference:+.1f}" + (f" at {line.keep:g}" if several else "") for line in by.itertuples()
-    )
-
-
 def significant(table: pd.DataFrame) -> pd.DataFrame:
     """The variants whose paired interval excludes zero, the largest loss first."""
-    found = table[~table["base"] & ((table["most"] < 0) | (table["least"] > 0))]
-    return found.sort_values("difference", kind="stable")
+    sure = table[~table["base"].astype(bool) & ((table["most"] < 0) | (table["least"] > 0))]
+    return sure.sort_values("difference", kind="stable")
+
+
+def ablation_facts(table: pd.DataFrame) -> dict[str, Any]:
+    """What a finding says of `ablation_table`.
+
+    changes   variant with a sure difference -> {keep: difference}, the largest difference first
+    keeps     how many values of ``keep`` there are;  variants  how many variants
+    """
+    sure = significant(table)
+    sure = sure.loc[sure["difference"].abs().sort_values(ascending=False, kind="stable").index]
+    changes = {
+        variant: part.sort_values("keep", ascending=False).set_index("keep")["difference"].to_dict()
+        for variant, part in sure.groupby("variant", sort=False)
+    }
+    variants = table.loc[~table["base"].astype(bool), "variant"]
+    return {"changes": changes, "keeps": table["keep"].nunique(), "variants": variants.nunique()}

@@ -1,6 +1,5 @@
 """Score against tokens and against FLOPs: compression curves and the Pareto front."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, pstdev
@@ -9,10 +8,12 @@ import numpy as np
 import pandas as pd
 
 from thinsight.analysis.comparisons import relative_points
-from thinsight.analysis.results import budgets_at, finished, without_seed
+from thinsight.analysis.results import budgets_at, with_budget_labels, without_seed
+from thinsight.analysis.runs import finished
 from thinsight.costs.conventions import Convention
 from thinsight.costs.flops import DecoderShape, flops
-from thinsight.stats import Resampled
+from thinsight.evaluation.budget import FIXED, Budget
+from thinsight.stats import Bootstrap
 
 
 def compression_curve(results: pd.DataFrame, rows: pd.DataFrame, base: str = "plain") -> pd.DataFrame:
@@ -26,10 +27,10 @@ def compression_curve(results: pd.DataFrame, rows: pd.DataFrame, base: str = "pl
     least, most   lowest and highest score of the draws (seeds, phases)
     flops         prefill FLOPs of the decoder, by a profiler's count
     """
-    of = results.assign(budget=results["budget"].map(without_seed))
-    of = of.groupby(["run", "budget", "task"], sort=False)[["visual", "picture", "kept"]].mean()
+    cells = results.assign(budget=results["budget"].map(without_seed))
+    cells = cells.groupby(["run", "budget", "task"], sort=False)[["visual", "picture", "kept"]].mean()
     tokens = (
-        of.assign(share=of["visual"] / of["picture"])
+        cells.assign(share=cells["visual"] / cells["picture"])
         .groupby(["run", "budget"], sort=False)
         .agg(share=("share", "mean"), kept=("kept", "mean"), least_kept=("kept", "min"), most_kept=("kept", "max"))
     )
@@ -39,10 +40,10 @@ def compression_curve(results: pd.DataFrame, rows: pd.DataFrame, base: str = "pl
 def tokens_needed(points: pd.DataFrame, run: str, score: float) -> float:
     """The smallest share of the tokens from which on ``run`` keeps ``score``, on straight lines between its budgets and
     the whole model; its smallest budget where that is enough already, NaN where the run is not there."""
-    own = points[points["run"] == run].sort_values("share", ascending=False)
-    if own.empty:
+    part = points[points["run"] == run].sort_values("share", ascending=False)
+    if part.empty:
         return float("nan")
-    shares, scores = [1.0, *own["share"]], [1.0, *own["score"]]
+    shares, scores = [1.0, *part["share"]], [1.0, *part["score"]]
     for (right, above), (left, below) in zip(
         zip(shares, scores, strict=True), zip(shares[1:], scores[1:], strict=True), strict=False
     ):
@@ -63,17 +64,17 @@ def tokens_needed_by(points: pd.DataFrame, runs: Mapping[str, str], at: float, o
     for run, title in runs.items():
         if run == own or run not in set(points["run"]):
             continue
-        there, share = nearest_share(points, run, at), tokens_needed(points, run, ours["score"])
+        theirs, share = nearest_share(points, run, at), tokens_needed(points, run, ours["score"])
         smallest = points.loc[points["run"] == run, "share"].min()
-        line = {"run": run, "title": title, "score": there["score"], "low": there["low"], "high": there["high"]}
+        line = {"run": run, "title": title, "score": theirs["score"], "low": theirs["low"], "high": theirs["high"]}
         out.append(line | {"share": share, "times": share / ours["share"], "least": share <= smallest + 1e-9})
     return pd.DataFrame(out).sort_values("times", ignore_index=True) if out else pd.DataFrame()
 
 
 def nearest_share(points: pd.DataFrame, run: str, share: float) -> pd.Series:
     """The budget of ``run`` whose tokens are nearest to ``share``."""
-    own = points[points["run"] == run]
-    return own.loc[(own["share"] - share).abs().idxmin()]
+    part = points[points["run"] == run]
+    return part.loc[(part["share"] - share).abs().idxmin()]
 
 
 def kept_counts(folder: Path, run: str) -> pd.DataFrame:
@@ -82,11 +83,8 @@ def kept_counts(folder: Path, run: str) -> pd.DataFrame:
     files = finished(folder, [run], "trace.parquet")
     if not files or not files[0].is_file():
         return pd.DataFrame(columns=["budget", "task", "id", "kept", "picture", "visual", "lengths"])
-    table = pd.read_parquet(files[0])
-    names = {
-        text: ",".join(f"{k}={v}" for k, v in json.loads(text).items()) or "fixed" for text in table["budget"].unique()
-    }
-    return table.assign(budget=table["budget"].map(names), kept=table["kept"].map(len))
+    table = with_budget_labels(pd.read_parquet(files[0]))
+    return table.assign(kept=table["kept"].map(len))
 
 
 def kept_spread(counts: pd.DataFrame, shape: DecoderShape, convention: Convention) -> pd.DataFrame:
@@ -100,20 +98,16 @@ def kept_spread(counts: pd.DataFrame, shape: DecoderShape, convention: Conventio
     out = []
     for budget, part in counts.groupby("budget", sort=False):
         rows = [list(map(int, lengths)) for lengths in part["lengths"]]
-        text = [row[0] - int(seen[0]) for row, seen in zip(rows, part["visual"], strict=True)]
+        text = [row[0] - int(visual[0]) for row, visual in zip(rows, part["visual"], strict=True)]
         whole = [[n + int(picture)] * shape.layers for n, picture in zip(text, part["picture"], strict=True)]
-        count = [fmean(_flops(shape, row, convention) for row in some) for some in (rows, whole)]
-        means = [[fmean(column) for column in zip(*some, strict=True)] for some in (rows, whole)]
-        of_mean = [_flops(shape, row, convention) for row in means]
+        mean = [fmean(flops(shape, row, convention) for row in lengths) for lengths in (rows, whole)]
+        mean_lengths = [[fmean(column) for column in zip(*lengths, strict=True)] for lengths in (rows, whole)]
+        of_mean = [flops(shape, lengths, convention) for lengths in mean_lengths]
         kept = list(map(int, part["kept"]))
         line = {"budget": budget, "mean": fmean(kept), "sd": pstdev(kept), "least": min(kept), "most": max(kept)}
         line |= {"share": fmean(k / p for k, p in zip(kept, part["picture"], strict=True))}
-        out.append(line | {"flops": count[0] / count[1], "flops_of_mean": of_mean[0] / of_mean[1]})
+        out.append(line | {"flops": mean[0] / mean[1], "flops_of_mean": of_mean[0] / of_mean[1]})
     return pd.DataFrame(out).sort_values("mean", ignore_index=True) if out else pd.DataFrame()
-
-
-def _flops(shape: DecoderShape, lengths: Sequence[float], convention: Convention) -> float:
-    return flops(shape, lengths, convention)
 
 
 FINE = 3  # digits of a share of FLOPs; less is no saving
@@ -130,9 +124,9 @@ def front(flops: np.ndarray, scores: np.ndarray) -> np.ndarray:
     best = np.maximum.accumulate(ordered, axis=-1)
     cheaper, as_cheap = np.searchsorted(cost, cost, "left"), np.searchsorted(cost, cost, "right")
     before = np.where(cheaper > 0, best[..., cheaper - 1], -np.inf)
-    found = np.empty(scores.shape, bool)
-    found[..., order] = (ordered > before) & (ordered >= best[..., as_cheap - 1])
-    return found
+    on_front = np.empty(scores.shape, bool)
+    on_front[..., order] = (ordered > before) & (ordered >= best[..., as_cheap - 1])
+    return on_front
 
 
 def pareto(
@@ -142,7 +136,7 @@ def pareto(
     base: str = "plain",
     without: Sequence[str] = ("blind",),
 ) -> pd.DataFrame:
-    """`thinsight.analysis.comparisons.relative_points` of all runs but ``without``, and for each run and budget
+    """`relative_points` of all runs but ``without``, and for each run and budget
 
     ``keeps``: of runs with the field ``keep`` these budgets alone, so that none is on the front for having been run
     where the others were not; None: all budgets.
@@ -154,33 +148,35 @@ def pareto(
     results = results if keeps is None else at_budgets(results, keeps)
     dots = relative_points(results, rows, base)
     dots = dots[~dots["run"].isin(without)].reset_index(drop=True)
-    sampled = Resampled(rows)
-    reference = sampled.score(base, ["fixed"])
+    bootstrap = Bootstrap(rows)
+    reference = bootstrap.score(base, [FIXED])
     draws: dict[tuple[str, str], list[str]] = {}
     for run, budget in results[["run", "budget"]].drop_duplicates().itertuples(index=False):
         draws.setdefault((run, without_seed(budget)), []).append(budget)
     keys = list(zip(dots["run"], dots["budget"], strict=True))
-    boots = np.stack([sampled.score(run, draws[run, of]).over(reference).boots.mean(1) for run, of in keys], axis=1)
-    flops = dots["flops"].round(FINE).to_numpy()
-    there = front(flops, boots)
-    forced = (flops[:, None] > flops[None]).sum(1) == 0  # nothing is cheaper
+    scores = [bootstrap.score(run, draws[run, budget]).over(reference) for run, budget in keys]
+    costs = dots["flops"].round(FINE).to_numpy()
+    on_front = front(costs, np.stack([score.replicates.mean(1) for score in scores], axis=1))
+    forced = (costs[:, None] > costs[None]).sum(1) == 0  # nothing is cheaper
     forced &= forced.sum() == 1
-    any_of = {run: there[:, (dots["run"] == run).to_numpy() & ~forced].any(1).mean() for run in dots["run"].unique()}
+    by_run = {run: on_front[:, (dots["run"] == run).to_numpy() & ~forced].any(1).mean() for run in dots["run"].unique()}
     return dots.assign(
-        front=front(flops, dots["score"].to_numpy()),
-        frequency=there.mean(0),
-        run_frequency=dots["run"].map(any_of),
+        front=front(costs, dots["score"].to_numpy()),
+        frequency=on_front.mean(0),
+        run_frequency=dots["run"].map(by_run),
     )
 
 
 def at_budgets(results: pd.DataFrame, keeps: Sequence[float]) -> pd.DataFrame:
     """``results`` at the budgets ``keeps``; those of another field are left as they are."""
-    named = results["budget"].str.contains(r"(?:^|,)keep=")
-    asked = [
+    by_keep = results["budget"].map(
+        {label: "keep" in Budget.parse(label).fields for label in results["budget"].unique()}
+    )
+    wanted = [
         (run, budget)
-        for run in results.loc[named, "run"].unique()
+        for run in results.loc[by_keep, "run"].unique()
         for keep in keeps
         for budget in budgets_at(results, run, keep)
     ]
     keys = pd.MultiIndex.from_frame(results[["run", "budget"]])
-    return results[~named | keys.isin(asked)]
+    return results[~by_keep | keys.isin(wanted)]

@@ -1,4 +1,4 @@
-"""What a picture reduced for another question scores."""
+"""What a method scores when the picture was reduced for another question: how much its choice heeds the prompt."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,10 +11,10 @@ from torch import Tensor
 
 from thinsight.errors import UserError
 from thinsight.evaluation.answer import answer, cache_tower
-from thinsight.models.architecture import find_parts
+from thinsight.models.families import find_parts
 from thinsight.reduction.evidence import Evidence
 from thinsight.reduction.method import Method
-from thinsight.reduction.schedules import Adaptive
+from thinsight.reduction.schedules import Keep
 from thinsight.reduction.sites import Projected
 from thinsight.reduction.tokens import Tokens
 from thinsight.runtime.attach import reduce
@@ -24,6 +24,8 @@ from thinsight.tasks.rows import Row, collate, training_task
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, ProcessorMixin
 
+BATCH = 30
+
 
 @dataclass(frozen=True)
 class FixedChoice:
@@ -31,12 +33,10 @@ class FixedChoice:
 
     rows: Iterator[Tensor]
     among = "visual"
+    adaptive = True
 
     def __call__(self, tokens: Tokens, evidence: Evidence, leave: int | None) -> Tensor:
         return tokens.rest(next(self.rows))
-
-
-BATCH = 30
 
 
 @dataclass(frozen=True)
@@ -80,12 +80,12 @@ def prompt_swap(
     with cache_tower(find_parts(model).vision):
         for name, batch in _batches(rows):
             task = training_task(name)
-            inputs, asked = (
-                collate(processor, some, task).to(model.device, model.dtype) for some in (batch, _swapped(batch))
+            inputs, swapped_inputs = (
+                collate(processor, rows, task).to(model.device, model.dtype) for rows in (batch, _swapped(batch))
             )
             with torch.inference_mode(), reduce(model, method) as trace:
-                model(**asked, logits_to_keep=1)
-            chosen = [sorted(found) for found in trace.kept]
+                model(**swapped_inputs, logits_to_keep=1)
+            chosen = [sorted(patches_kept) for patches_kept in trace.kept]
             records = answer(model, processor, method, inputs, batch, task)
             swapped = answer(model, processor, _as_given(method, chosen), inputs, batch, task)
             own |= {record["id"]: bool(record["correct"]) for record in records}
@@ -95,7 +95,7 @@ def prompt_swap(
     return PromptSwap(kept, others, patches, own, other)
 
 
-def prompt_swap_table(found: Mapping[str, PromptSwap]) -> pd.DataFrame:
+def prompt_swap_table(swaps: Mapping[str, PromptSwap]) -> pd.DataFrame:
     """One line for each method (title -> what it did).
 
     kept            mean number of patches kept; ``common`` the mean share of them that another question keeps as well,
@@ -105,21 +105,21 @@ def prompt_swap_table(found: Mapping[str, PromptSwap]) -> pd.DataFrame:
     difference      other less own, with a paired 95 % interval ``low`` to ``high`` and McNemar's ``p``
     """
     out = []
-    for title, one in found.items():
-        against = paired(one.other, one.own)
-        line = {"method": title, "kept": fmean(map(len, one.kept)), "common": fmean(one.common)}
-        line |= {"chance": fmean(len(other) / count for other, count in zip(one.others, one.patches, strict=True))}
-        line |= {"changed": fmean(a != b for a, b in zip(one.kept, one.others, strict=True)), "n": len(one.own)}
-        line |= {"own": fmean(one.own.values()), "other": fmean(one.other.values())}
-        out.append(line | {"difference": against.difference, "low": against.low, "high": against.high, "p": against.p})
+    for title, swap in swaps.items():
+        change = paired(swap.other, swap.own)
+        line = {"method": title, "kept": fmean(map(len, swap.kept)), "common": fmean(swap.common)}
+        line |= {"chance": fmean(len(other) / count for other, count in zip(swap.others, swap.patches, strict=True))}
+        line |= {"changed": fmean(a != b for a, b in zip(swap.kept, swap.others, strict=True)), "n": len(swap.own)}
+        line |= {"own": fmean(swap.own.values()), "other": fmean(swap.other.values())}
+        out.append(line | {"difference": change.difference, "low": change.low, "high": change.high, "p": change.p})
     return pd.DataFrame(out)
 
 
 def _batches(rows: Mapping[str, Sequence[Row]]) -> Iterator[tuple[str, Sequence[Row]]]:
     """At most `BATCH` rows of a task."""
-    for name, some in rows.items():
-        for start in range(0, len(some), BATCH):
-            yield name, some[start : start + BATCH]
+    for name, task_rows in rows.items():
+        for start in range(0, len(task_rows), BATCH):
+            yield name, task_rows[start : start + BATCH]
 
 
 def _swapped(rows: Sequence[Row]) -> list[Row]:
@@ -136,5 +136,5 @@ def _swapped(rows: Sequence[Row]) -> list[Row]:
 
 def _as_given(method: Method, kept: Sequence[Sequence[int]]) -> Method:
     """The method with these choices in place of its own."""
-    own, rows = method.reductions[0], iter([torch.tensor(patches) for patches in kept])
-    return Method("given", (replace(own, filter=FixedChoice(rows), schedule=Adaptive()),))
+    reduction, rows = method.reductions[0], iter([torch.tensor(patches) for patches in kept])
+    return Method("given", (replace(reduction, filter=FixedChoice(rows), schedule=Keep(None)),))

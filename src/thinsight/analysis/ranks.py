@@ -8,14 +8,11 @@ import pandas as pd
 from scipy.stats import kendalltau, rankdata
 
 from thinsight.analysis.results import budgets_at
-from thinsight.stats import Resampled
+from thinsight.evaluation.budget import FIXED
+from thinsight.stats import Bootstrap, percentile_interval
 
 TASKS, BUDGETS = "tasks", "budgets"
-
-
 COLUMNS = ("keep", "run", "budget", "rank", "mean", "low", "high", "first")
-
-
 FINE = 9  # digits of a score; less is an error of rounding, not a difference
 
 
@@ -35,26 +32,26 @@ def rank_stability(
 
     ``control`` has a line per seed (``budget`` says which): the rank that it would take among ``runs``.
     """
-    sampled, out = Resampled(rows), []
-    reference = sampled.score(base, ["fixed"])
+    bootstrap, out = Bootstrap(rows), []
+    reference = bootstrap.score(base, [FIXED])
     for keep in keeps:
         lines = {run: budgets for run in runs if (budgets := budgets_at(results, run, keep))}
-        scores = [sampled.score(run, budgets).over(reference) for run, budgets in lines.items()]
+        scores = [bootstrap.score(run, budgets).over(reference) for run, budgets in lines.items()]
         if not scores:
             continue
         points = np.round([score.mean for score in scores], FINE)
-        boots = np.round(np.stack([score.boots.mean(1) for score in scores], axis=1), FINE)
-        here, often = rankdata(-points), rankdata(-boots, axis=1)
+        replicates = np.round(np.stack([score.replicates.mean(1) for score in scores], axis=1), FINE)
+        ranks, resampled = rankdata(-points), rankdata(-replicates, axis=1)
         for number, (run, budgets) in enumerate(lines.items()):
-            best = boots[:, number] >= boots.max(1)
-            line = {"keep": keep, "run": run, "budget": budgets[0], "rank": here[number]}
-            out.append(line | _spread(often[:, number]) | {"first": best.mean()})
+            best = replicates[:, number] >= replicates.max(1)
+            line = {"keep": keep, "run": run, "budget": budgets[0], "rank": ranks[number]}
+            out.append(line | _interval(resampled[:, number]) | {"first": best.mean()})
         for seed in budgets_at(results, control, keep):
-            score = sampled.score(control, [seed]).over(reference)
-            rank = _place(np.array([round(score.mean, FINE)]), points[None])[0]
-            often_at = _place(np.round(score.boots.mean(1), FINE), boots)
+            score = bootstrap.score(control, [seed]).over(reference)
+            rank = _rank_among(np.array([round(score.mean, FINE)]), points[None])[0]
+            resampled = _rank_among(np.round(score.replicates.mean(1), FINE), replicates)
             line = {"keep": keep, "run": control, "budget": seed, "rank": rank}
-            out.append(line | _spread(often_at) | {"first": np.nan})
+            out.append(line | _interval(resampled) | {"first": np.nan})
     return pd.DataFrame(out, columns=list(COLUMNS))
 
 
@@ -71,7 +68,7 @@ def rank_agreement(
     tasks = list(dict.fromkeys(rows["task"]))
     answered = {keep: _answered(right, results, keep, runs) for keep in keeps}
     means = {keep: {task: wide.loc[[task]].mean().to_numpy() for task in tasks} for keep, wide in answered.items()}
-    over_tasks = {keep: np.mean(list(of.values()), axis=0) for keep, of in means.items()}
+    over_tasks = {keep: np.mean(list(scores.values()), axis=0) for keep, scores in means.items()}
     split = {keep: _halves(wide, tasks, halves) for keep, wide in answered.items()}
     out = []
     for first, second in combinations(tasks, 2):
@@ -89,22 +86,20 @@ def rank_agreement(
     return pd.DataFrame(out)
 
 
-def _spread(values: np.ndarray) -> dict[str, float]:
-    low, high = np.quantile(values, [0.025, 0.975])
-    return {"mean": values.mean(), "low": low, "high": high}
+def _interval(ranks: np.ndarray) -> dict[str, float]:
+    low, high = percentile_interval(ranks)
+    return {"mean": ranks.mean(), "low": low, "high": high}
 
 
-def _place(score: np.ndarray, others: np.ndarray) -> np.ndarray:
+def _rank_among(score: np.ndarray, others: np.ndarray) -> np.ndarray:
     """The rank of ``score`` (draws,) among ``others`` (draws, runs): 1 if it is above all, equals share."""
     return 1 + (others > score[:, None]).sum(1) + 0.5 * (others == score[:, None]).sum(1)
 
 
 def _answered(right: pd.DataFrame, results: pd.DataFrame, keep: float, runs: Sequence[str]) -> pd.DataFrame:
     """(questions, runs): how right each run is at this budget, seeds averaged; runs without it left out."""
-    found = {run: budgets for run in runs if (budgets := budgets_at(results, run, keep))}
-    return pd.DataFrame(
-        {run: right[[(run, budget) for budget in of]].mean(axis=1) for run, of in found.items()}, right.index
-    )
+    columns = {run: [(run, budget) for budget in budgets_at(results, run, keep)] for run in runs}
+    return pd.DataFrame({run: right[keys].mean(axis=1) for run, keys in columns.items() if keys}, right.index)
 
 
 def _halves(wide: pd.DataFrame, tasks: Sequence[str], count: int) -> list[np.ndarray]:
@@ -112,10 +107,10 @@ def _halves(wide: pd.DataFrame, tasks: Sequence[str], count: int) -> list[np.nda
     rng, out = np.random.default_rng(0), []
     values = [wide.loc[[task]].to_numpy() for task in tasks]
     for _ in range(count):
-        orders = [rng.permutation(len(of)) for of in values]
+        orders = [rng.permutation(len(correct)) for correct in values]
         pairs = [
-            (of[order[: len(of) // 2]].mean(0), of[order[len(of) // 2 :]].mean(0))
-            for of, order in zip(values, orders, strict=True)
+            (correct[order[: len(order) // 2]].mean(0), correct[order[len(order) // 2 :]].mean(0))
+            for correct, order in zip(values, orders, strict=True)
         ]
         out.append(np.stack(pairs, axis=1))
     return out
@@ -129,5 +124,5 @@ def _tau(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def _mean(taus: Sequence[float]) -> float:
-    there = [tau for tau in taus if not np.isnan(tau)]
-    return float(np.mean(there)) if there else np.nan
+    known = [tau for tau in taus if not np.isnan(tau)]
+    return float(np.mean(known)) if known else np.nan

@@ -1,57 +1,83 @@
-"""Scores and answers of finished runs as data frames."""
+"""Scores and answers of finished runs as data frames, and which of their budgets belong together.
+
+A run of the group main is compared with all others of it; a run of another group (an ablation, say) within its group.
+"""
 
 import json
 from collections.abc import Mapping, Sequence
-from fnmatch import fnmatchcase
+from functools import cache
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from thinsight.config.catalogue import CONTROL, FAMILIES, MethodEntry
+from thinsight.analysis.runs import finished, group_of
+from thinsight.config.catalogue import CONTROL, FAMILIES, MethodEntry, printed_models
 from thinsight.costs.conventions import CONVENTIONS
 from thinsight.errors import UserError, nearest
+from thinsight.evaluation.budget import Budget
 from thinsight.evaluation.protocol import comparable
 
 FLOPS = ("fastv", "profiler")  # the two conventions that VTW's own numbers mix: its formula's and its profiler's
+SCORE_COLUMNS = (
+    "run", "group", "model", "method", "task", "budget", "accuracy", "low", "high", "n", "layer", "visual", "kept",
+    "picture", "kv_bytes", "printed", *(convention.name for convention in CONVENTIONS),
+)  # fmt: skip
+ANSWER_COLUMNS = ("run", "task", "budget", "id", "kind", "prediction", "answer", "correct", "generated", "visual_mean")
 
 
-def load_scores(folder: Path, runs: Sequence[str] | None = None) -> pd.DataFrame:
-    """One line per run, task and budget: method, accuracy, low, high, n, layer, kv_bytes, a column per convention, and
-    visual tokens: entering a layer on average (visual), alive at the end (kept), in the prompt (picture). ``printed``:
-    the number that a benchmark's tables hold, where that is not the accuracy.
+def load_scores(folder: Path, runs: Sequence[str] | None = None, *, missing_ok: bool = False) -> pd.DataFrame:
+    """One line per run, task and budget: group, model, method, accuracy, low, high, n, layer, kv_bytes, a column per
+    convention, and visual tokens: entering a layer on average (visual), alive at the end (kept), in the prompt
+    (picture). ``printed``: the number that a benchmark's tables hold, where that is not the accuracy.
 
-    ``runs``: names or patterns as of a shell; None reads the main ones, whose names have no hyphen. Runs whose protocol
-    cards differ in more than the method are refused.
+    runs        as in `finished`; runs whose protocol cards differ in more than the method are a `UserError`
+    missing_ok  a frame without lines if none of the runs is finished, instead of a `UserError`
     """
     files = finished(folder, runs)
+    if not files and missing_ok:
+        return pd.DataFrame(columns=list(SCORE_COLUMNS))
     if not files:
         raise UserError(f"there are no finished runs in {folder}: `dvc repro` makes them.")
     cards = {file.parent.name: json.loads(file.with_name("protocol.json").read_text()) for file in files}
     for first, second in combinations(cards, 2):
         comparable(cards[first], cards[second])
-    return pd.DataFrame([line for file in files for line in _lines(file)])
+    return pd.DataFrame([line for file in files for line in _score_lines(file)])
 
 
-def finished(folder: Path, runs: Sequence[str] | None = None, name: str = "metrics.json") -> list[Path]:
-    """The file ``name`` of every finished run in ``folder`` that ``runs`` asks for (as in `load_scores`), by run."""
-    there = sorted(file.parent.name for file in folder.glob("*/metrics.json"))
-    wanted = [run for run in there if "-" not in run] if runs is None else _matching(there, runs)
-    return [folder / run / name for run in wanted]
+def load_answers(folder: Path, runs: Sequence[str] | None = None, *, missing_ok: bool = False) -> pd.DataFrame:
+    """One line per run, task, budget and row: id, kind, prediction, answer, correct; otherwise as `load_scores`."""
+    files = finished(folder, runs, "predictions.parquet")
+    if not files and missing_ok:
+        return pd.DataFrame(columns=list(ANSWER_COLUMNS))
+    frames = [pd.read_parquet(file) for file in files if file.is_file()]
+    if not frames:
+        raise UserError(
+            f"there are no predictions in {folder}: `dvc repro` makes them, `dvc checkout` brings them back."
+        )
+    return with_budget_labels(pd.concat(frames, ignore_index=True))
 
 
-def _matching(names: Sequence[str], patterns: Sequence[str]) -> list[str]:
-    """Those of ``names`` that a pattern means; a star does not reach over a hyphen."""
-    return [n for n in names if any(fnmatchcase(n, p) and n.count("-") == p.count("-") for p in patterns)]
+def read_if_run(folder: Path, runs: Sequence[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """`load_scores` and `load_answers` of ``runs``; frames without lines where none of them is finished."""
+    return load_scores(folder, runs, missing_ok=True), load_answers(folder, runs, missing_ok=True)
 
 
-def _lines(file: Path) -> list[dict]:
-    found = json.loads(file.read_text(encoding="utf-8"))
+def with_budget_labels(table: pd.DataFrame) -> pd.DataFrame:
+    """``table`` of a run's parquet file, where the column ``budget`` holds fields as JSON, with labels instead."""
+    labels = {text: str(Budget.of(json.loads(text))) for text in table["budget"].unique()}
+    return table.assign(budget=table["budget"].map(labels))
+
+
+def _score_lines(file: Path) -> list[dict[str, Any]]:
+    metrics = json.loads(file.read_text(encoding="utf-8"))
     return [
         {
             "run": file.parent.name,
-            "model": found["model"],
-            "method": found["method"],
+            "group": group_of(file.parent),
+            "model": metrics["model"],
+            "method": metrics["method"],
             "task": task,
             "budget": budget,
             "accuracy": cell["accuracy"],
@@ -66,25 +92,9 @@ def _lines(file: Path) -> list[dict]:
             "printed": cell.get("summary", {}).get("printed"),
             **cell["prefill_flops"],
         }
-        for task, budgets in found["scores"].items()
+        for task, budgets in metrics["scores"].items()
         for budget, cell in budgets.items()
     ]
-
-
-def load_answers(folder: Path, runs: Sequence[str] | None = None) -> pd.DataFrame:
-    """One line per run, task, budget and row: id, kind, prediction, answer, correct; otherwise as `load_scores`."""
-    frames = [pd.read_parquet(file) for file in finished(folder, runs, "predictions.parquet") if file.is_file()]
-    if not frames:
-        raise UserError(
-            f"there are no predictions in {folder}: `dvc repro` makes them, `dvc checkout` brings them back."
-        )
-    table = pd.concat(frames, ignore_index=True)
-    names = {text: _name(json.loads(text)) for text in table["budget"].unique()}
-    return table.assign(budget=table["budget"].map(names))
-
-
-def _name(fields: Mapping[str, object]) -> str:
-    return ",".join(f"{key}={value}" for key, value in fields.items()) or "fixed"
 
 
 def score_cells(table: pd.DataFrame, run: str, budget: str | None = None) -> pd.DataFrame:
@@ -100,94 +110,56 @@ def score_cells(table: pd.DataFrame, run: str, budget: str | None = None) -> pd.
     return part[part["budget"] == budget]
 
 
+@cache
+def without_seed(label: str) -> str:
+    """A budget's label without what only tells draws of it apart: a seed, the phase of a grid."""
+    return str(Budget.parse(label).without_draws)
+
+
 def nearest_budgets(results: pd.DataFrame, run: str, other: tuple[str, str]) -> list[str]:
     """The budgets of ``run`` that let as many visual tokens into a layer, on average, as the (run, budget) ``other``
     does, as nearly as it has them: several if they are draws of one."""
     wanted = score_cells(results, *other)["visual"].mean()
-    own = score_cells(results, run)
-    own = own.assign(draw=own["budget"].map(without_seed))
-    best = (own.groupby("draw")["visual"].mean() - wanted).abs().idxmin()
-    return list(own.loc[own["draw"] == best, "budget"].unique())
-
-
-def without_seed(budget: str) -> str:
-    """A budget's name without what only tells draws of it apart: a seed, the phase of a grid."""
-    return ",".join(part for part in budget.split(",") if not part.startswith(("seed=", "phase=")))
-
-
-RESULT_COLUMNS = (
-    "run",
-    "method",
-    "task",
-    "budget",
-    "accuracy",
-    "low",
-    "high",
-    "n",
-    "layer",
-    "visual",
-    "kept",
-    "picture",
-    "kv_bytes",
-)
-
-
-ANSWER_COLUMNS = ("run", "task", "budget", "id", "kind", "prediction", "answer", "correct", "generated", "visual_mean")
-
-
-def read_if_run(folder: Path, runs: Sequence[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """`results.load_scores` and `results.load_answers` of ``runs``; frames without lines where none of them is finished."""
-    if not finished(folder, runs):
-        return pd.DataFrame(columns=[*RESULT_COLUMNS, *(c.name for c in CONVENTIONS)]), pd.DataFrame(
-            columns=ANSWER_COLUMNS
-        )
-    return load_scores(folder, runs), load_answers(folder, runs)
+    part = score_cells(results, run)
+    part = part.assign(draw=part["budget"].map(without_seed))
+    best = (part.groupby("draw")["visual"].mean() - wanted).abs().idxmin()
+    return list(part.loc[part["draw"] == best, "budget"].unique())
 
 
 def budgets_at(results: pd.DataFrame, run: str, keep: float) -> list[str]:
-    """The budgets of ``run`` that stand for ``keep``: several are seeds, none means that it has no such budget."""
-    own = score_cells(results, run)
-    fields = {
-        budget: dict(part.split("=") for part in budget.split(","))
-        for budget in own["budget"].unique()
-        if "=" in budget
-    }
-    if any("keep" in of for of in fields.values()):
-        return [budget for budget, of in fields.items() if _number(of.get("keep")) == keep]
-    layered = [budget for budget, of in fields.items() if set(of) == {"layer"}]
-    if not layered:
+    """The budgets of ``run`` that stand for ``keep``: several are seeds, none means that it has no such budget.
+
+    Of a run that sweeps layers and not ``keep``: the layer whose average share of the tokens is nearest.
+    """
+    part = score_cells(results, run)
+    budgets = {label: Budget.parse(label) for label in part["budget"].unique()}
+    if any("keep" in budget.fields for budget in budgets.values()):
+        return [label for label, budget in budgets.items() if budget.keep == keep]
+    layers = [label for label, budget in budgets.items() if set(budget.fields) == {"layer"}]
+    if not layers:
         return []
-    share = own[own["budget"].isin(layered)].assign(share=own["visual"] / own["picture"])
+    share = part[part["budget"].isin(layers)].assign(share=part["visual"] / part["picture"])
     return [(share.groupby("budget")["share"].mean() - keep).abs().idxmin()]
 
 
 def shared_budgets(results: pd.DataFrame) -> list[float]:
     """The values of ``keep`` that every run with that field has, largest first."""
-    found = []
-    for _, own in results.groupby("run"):
-        fields = [
-            dict(part.split("=") for part in budget.split(",") if "=" in part) for budget in own["budget"].unique()
-        ]
-        if values := {_number(of["keep"]) for of in fields if "keep" in of} - {None}:
-            found.append(values)
-    shared = set.intersection(*found) if found else set()
+    values = []
+    for _, part in results.groupby("run"):
+        keeps = {Budget.parse(label).keep for label in part["budget"].unique()}
+        if numbers := {keep for keep in keeps if isinstance(keep, int | float)}:
+            values.append(numbers)
+    shared = set.intersection(*values) if values else set()
     if not shared:
         raise UserError("the runs have no budget keep=... in common: give them the sweep 'budgets' of one preset")
     return sorted(shared, reverse=True)
 
 
-def _number(text: str | None) -> float | None:
-    try:
-        return None if text is None else float(text)
-    except ValueError:
-        return None
+_, PICTURE_TOKENS = printed_models()["LLaVA-1.5-7B"]  # visual tokens of the picture in most papers
 
 
-PICTURE_TOKENS = 576  # visual tokens of the picture in most papers
-
-
-def budget_labels(table: pd.DataFrame, results: pd.DataFrame, entries: Mapping[str, MethodEntry]) -> pd.DataFrame:
-    """`thinsight.analysis.comparisons.against_random` with what a reader calls each run.
+def label_runs(table: pd.DataFrame, results: pd.DataFrame, entries: Mapping[str, MethodEntry]) -> pd.DataFrame:
+    """``table``, a frame with a column ``run``, with what a reader calls each run.
 
     title    the method's, without what stands in brackets; a control that is run in the decoder also the layer
     place    where it acts, one of `thinsight.config.catalogue.FAMILIES`
@@ -198,7 +170,7 @@ def budget_labels(table: pd.DataFrame, results: pd.DataFrame, entries: Mapping[s
     names = {}
     for run in runs:
         entry = entries.get(methods[run])
-        title = entry.title.partition(" (")[0] if entry else run
+        title = entry.short if entry else run
         control, place = entry is not None and entry.is_control, entry.family if entry else FAMILIES[3]
         if place == CONTROL:
             place = FAMILIES[2 if layers[run] > 0 else 1]
@@ -209,5 +181,5 @@ def budget_labels(table: pd.DataFrame, results: pd.DataFrame, entries: Mapping[s
 
 def not_run(results: pd.DataFrame, entries: Mapping[str, MethodEntry]) -> list[str]:
     """Titles of the methods with a budget that no finished run has."""
-    there = set(results["method"])
-    return [entry.title for name, entry in entries.items() if "keep" in entry.knobs and name not in there]
+    methods = set(results["method"])
+    return [entry.title for name, entry in entries.items() if "keep" in entry.knobs and name not in methods]

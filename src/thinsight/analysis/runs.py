@@ -1,8 +1,13 @@
-"""Config and protocol card of finished runs."""
+"""Config, group and protocol card of finished runs.
+
+A run's results lie in ``data/runs/<run>``; the config that they were made with is ``data/configs/<run>.yaml``.
+"""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -10,26 +15,67 @@ from omegaconf import OmegaConf
 
 from thinsight.config.schema import POINTS
 
+MAIN = "main"
+"""The group of a run that names none: the methods at the same budgets on all tasks."""
+
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """One run: its name, its folder, its config and its protocol card as plain data."""
+    """One run: its name, its folder, the file of its config, this config and its protocol card as plain data."""
 
     name: str
     home: Path
+    config_file: Path
     config: dict[str, Any]
     protocol: dict[str, Any]
+
+    @property
+    def group(self) -> str:
+        """The runs that it may be compared with."""
+        return self.config.get("group", MAIN)
 
 
 def finished_runs(folder: Path) -> list[FinishedRun]:
     """Every finished run in ``folder``, by name; the unreduced model's first, since all others lean on it."""
-    found = []
+    runs = []
     for metrics in folder.glob("*/metrics.json"):
         home, card = metrics.parent, metrics.with_name("protocol.json")
-        config = OmegaConf.to_container(OmegaConf.load(home / "config.yaml"), resolve=False)
+        config = _read(config_file(home).read_text(encoding="utf-8"))
         protocol = json.loads(card.read_text(encoding="utf-8")) if card.is_file() else {}
-        found.append(FinishedRun(home.name, home, config, protocol))
-    return sorted(found, key=lambda run: (run.config["method"]["name"] != "identity", run.name))
+        runs.append(FinishedRun(home.name, home, config_file(home), config, protocol))
+    return sorted(runs, key=lambda run: (run.config["method"]["name"] != "identity", run.name))
+
+
+def finished(folder: Path, runs: Sequence[str] | None = None, name: str = "metrics.json") -> list[Path]:
+    """The file ``name`` of every finished run in ``folder`` that ``runs`` asks for, by run.
+
+    runs  names of runs, or patterns as of a shell: ``vtw*`` means runs of the group main, ``exist/*`` those of the
+          group exist; None: all of the group main
+    """
+    wanted = ["*"] if runs is None else runs
+    patterns = [pattern if "/" in pattern else f"{MAIN}/{pattern}" for pattern in wanted]
+    homes = sorted(file.parent for file in folder.glob("*/metrics.json"))
+    return [
+        home / name
+        for home in homes
+        if home.name in wanted or any(fnmatchcase(f"{group_of(home)}/{home.name}", pattern) for pattern in patterns)
+    ]
+
+
+def config_file(run_folder: Path) -> Path:
+    """The config of the run with its results in ``run_folder``, ``data/runs/<run>``: ``data/configs/<run>.yaml``."""
+    return run_folder.parent.parent / "configs" / f"{run_folder.name}.yaml"
+
+
+def group_of(run_folder: Path) -> str:
+    """The group of the run in ``run_folder``, from its config; main for one without a config."""
+    path = config_file(run_folder)
+    return _read(path.read_text(encoding="utf-8")).get("group", MAIN) if path.is_file() else MAIN
+
+
+@cache
+def _read(text: str) -> dict[str, Any]:
+    return OmegaConf.to_container(OmegaConf.create(text), resolve=False)
 
 
 def run_budgets(run: FinishedRun) -> str:
@@ -51,7 +97,7 @@ def _listed(values: Sequence[Any]) -> str:
 
 def differing_settings(runs: Sequence[FinishedRun]) -> list[str]:
     """The names of the facts besides the method in which the runs' cards differ; none is what a comparison needs."""
-    cards = [dict(config_facts({key: of for key, of in run.protocol.items() if key != "method"})) for run in runs]
+    cards = [dict(config_facts({key: value for key, value in run.protocol.items() if key != "method"})) for run in runs]
     return sorted({name for card in cards for name in card if any(other.get(name) != card[name] for other in cards)})
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -9,6 +10,7 @@ from omegaconf import OmegaConf
 from thinsight.config.compose import load_config
 from thinsight.config.methods import load_method
 from thinsight.config.schema import names
+from thinsight.paths import CONF
 from thinsight.reduction.method import Method
 from thinsight.reduction.sites import Features, Projected, Vision
 
@@ -49,6 +51,11 @@ class MethodEntry:
         return f"https://arxiv.org/abs/{self.arxiv}" if self.arxiv else ""
 
     @property
+    def short(self) -> str:
+        """The title without what stands in brackets."""
+        return self.title.partition(" (")[0]
+
+    @property
     def is_control(self) -> bool:
         """Whether it is no published method, but what one is compared with."""
         return self.family == CONTROL
@@ -85,3 +92,10 @@ def family(method: Method) -> str:
         first = isinstance(site, Features | Projected) or getattr(site, "layers", None) == (0,)
         found.add(FAMILIES[0 if isinstance(site, Vision) else 1 if first else 2])
     return found.pop() if len(found) == 1 else FAMILIES[3]
+
+
+@cache
+def printed_models() -> Mapping[str, tuple[str, int]]:
+    """What papers call a model -> the file of ``conf/model`` with that decoder, and its visual tokens of a picture."""
+    files = {name: OmegaConf.load(CONF / "model" / f"{name}.yaml") for name in names("model")}
+    return {title: (name, n) for name, file in files.items() for title, n in file.get("printed_as", {}).items()}

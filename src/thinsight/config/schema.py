@@ -22,6 +22,7 @@ class ModelConfig:
     architecture: dict[str, Any] | None = None  # a transformers config with `model_type`, for the meta device
     text_tower: str | None = None  # a CLIP checkpoint with the same vision tower: a folder or a hub id
     text_sign: int = 1  # in that space: 1 if patches that show what a text names score higher, -1 if lower
+    printed_as: dict[str, int] = field(default_factory=dict)  # what papers call it -> visual tokens of a picture there
     notes: str = ""
 
 
@@ -33,20 +34,21 @@ class TaskConfig:
     title: str = ""
     about: str = ""
     after: list[str] = field(default_factory=list)  # published benchmarks that it stands for
-    kind: str = "parquet"  # or "easyvqa", or "hub": a data set of the hub
+    kind: Any = "parquet"  # or "easyvqa", or "hub": a data set of the hub (see thinsight.tasks.sources)
     path: str | None = None  # relative to the project's root; of kind "hub" a folder with a copy of the data set
     hub: str | None = None  # of kind "hub": its id, e.g. lmms-lab/POPE
     subset: str = "default"  # of it, what the hub calls a configuration
     pictures: str | None = None  # the subset that holds the pictures, where they lie apart from the questions
     revision: str | None = None  # of it, a commit; null: the newest
-    reader: str = ""  # which benchmark's columns it has (see thinsight.tasks.benchmarks)
-    ocr: bool = False  # whether the words that OCR found in a picture follow the question, where the data have them
+    reader: Any = None  # of kind "hub": the function that makes questions of its rows (see thinsight.tasks.benchmarks)
+    columns: dict[str, str] = field(default_factory=dict)  # what it reads: column -> text, texts, number, image or any
     rows: int | None = None  # how many the split has, by its card: for plans
     gigabytes: float | None = None  # to fetch, by its card: for plans
     split: str = "test"
     suffix: str = ""  # appended to each question, e.g. an answer-format instruction
     max_new_tokens: int = 8
-    metric: str = "exact"
+    metric: Any = "exact"  # the function that scores an answer (see thinsight.tasks.metrics)
+    summary: Any = None  # the function that sums up all answers of a benchmark, if it has one (same place)
     source: str = ""
     license: str = ""
 
@@ -56,6 +58,7 @@ class Config:
     """What one run is: a model, a method with its budgets, and the tasks they are scored on."""
 
     run: str = ""  # the name of the run in params.yaml; empty for a run by hand
+    group: str = "main"  # the runs that it may be compared with; main: the methods at the same budgets on all tasks
     model: ModelConfig = field(default_factory=ModelConfig)
     method: dict[str, Any] = field(default_factory=dict)
     task: TaskConfig = field(default_factory=TaskConfig)
@@ -82,16 +85,17 @@ RESERVED = DESCRIBING | {"name", "title", "official", "reductions"}
 
 
 POINTS = "points"
-"""The key of a sweep under which variants of a method stand, each a mapping of fields: see `thinsight.evaluation.sweep`."""
+"""The key of a sweep under which variants of a method stand, each a mapping of fields (see `evaluation.sweep`)."""
 
 
 MEASURES = ("kept", "layer_mean", "flops")
 """Measures of a budget, which a sweep may name in place of a field: see `thinsight.solve`."""
 
 
-WORDS = DESCRIBING | {"after", "notes", "source", "license"}
+WORDS = DESCRIBING | {"after", "notes", "printed_as", "source", "license"}
 
 
 def names(group: str) -> list[str]:
-    """The options of a group, sorted: the stems of the files in ``conf/<group>``."""
-    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+    """The options of a group, sorted: the files below ``conf/<group>`` without suffix, as ``ablation/par_parts``."""
+    folder = CONF / group
+    return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml"))

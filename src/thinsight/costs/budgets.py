@@ -1,6 +1,6 @@
-"""A method's schedule played without a model, and the knob that meets a budget.
+"""How many tokens a method leaves, by its schedules alone, and the knob that meets a budget.
 
-Papers mean different things by "192 tokens" of 576. Here a budget is said by its measure:
+Papers mean different things by "192 tokens". Here a budget names its measure:
 
     kept        visual tokens left in the end
     layer_mean  visual tokens entering a decoder layer, the mean over layers: what the KV cache and linear FLOPs go by
@@ -13,23 +13,21 @@ A count (int) or a fraction of the visual tokens (float); flops are always a fra
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from omegaconf import DictConfig
+from torch import nn
 
 from thinsight.config.compose import load_config
 from thinsight.config.methods import load_method
 from thinsight.config.schema import MEASURES
 from thinsight.costs.conventions import CONVENTIONS
-from thinsight.costs.flops import DecoderShape, flops
+from thinsight.costs.flops import DecoderShape, decoder_shape, prefill_flops
 from thinsight.errors import UserError, nearest
 from thinsight.reduction.method import Method, Reduction
 from thinsight.reduction.sites import Decoder, Features, Projected, RandomDecoder, Vision
-
-if TYPE_CHECKING:
-    from torch import nn
-
 
 KNOBS = ("keep", "layer")
 """The fields that a budget is solved for, the first that a method has."""
@@ -73,16 +71,18 @@ def simulate(method: Method, stage: Stage) -> TokenCounts:
     """
     resolved, now = method.resolve(stage.depth), stage.total
     tower = []
-    vision = [(r, r.site.blocks(stage.blocks, stage.used)) for r in method.ahead if isinstance(r.site, Vision)]
+    vision = [
+        (r, r.site.blocks(stage.blocks, stage.used)) for r in method.before_projector if isinstance(r.site, Vision)
+    ]
     for block in range(stage.blocks):
         now = _step(method, [x for x in vision if not x[0].site.inside], block, now, stage.total)
         tower.append(now)
         now = _step(method, [x for x in vision if x[0].site.inside], block, now, stage.total)
-    features = [(r, (0,)) for r in method.ahead if isinstance(r.site, Features)]
+    features = [(r, (0,)) for r in method.before_projector if isinstance(r.site, Features)]
     now = _step(method, features, 0, now, stage.total)
-    if any(isinstance(r.site, RandomDecoder) for r in method.behind):
+    if any(isinstance(r.site, RandomDecoder) for r in method.after_projector):
         raise UserError(f"method {method.name} draws its layer, so its budget cannot be known beforehand")
-    behind = [(r, (0,) if isinstance(r.site, Projected) else r.site.layers) for r in resolved.behind]
+    behind = [(r, (0,) if isinstance(r.site, Projected) else r.site.layers) for r in resolved.after_projector]
     visual = []
     for layer in range(stage.depth):
         now = _step(method, [x for x in behind if not x[0].site.inside], layer, now, stage.total)
@@ -94,12 +94,12 @@ def simulate(method: Method, stage: Stage) -> TokenCounts:
 def _step(method: Method, plan: list[tuple[Reduction, tuple[int, ...]]], layer: int, now: int, total: int) -> int:
     for reduction, layers in plan:
         if layer in layers:
-            found = reduction.stay(now, layers.index(layer), len(layers), total)
-            if found is None:
+            parts = reduction.stay(now, layers.index(layer), len(layers), total)
+            if parts is None:
                 raise UserError(
                     f"method {method.name} decides by the picture how many leave, so no budget can be solved for it"
                 )
-            now = sum(found)
+            now = sum(parts)
     return now
 
 
@@ -107,11 +107,11 @@ def lengths_only(method: Method, stage: Stage) -> Method:
     """A method that looks at nothing and leaves as many tokens everywhere as ``method`` does: for counting operations
     where there are no numbers. What leaves inside a layer leaves before the next one here."""
     from thinsight.methods.controls import Grid
-    from thinsight.reduction.schedules import Once
+    from thinsight.reduction.schedules import Keep
 
     lengths = simulate(method, stage).visual
     cuts = [layer for layer, (n, m) in enumerate(pairwise([stage.total, *lengths])) if m < n]
-    reductions = [Reduction(Grid(), site=Decoder([layer]), schedule=Once(lengths[layer])) for layer in cuts]
+    reductions = [Reduction(Grid(), site=Decoder([layer]), schedule=Keep(lengths[layer])) for layer in cuts]
     return Method(method.name, tuple(reductions), method.fields)
 
 
@@ -163,23 +163,21 @@ def _maker(node: str | DictConfig, fields: Mapping[str, Any], knob: str) -> Call
 
 
 def _size(measure: str, stage: Stage) -> Callable[[TokenCounts], float]:
-    """How a measure is read off what was played."""
+    """How a measure is read off the counts of a method."""
     kind, _, name = measure.partition(":")
     if kind == "kept":
-        return lambda played: played.kept
+        return lambda counts: counts.kept
     if kind == "layer_mean":
-        return lambda played: played.layer_mean
+        return lambda counts: counts.layer_mean
     known = {c.name: c for c in CONVENTIONS}
     if name not in known:
         raise nearest("FLOPs convention (flops:NAME)", name, known)
     if stage.shape is None:
         raise UserError("FLOPs need the decoder's shape")
 
-    def count(visual: list[int]) -> int:
-        return flops(stage.shape, [n + stage.text for n in visual], known[name], visual=visual)
-
+    count = partial(prefill_flops, stage.shape, text=stage.text, convention=known[name])
     whole = count([stage.total] * stage.depth)
-    return lambda played: count(played.visual) / whole
+    return lambda counts: count(counts.visual) / whole
 
 
 def stage_of(config: DictConfig) -> Stage:
@@ -189,16 +187,15 @@ def stage_of(config: DictConfig) -> Stage:
     return measured_budget(meta_model(config.model), config)
 
 
-def measured_budget(model: "nn.Module", config: DictConfig) -> Stage:
-    """The same of a ``model`` that is there already."""
-    from thinsight.costs.flops import decoder_shape
-    from thinsight.models.architecture import find_parts, find_tower
-    from thinsight.models.image_tokens import image_of
+def measured_budget(model: nn.Module, config: DictConfig) -> Stage:
+    """The same for a ``model`` that is loaded already."""
+    from thinsight.models.families import find_tower
+    from thinsight.models.image_tokens import largest_image
 
-    shape, (_, total) = decoder_shape(model), image_of(model, config.model.processor)
+    shape, image = decoder_shape(model), largest_image(model.config, config.model.processor)
     try:
-        tower = find_tower(model, find_parts(model))
+        tower = find_tower(model)
         blocks, used = len(tower.blocks), tower.used
     except UserError:  # nothing can be reduced in it, so its blocks do not matter
         blocks = used = 1
-    return Stage(shape.layers, total, blocks, used, int(config.text_tokens), shape)
+    return Stage(shape.layers, image.tokens, blocks, used, int(config.text_tokens), shape)

@@ -12,18 +12,11 @@ width of all query heads, and c one or two operations per multiply-add. `thinsig
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from torch import nn
 
-from thinsight.costs.conventions import CONVENTIONS, PROFILER, Convention
+from thinsight.costs.conventions import CONVENTIONS, Convention
 from thinsight.errors import UserError
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedConfig
-
-    from thinsight.models.image_tokens import ImageTokens
-
 
 Lengths = Sequence[int]
 
@@ -47,7 +40,7 @@ class DecoderShape:
     vocabulary: int = 0
 
     @classmethod
-    def of(cls, layers: "nn.ModuleList", vocabulary: int = 0) -> "DecoderShape":
+    def of(cls, layers: nn.ModuleList, vocabulary: int = 0) -> "DecoderShape":
         """Read the shape off real modules (on any device, meta included): Llama-like or CLIP-like blocks."""
         attention, mlp = layers[0].self_attn, layers[0].mlp
         weights = [p for p in mlp.parameters() if p.dim() == 2]
@@ -87,6 +80,11 @@ def flops(
         total += sum(_layer(shape, convention, 1, keys) for step in steps for keys in step)
         rows += len(steps) * (convention.head != "none")
     return total + convention.per_mac * rows * shape.width * shape.vocabulary
+
+
+def prefill_flops(shape: DecoderShape, visual: Lengths, text: int, convention: Convention) -> int:
+    """`flops` of a prefill with ``visual`` tokens entering each layer, (L,), and ``text`` others in all of them."""
+    return flops(shape, [n + text for n in visual], convention, visual=visual)
 
 
 def flops_by_convention(
@@ -136,35 +134,3 @@ def _check(
 def decoder_shape(model: nn.Module) -> DecoderShape:
     """The `DecoderShape` of the language model inside ``model``, LM head included."""
     return DecoderShape.of(model.get_decoder().layers, vocabulary=model.get_output_embeddings().out_features)
-
-
-def tower_shape(vision: "PreTrainedConfig") -> DecoderShape:
-    """The blocks of a Qwen2.5-VL tower: gated MLPs, as many keys as queries."""
-    d = vision.hidden_size
-    return DecoderShape(vision.depth, d, vision.intermediate_size, 3, d, d)
-
-
-def packed_flops(vision: "PreTrainedConfig", picture: "ImageTokens") -> dict[str, int]:
-    """As `thinsight.costs.meta_device.tower_flops`, equal to it: two operations per multiply-add, no biases.
-
-    Linear maps see every patch; attention runs in windows of ``window_size`` pixels, but for the blocks
-    ``fullatt_block_indexes``, where every patch attends to all; patches become the tower's input by one linear map,
-    and the merger is two on each 2 x 2 of them.
-    """
-    shape, side, merge = tower_shape(vision), vision.patch_size, vision.spatial_merge_size
-    rows, columns = (pixels // side for pixels in picture.size)
-    whole = len(vision.fullatt_block_indexes)
-    tall, wide = (_windows(n, vision.window_size // side) for n in (rows, columns))
-    inside = sum((a * b) ** 2 for a in tall for b in wide)
-    n, d = rows * columns, shape.width
-    dense = flops(shape, [n] * shape.layers, PROFILER)
-    attended = 4 * d * ((shape.layers - whole) * (inside - n * n))
-    embedding = 2 * n * vision.in_channels * vision.temporal_patch_size * side**2 * d
-    wider = d * merge**2
-    merger = 2 * (n // merge**2) * wider * (wider + vision.out_hidden_size)
-    return {"vision_tower": dense + attended + embedding, "projector": merger}
-
-
-def _windows(length: int, window: int) -> list[int]:
-    """The lengths of windows side by side, the last one cut."""
-    return [min(window, length - start) for start in range(0, length, window)]

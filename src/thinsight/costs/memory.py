@@ -13,21 +13,20 @@ and in both cases the prompt's embeddings e n_0 d, the tables of the rotation, a
 b is 10 bytes in half precision: the logits, their copy in float32, and the softmax of it (8 in float32, which needs no
 copy; 8 as well where a GPU's softmax converts by itself). q' is the queries' width if keys are repeated for groups.
 
-Source: transformers 5 (modeling_llama), counted operation by operation with `thinsight.TESTS.live_bytes`; tests hold the formula
-to that count on real tensors, byte by byte. `memory_traffic` is another thing that is printed as memory.
+Source: transformers 5 (modeling_llama), counted operation by operation; tests hold the formula to a count of
+the bytes of real tensors while they live, byte by byte. `memory_traffic` is another thing that is printed as memory.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import TYPE_CHECKING
+
+from torch import nn
 
 from thinsight.costs.flops import DecoderShape, kv_bytes
 from thinsight.errors import UserError
-
-if TYPE_CHECKING:
-    from torch import nn
-
+from thinsight.models.architecture import TowerSize
+from thinsight.models.families import find_parts
 
 BYTES = {"FP16": 2.0, "INT8": 1.0, "INT4": 0.5}
 """Bytes of an element; the tables that print INT8 and INT4 scale weights, cache and activations alike."""
@@ -57,29 +56,27 @@ def peak_memory(
     return PeakMemory(cached[-1], max(layers), max(c + a for c, a in zip(cached, layers, strict=True)))
 
 
-def tower_peak(shape: DecoderShape, rows: int, rotated: bool = False, element: int = 2) -> int:
-    """Activation bytes of a vision tower with fused attention whose blocks take ``rows`` in all, class tokens included.
+def tower_peak(tower: TowerSize, element: int = 2) -> int:
+    """Activation bytes of a vision tower with fused attention.
 
-    Inside an MLP as in the decoder, with the tower's embeddings besides: 4d + 3m a row. ``rotated``: queries and keys
-    turn in float32 (Qwen-VL), which takes 18d and is more where the MLP is not wide.
+    Inside an MLP as in the decoder, with the tower's embeddings besides: 4d + 3m a row. Where queries and keys turn in
+    float32 (Qwen-VL), that takes 18d and is more where the MLP is not wide.
     """
-    d, m = shape.width, shape.ffn
-    return element * rows * max(4 * d + 3 * m, 18 * d if rotated else 0)
+    d, m = tower.width, tower.ffn
+    return element * tower.rows * max(4 * d + 3 * m, 18 * d if tower.rotated else 0)
 
 
-def weight_bytes(model: "nn.Module") -> dict[str, int]:
+def weight_bytes(model: nn.Module) -> dict[str, int]:
     """Bytes of the parameters in the type that they are in (meta device included): decoder, head, vision, other."""
-    from thinsight.models.architecture import find_parts
-
     parts = find_parts(model)
     named = {"decoder": parts.decoder, "head": parts.head, "vision": parts.vision}
     seen: set[int] = set()
-    found = {}
+    sizes = {}
     for name, module in [*named.items(), ("other", model)]:
-        own = [p for p in ([] if module is None else module.parameters()) if id(p) not in seen]
-        seen |= {id(p) for p in own}
-        found[name] = sum(p.numel() * p.element_size() for p in own)
-    return found
+        parameters = [p for p in ([] if module is None else module.parameters()) if id(p) not in seen]
+        seen |= {id(p) for p in parameters}
+        sizes[name] = sum(p.numel() * p.element_size() for p in parameters)
+    return sizes
 
 
 def memory_traffic(shape: DecoderShape, heads: int, tokens: int, element: float = 2.0) -> float:

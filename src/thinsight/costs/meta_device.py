@@ -5,21 +5,24 @@ by ``FlopCounterMode``: two operations per multiply-add, attention in full, no b
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from omegaconf import DictConfig
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from thinsight.config.methods import load_method
 from thinsight.costs.budgets import Stage, lengths_only, measured_budget
 from thinsight.costs.conventions import CONVENTIONS
 from thinsight.costs.flops import decoder_shape, flops_by_convention, kv_bytes
 from thinsight.errors import UserError
-from thinsight.models.image_tokens import ImageTokens, encode_size, largest_image
-
-if TYPE_CHECKING:
-    from thinsight.reduction.method import Method
+from thinsight.models.architecture import ImageTokens
+from thinsight.models.families import family_of
+from thinsight.models.image_tokens import encode_size, largest_image
+from thinsight.models.loading import meta_model
+from thinsight.reduction.method import Method
+from thinsight.runtime.attach import reduce
 
 
 @dataclass(frozen=True)
@@ -33,13 +36,11 @@ class Counted:
     visual: list[int]
 
 
-def count_prefill(model: nn.Module, method: "Method", text: int, visual: int) -> Counted:
+def count_prefill(model: nn.Module, method: Method, text: int, visual: int) -> Counted:
     """Count one prefill of ``text`` + ``visual`` tokens under ``method``; half of the text stands before the image.
 
     ``model``: on the meta device. The LM head is run on the last row only, as generation does.
     """
-    from thinsight.runtime.attach import reduce
-
     before = text // 2
     mask = torch.zeros(1, text + visual, dtype=torch.bool)
     mask[:, before : before + visual] = True
@@ -53,14 +54,20 @@ def count_prefill(model: nn.Module, method: "Method", text: int, visual: int) ->
     return Counted(decoder, head, list(trace.sequence_lengths[0]), list(trace.lengths[0]))
 
 
-def tower_flops(model: nn.Module, picture: ImageTokens) -> dict[str, int]:
-    """FLOPs of the vision tower and of the projector for one ``image_of``, counted apart.
+def tower_flops(model: nn.Module, image: ImageTokens) -> dict[str, int]:
+    """FLOPs of the vision tower and of the projector for one ``image``, by its family's formula or else counted.
 
     The tower runs all of its layers even where LLaVA reads the last but one; that is what a run pays for. What puts
     patches together without arithmetic (InternVL's and SmolVLM's shuffle) costs nothing here.
     """
+    formula = getattr(family_of(model.config), "tower_flops", None)
+    return count_tower(model, image) if formula is None else formula(model.config, image)
+
+
+def count_tower(model: nn.Module, image: ImageTokens) -> dict[str, int]:
+    """The same, counted by torch."""
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        projector = encode_size(model, picture)
+        projector = encode_size(model, image)
     counts = {name: sum(ops.values()) for name, ops in counter.get_flop_counts().items()}
     behind = next(n for name, n in counts.items() if name.split(".")[-1] in (type(projector).__name__, "merger"))
     return {"vision_tower": counts["Global"] - behind, "projector": behind}
@@ -73,19 +80,16 @@ def cost_report(config: DictConfig) -> dict[str, Any]:
     meta device, without what a method computes to choose; ``kv_bytes``: the cache after it, in 2-byte elements;
     ``vision``: FLOPs in front of the decoder, of the whole tower.
     """
-    from thinsight.config.methods import load_method
-    from thinsight.models.loading import meta_model
-
     model = meta_model(config.model)
     method = load_method(config.method)
     shape = decoder_shape(model)
-    shown = largest_image(model.config, config.model.processor)
-    visual = shown.tokens
+    image = largest_image(model.config, config.model.processor)
+    visual = image.tokens
     text = int(config.text_tokens)
     if text < 2:
         raise UserError(f"text_tokens must be at least 2 (one before the picture, one after), not {text}.")
     full = count_prefill(model, load_method("identity"), text, visual)
-    reduced = count_prefill(model, _unseeing(method, measured_budget(model, config)), text, visual)
+    reduced = count_prefill(model, _without_evidence(method, measured_budget(model, config)), text, visual)
     whole = flops_by_convention(shape, full.lengths, visual=full.visual)
     short = flops_by_convention(shape, reduced.lengths, visual=reduced.visual)
     return {
@@ -104,14 +108,14 @@ def cost_report(config: DictConfig) -> dict[str, Any]:
             "counts": "torch FlopCounterMode over the model on the meta device, LM head on the last row",
         },
         "kv_bytes": _pair(kv_bytes(shape, full.lengths), kv_bytes(shape, reduced.lengths)),
-        "vision": tower_flops(model, shown) | {"tiles": shown.tiles, "pixels": list(shown.size)},
+        "vision": tower_flops(model, image) | {"tiles": image.tiles, "pixels": list(image.size)},
         "lengths": {"sequence": reduced.lengths, "visual": reduced.visual},
     }
 
 
-def _unseeing(method: "Method", stage: Stage) -> "Method":
+def _without_evidence(method: Method, stage: Stage) -> Method:
     """The method itself if it looks at nothing; else its `lengths_only`, with which the choice costs nothing."""
-    return lengths_only(method, stage) if method.needs or method.ahead else method
+    return lengths_only(method, stage) if method.needs or method.before_projector else method
 
 
 def _pair(full: int, reduced: int) -> dict[str, Any]:

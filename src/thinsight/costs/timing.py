@@ -7,19 +7,15 @@ itself runs with (the diagnosis). The second flatters whoever needs slow attenti
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch.utils.benchmark import Timer
-from transformers import GenerationConfig
+from transformers import GenerationConfig, PreTrainedModel
 
 from thinsight.errors import UserError
 from thinsight.reduction.method import Method
 from thinsight.runtime.attach import reduce
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
 
 PLAIN = Method("identity")
 
@@ -36,7 +32,7 @@ class Timing:
 
 
 def time_phases(
-    model: "PreTrainedModel",
+    model: PreTrainedModel,
     method: Method,
     inputs: Mapping[str, Any],
     *,
@@ -52,18 +48,14 @@ def time_phases(
     """
     if len(generated) < 2 or min(generated) < 1:
         raise UserError("time at least two lengths of answer, each of one token or more: their difference is decoding.")
-    own = model.config.get_text_config()._attn_implementation
-    arms = [(f"plain, {fastest}", PLAIN, fastest), (f"plain, {own}", PLAIN, own), (method.name, method, own)]
-    return [
-        timing
-        for arm, what, attention in arms
-        for timing in _phases(arm, model, what, attention, inputs, sorted(generated), seconds)
-    ]
+    present = model.config.get_text_config()._attn_implementation
+    arms = [(f"plain, {kind}", PLAIN, kind) for kind in (fastest, present)] + [(method.name, method, present)]
+    return [timing for arm in arms for timing in _phases(model, *arm, inputs, sorted(generated), seconds)]
 
 
 def _phases(
+    model: PreTrainedModel,
     arm: str,
-    model: "PreTrainedModel",
     method: Method,
     attention: str,
     inputs: Mapping[str, Any],
@@ -96,14 +88,13 @@ def _phases(
 def time_once(arm: str, phase: str, call: Callable[[], None], seconds: float) -> Timing:
     """Time ``call`` for at least ``seconds`` after one call to warm up; a GPU is waited for."""
     call()
-    found = Timer("call()", globals={"call": call}, num_threads=torch.get_num_threads()).blocked_autorange(
-        min_run_time=seconds
-    )
-    return Timing(arm, phase, found.median, found.iqr, len(found.times))
+    timer = Timer("call()", globals={"call": call}, num_threads=torch.get_num_threads())
+    measured = timer.blocked_autorange(min_run_time=seconds)
+    return Timing(arm, phase, measured.median, measured.iqr, len(measured.times))
 
 
 @contextmanager
-def _attention(model: "PreTrainedModel", name: str) -> Iterator[None]:
+def _attention(model: PreTrainedModel, name: str) -> Iterator[None]:
     """Run the decoder on another attention implementation for a while."""
     before = model.config.get_text_config()._attn_implementation
     model.set_attn_implementation({"text_config": name})

@@ -13,7 +13,8 @@ from thinsight.errors import UserError
 from thinsight.reduction.method import Method
 from thinsight.reduction.sites import Decoder, Projected, RandomDecoder
 from thinsight.runtime.attach import reduce
-from thinsight.tasks.metrics import score_answer
+from thinsight.tasks import metrics
+from thinsight.tasks.functions import task_function
 from thinsight.tasks.rows import Row
 
 if TYPE_CHECKING:
@@ -41,14 +42,14 @@ def answer(
     tokens = tokens[:, inputs["input_ids"].shape[1] :].cpu()
     pictures = (inputs["input_ids"] == model.config.image_token_id).sum(1).tolist()
     texts = processor.batch_decode(tokens, skip_special_tokens=True)
-    ends = _ends(model)
+    ends, score = _ends(model), task_function(task, "metric", metrics)
     return [
         {
             "id": row.id,
             "kind": row.kind,
             "answer": row.answer,
             "prediction": text.strip(),
-            "correct": score_answer(task.metric, text.strip(), row.answer, row.answers),
+            "correct": score(text.strip(), row.answer, row.answers),
             "generated": _generated(tokens[i], ends),
             "picture": pictures[i],
             "visual": list(trace.lengths[i]),

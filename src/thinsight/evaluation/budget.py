@@ -39,7 +39,8 @@ class Budget:
                 parts.append(part)
             else:
                 parts[-1] += f",{part}"
-        return cls(tuple((key, yaml.safe_load(value)) for key, _, value in (part.partition("=") for part in parts)))
+        pairs = [part.partition("=")[::2] for part in parts]
+        return cls(tuple((key, None if value == "None" else yaml.safe_load(value)) for key, value in pairs))
 
     @property
     def fields(self) -> dict[str, Any]:

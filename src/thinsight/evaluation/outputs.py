@@ -1,10 +1,9 @@
 """Answers -> scores, costs and the files of a run.
 
-metrics.json         scores per task and budget (see `thinsight.evaluation.outputs`); the same bytes for the same config and machine
+metrics.json         scores per task and budget (`score_records`); the same bytes for the same config and machine
 curve.csv            the same as a table for plots
 predictions.parquet  one line per task, budget and row: what was asked, answered, and how many tokens it took
 trace.parquet        one line per task, budget and row: tokens entering each layer and the patches alive at the end
-config.yaml          the resolved config
 protocol.json        the protocol card
 timing.json          seconds and batches of the last session; differs from run to run
 """
@@ -19,18 +18,22 @@ import numpy as np
 import pandas as pd
 from omegaconf import DictConfig
 
-from thinsight.config.compose import to_yaml
 from thinsight.costs.flops import DecoderShape, decode_steps, flops_by_convention, kv_bytes
 from thinsight.errors import UserError
 from thinsight.evaluation.sweep import SweepPoint
 from thinsight.stats import wilson
-from thinsight.tasks.metrics import summarise
+
+Record = Mapping[str, Any]
+"""What `answer` says of one row."""
 
 
 def score_records(
-    records: Sequence[Mapping[str, Any]], shape: DecoderShape, element_bytes: int, metric: str = "exact"
+    records: Sequence[Record],
+    shape: DecoderShape,
+    element_bytes: int,
+    summary: Callable[[Sequence[Record]], Any] | None = None,
 ) -> dict[str, Any]:
-    """Scores of one task under one budget; with a ``summarise`` where ``metric`` has one (see `thinsight.tasks.metrics`).
+    """Scores of one task under one budget; with what ``summary`` makes of the records, if there is one.
 
     FLOPs are means over the rows of the count from each row's own lengths (the mean of n^2 is not the square of the
     mean): ``prefill_flops``, and ``flops`` with the decoding of the answer. ``kv_bytes``: the cache after the prefill.
@@ -47,13 +50,13 @@ def score_records(
         "interval": [low, high],
         "kinds": _kinds(records),
         "layer": layers.pop() if len(layers) == 1 else None,
-        "picture_tokens": _scores_mean([r["picture"] for r in records]),
+        "picture_tokens": _mean([r["picture"] for r in records]),
         "visual_tokens": visual,
-        "visual_tokens_mean": _scores_mean(visual),
-        "visual_tokens_kept": _scores_mean([len(r["kept"]) for r in records]),
-        "generated_tokens": _scores_mean([r["generated"] for r in records]),
+        "visual_tokens_mean": _mean(visual),
+        "visual_tokens_kept": _mean([len(r["kept"]) for r in records]),
+        "generated_tokens": _mean([r["generated"] for r in records]),
         **_costs(records, shape, element_bytes),
-        **summarise(metric, records),
+        **({"summary": summary(records)} if summary else {}),
     }
 
 
@@ -66,18 +69,18 @@ def budget_curve(scores: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> pd.Da
         {
             "task": task,
             "budget": budget,
-            "accuracy": found["accuracy"],
-            "tflops": found["prefill_flops"]["profiler"] / 1e12,
-            "layer": found["layer"],
-            "visual_tokens_mean": found["visual_tokens_mean"],
+            "accuracy": cell["accuracy"],
+            "tflops": cell["prefill_flops"]["profiler"] / 1e12,
+            "layer": cell["layer"],
+            "visual_tokens_mean": cell["visual_tokens_mean"],
         }
         for task, budgets in scores.items()
-        for budget, found in budgets.items()
+        for budget, cell in budgets.items()
     ]
     return pd.DataFrame(lines).astype({"layer": "Int64"})
 
 
-def _costs(records: Sequence[Mapping[str, Any]], shape: DecoderShape, element_bytes: int) -> dict[str, Any]:
+def _costs(records: Sequence[Record], shape: DecoderShape, element_bytes: int) -> dict[str, Any]:
     # rows of a task share few different lengths
     @cache
     def cost(lengths: tuple[int, ...], visual: tuple[int, ...], generated: int) -> tuple[dict, dict, int]:
@@ -88,73 +91,80 @@ def _costs(records: Sequence[Mapping[str, Any]], shape: DecoderShape, element_by
             kv_bytes(shape, lengths, element_bytes=element_bytes),
         )
 
-    found = [cost(tuple(r["lengths"]), tuple(r["visual"]), r["generated"]) for r in records]
-    prefill, whole, cached = zip(*found, strict=True)
+    costs = [cost(tuple(r["lengths"]), tuple(r["visual"]), r["generated"]) for r in records]
+    prefill, whole, cached = zip(*costs, strict=True)
     return {
-        "prefill_flops": {name: _scores_mean([one[name] for one in prefill]) for name in prefill[0]},
-        "flops": {name: _scores_mean([one[name] for one in whole]) for name in whole[0]},
-        "kv_bytes": _scores_mean(cached),
+        "prefill_flops": {name: _mean([counts[name] for counts in prefill]) for name in prefill[0]},
+        "flops": {name: _mean([counts[name] for counts in whole]) for name in whole[0]},
+        "kv_bytes": _mean(cached),
     }
 
 
 def _interval(scores: Sequence[bool | float]) -> tuple[float, float]:
     """95 % of the mean: Wilson's of right and wrong; of shares the normal one, within [0, 1]."""
-    if all(isinstance(one, bool) for one in scores):
+    if all(isinstance(score, bool) for score in scores):
         return wilson(sum(scores), len(scores))
     mean, error = float(np.mean(scores)), float(np.std(scores, ddof=len(scores) > 1)) / len(scores) ** 0.5
     return max(0.0, mean - 1.96 * error), min(1.0, mean + 1.96 * error)
 
 
-def _kinds(records: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+def _kinds(records: Sequence[Record]) -> dict[str, dict[str, Any]]:
     groups: dict[str, list[bool | float]] = {}
     for record in records:
         groups.setdefault(record["kind"], []).append(record["correct"])
-    return {kind: {"n": len(groups[kind]), "accuracy": _scores_mean(groups[kind])} for kind in sorted(groups)}
+    return {kind: {"n": len(groups[kind]), "accuracy": _mean(groups[kind])} for kind in sorted(groups)}
 
 
-def _first_short(record: Mapping[str, Any]) -> int | None:
+def _first_short(record: Record) -> int | None:
     return next((layer for layer, n in enumerate(record["visual"]) if n < record["picture"]), None)
 
 
 def _mean_rows(rows: Sequence[Sequence[int]]) -> list[float]:
-    return [_scores_mean(column) for column in zip(*rows, strict=True)]
+    return [_mean(column) for column in zip(*rows, strict=True)]
 
 
-def _scores_mean(values: Sequence[float]) -> float:
+def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
-
-
-Records = Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]]
 
 
 def write_run(
     out: Path,
     config: DictConfig,
     points: Sequence[SweepPoint],
-    records: Records,
+    records: Mapping[str, Mapping[str, Sequence[Record]]],
     result: Mapping[str, Any],
     timing: Mapping[str, Any],
 ) -> None:
     """Write all files, each in one step; metrics.json comes last, so that where it is, the others are."""
     (out / "metrics.json").unlink(missing_ok=True)
-    budget = {point.name: point.json for point in points}
+    fields = {str(point.budget): json.dumps(point.budget.fields) for point in points}
     lines = [
-        {"run": config.run, "task": task, "budget": budget[name], "visual_mean": _mean(r["visual"]), **r}
-        for task, found in records.items()
-        for name, rows in found.items()
-        for r in rows
+        {"run": config.run, "task": task, "budget": fields[budget], "visual_mean": _mean(record["visual"]), **record}
+        for task, budgets in records.items()
+        for budget, answered in budgets.items()
+        for record in answered
     ]
     table = pd.DataFrame(lines)
-    if any(isinstance(one, float) for one in table["correct"]):  # one type a column: shares beside yes and no
+    if any(isinstance(score, float) for score in table["correct"]):  # one type a column: shares beside yes and no
         table["correct"] = table["correct"].astype(float)
-    answered = ["run", "task", "budget", "id", "kind", "prediction", "answer", "correct", "generated", "visual_mean"]
-    traced = ["task", "budget", "id", "picture", "visual", "lengths", "kept"]
+    prediction_columns = [
+        "run",
+        "task",
+        "budget",
+        "id",
+        "kind",
+        "prediction",
+        "answer",
+        "correct",
+        "generated",
+        "visual_mean",
+    ]
+    trace_columns = ["task", "budget", "id", "picture", "visual", "lengths", "kept"]
     scores = {key: result[key] for key in ("model", "method", "scores")}
     try:
-        _whole(out / "predictions.parquet", lambda path: table[answered].to_parquet(path, index=False))
-        _whole(out / "trace.parquet", lambda path: table[traced].to_parquet(path, index=False))
+        _whole(out / "predictions.parquet", lambda path: table[prediction_columns].to_parquet(path, index=False))
+        _whole(out / "trace.parquet", lambda path: table[trace_columns].to_parquet(path, index=False))
         _whole(out / "curve.csv", lambda path: budget_curve(result["scores"]).to_csv(path, index=False))
-        _whole(out / "config.yaml", lambda path: path.write_text(to_yaml(config), encoding="utf-8"))
         _whole(out / "protocol.json", _json(result["protocol"]))
         _whole(out / "timing.json", _json(timing))
         _whole(out / "metrics.json", _json(scores))
@@ -171,7 +181,3 @@ def _whole(path: Path, save: Callable[[Path], None]) -> None:
     part = path.with_name(path.name + ".part")
     save(part)
     part.replace(path)
-
-
-def _mean(values: Sequence[int]) -> float:
-    return sum(values) / len(values)

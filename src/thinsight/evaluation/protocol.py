@@ -12,9 +12,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from thinsight.config.schema import RESERVED
 from thinsight.errors import UserError
+from thinsight.hardware import hardware_card
 from thinsight.models.loading import checkpoint
+from thinsight.tasks.functions import function_name
+from thinsight.tasks.hub import provenance
 from thinsight.tasks.rows import Row, prompt_text, rows_digest
-from thinsight.tasks.sources import provenance
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, ProcessorMixin
@@ -36,9 +38,11 @@ def protocol_card(
     tasks: Mapping[str, tuple[DictConfig, Sequence[Row]]],
     weights: str | None,
 ) -> dict[str, Any]:
-    """The card of one run, as plain data: ``model``, ``processor``, ``tasks``, ``decoding``, ``versions``, ``method``.
+    """The card of one run, as plain data: ``model``, ``processor``, ``tasks``, ``decoding``, ``versions``,
+    ``hardware``, ``method``.
 
     ``tasks``: name -> its config and the rows scored. ``weights``: hash of local weights, from `weights_hash`.
+    ``hardware``: that of the session which finishes the run.
     """
     return {
         "model": {
@@ -54,9 +58,10 @@ def protocol_card(
             },
         },
         "processor": processor_card(processor),
-        "tasks": {name: _task(processor, *of) for name, of in tasks.items()},
+        "tasks": {name: _task(processor, task, rows) for name, (task, rows) in tasks.items()},
         "decoding": {"strategy": "greedy", "beams": 1, "batch_size": config.batch_size, "seed": config.seed},
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+        "hardware": hardware_card(model.device),
         "method": _method(config),
     }
 
@@ -80,24 +85,40 @@ def processor_card(processor: "ProcessorMixin") -> dict[str, Any]:
 
 
 def comparable(first: Mapping[str, Any], second: Mapping[str, Any]) -> None:
-    """Refuse, by a `UserError` that names the fields, two cards that differ in more than the method."""
-    a, b = (flatten({key: value for key, value in one.items() if key != "method"}) for one in (first, second))
-    odd = sorted(key for key in a.keys() | b.keys() if a.get(key) != b.get(key))
-    if odd:
-        what = "; ".join(f"{key} ({a.get(key)} against {b.get(key)})" for key in odd[:3])
-        more = f" and {len(odd) - 3} more" if len(odd) > 3 else ""
+    """Refuse, by a `UserError` that names the fields, two cards that differ in more than the method and the hardware.
+
+    Runs on different hardware are compared: the protocol is one, a few answers may differ (`hardware_differences`).
+    """
+    parts = (first.keys() | second.keys()) - {"method", "hardware"}
+    differing = differences(*({key: card[key] for key in parts if key in card} for card in (first, second)))
+    if differing:
+        what = "; ".join(differing[:3])
+        more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
         raise UserError(f"these runs cannot be compared, they differ in more than the method: {what}{more}.")
+
+
+def hardware_differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
+    """In what the hardware of two cards differs; empty where a card names none (one made before cards did)."""
+    a, b = first.get("hardware"), second.get("hardware")
+    return differences(a, b) if a and b else []
+
+
+def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
+    """The fields in which two cards differ, each as ``name (value against value)``."""
+    a, b = flatten(first), flatten(second)
+    names = sorted(name for name in a.keys() | b.keys() if a.get(name) != b.get(name))
+    return [f"{name} ({a.get(name)} against {b.get(name)})" for name in names]
 
 
 def flatten(card: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """The fields of a card by their dotted names."""
-    found = {}
+    fields = {}
     for key, value in card.items():
         if isinstance(value, Mapping):
-            found |= flatten(value, f"{prefix}{key}.")
+            fields |= flatten(value, f"{prefix}{key}.")
         else:
-            found[f"{prefix}{key}"] = value
-    return found
+            fields[f"{prefix}{key}"] = value
+    return fields
 
 
 def weights_hash(config: DictConfig) -> str | None:
@@ -108,12 +129,12 @@ def weights_hash(config: DictConfig) -> str | None:
 
 def folder_hash(folder: Path) -> str:
     """SHA-256 over the files of a checkpoint."""
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for path in sorted([*folder.glob("*.safetensors"), *folder.glob("*.json"), *folder.glob("*.jinja")]):
-        found.update(path.name.encode())
+        digest.update(path.name.encode())
         with path.open("rb") as file:
-            found.update(hashlib.file_digest(file, "sha256").digest())
-    return found.hexdigest()
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
 
 
 def _task(processor: "ProcessorMixin", task: DictConfig, rows: Sequence[Row]) -> dict[str, Any]:
@@ -123,9 +144,9 @@ def _task(processor: "ProcessorMixin", task: DictConfig, rows: Sequence[Row]) ->
         "ids_sha256": _sha("\n".join(row.id for row in rows)),
         "rows_sha256": rows_digest(rows),
         "prompt": prompt_text(processor, rows[0], task),
-        "metric": task.metric,
+        "metric": function_name(task.metric),
         "max_new_tokens": task.max_new_tokens,
-        **({"source": provenance(task)} if task.kind == "hub" else {}),
+        **({"source": provenance(task)} if function_name(task.kind) == "hub" else {}),
     }
 
 

@@ -7,19 +7,14 @@ from typing import Any
 
 from scipy.stats import binomtest
 
-from thinsight.ledger.lines import FULL, POCKET, VANILLA, PrintedTable, slug, task_benchmarks
+from thinsight.evaluation.budget import FIXED
+from thinsight.ledger.lines import FULL_POINTS, POCKET, VANILLA, PrintedTable, slug, task_benchmarks
 from thinsight.ledger.published import PAPERS, load_all
 from thinsight.paths import ROOT
 
 SURE = 0.999  # confidence of the interval in which a stored score must lie
-
-
 SLACK = 1.0  # points around the range that papers print
-
-
 UNITS = ("%", "points")  # in which benchmarks print what a run's summary has
-
-
 STORED = ROOT / "data" / "pocket" / "scores.json"
 
 
@@ -35,12 +30,12 @@ def check_baseline(folder: Path, base: str = "plain") -> list[str]:
         return [
             f"The baseline is not run: there is no run '{base}', so no score here has been held against what is known."
         ]
-    found = json.loads(file.read_text(encoding="utf-8"))
-    scores = {task: cell["fixed"] for task, cell in found["scores"].items() if "fixed" in cell}
-    if found["model"] == POCKET:
+    metrics = json.loads(file.read_text(encoding="utf-8"))
+    scores = {task: cell[FIXED] for task, cell in metrics["scores"].items() if FIXED in cell}
+    if metrics["model"] == POCKET:
         card = json.loads(file.with_name("protocol.json").read_text(encoding="utf-8"))
         return _against_stored(scores, json.loads(STORED.read_text(encoding="utf-8")), card)
-    return _against_printed(scores, found["model"])
+    return _against_printed(scores, metrics["model"])
 
 
 def _against_stored(scores: Mapping[str, Any], stored: Mapping[str, Any], card: Mapping[str, Any]) -> list[str]:
@@ -71,10 +66,10 @@ def _against_printed(scores: Mapping[str, Any], model: str) -> list[str]:
     lines = [line for line in lines if line.unit in UNITS and line.source in PAPERS]
     out = []
     for task, cell in scores.items():
-        own = cell.get("summary", {}).get("printed") or {names.get(task): 100 * cell["accuracy"]}
-        for benchmark, value in own.items():
-            known = [x.number for x in lines if x.column == benchmark and x.number == x.number and not x.label]
-            slack = SLACK * FULL.get(benchmark, 100.0) / 100
+        numbers = cell.get("summary", {}).get("printed") or {names.get(task): 100 * cell["accuracy"]}
+        for benchmark, value in numbers.items():
+            known = [line.number for line in lines if line.column == benchmark and line.is_number and not line.label]
+            slack = SLACK * FULL_POINTS.get(benchmark, 100.0) / 100
             if known and not min(known) - slack <= value <= max(known) + slack:
                 out.append(
                     f"The baseline is off on {benchmark}: {value:.1f}, where papers print {min(known):g} to "

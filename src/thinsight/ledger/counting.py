@@ -9,14 +9,13 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from thinsight.config.catalogue import printed_models
 from thinsight.costs.conventions import CONVENTIONS
-from thinsight.costs.flops import DecoderShape, flops, kv_bytes
+from thinsight.costs.flops import DecoderShape, kv_bytes, prefill_flops
 from thinsight.errors import UserError, nearest
-from thinsight.paths import CONF
+from thinsight.ledger.published import FOLDER
 
 TOKENS = ("every layer", "method", "layer mean")
-
-
 READINGS = ("stated", "fitted", "unknown")
 
 
@@ -67,21 +66,21 @@ class Counting:
 
     def fits(self, table: str, model: str, row: str) -> bool:
         """Whether a line is counted so."""
-        said = zip((self.table, self.model, self.row), (table, model, row), strict=True)
-        return all(re.search(pattern, text) for pattern, text in said)
+        pairs = zip((self.table, self.model, self.row), (table, model, row), strict=True)
+        return all(re.search(pattern, text) for pattern, text in pairs)
 
 
 @cache
 def countings() -> Mapping[str, Sequence[Counting]]:
     """Document -> its ways of counting, the first that fits a line first."""
-    found = {}
-    for path in sorted((CONF / "paper").glob("*.yaml")):
-        said = OmegaConf.to_container(OmegaConf.load(path))
+    ways = {}
+    for path in sorted((FOLDER / "counting").glob("*.yaml")):
+        entry = OmegaConf.to_container(OmegaConf.load(path))
         try:
-            found[said["paper"]] = tuple(Counting(**way) for way in said["counts"])
+            ways[entry["paper"]] = tuple(Counting(**way) for way in entry["counts"])
         except (KeyError, TypeError) as error:
             raise UserError(f"{path.name} is no description of how a paper counts: {error}") from error
-    return found
+    return ways
 
 
 def counting(paper: str, table: str, model: str, row: str) -> Counting:
@@ -90,21 +89,10 @@ def counting(paper: str, table: str, model: str, row: str) -> Counting:
     return next((way for way in ways if way.fits(table, model, row)), Counting())
 
 
-DECODERS = {  # printed name -> the file of conf/model with that decoder, visual tokens of a picture
-    "LLaVA-1.5-7B": ("llava_1_5_7b", 576),
-    "LLaVA-1.5-13B": ("llava_1_5_13b", 576),
-    "LLaVA-NeXT-7B": ("llava_next_vicuna_7b", 2880),
-    "LLaVA-NeXT-13B": ("llava_1_5_13b", 2880),  # the same Vicuna-13B
-    "Video-LLaVA": ("llava_1_5_7b", 2056),  # taken to be 7B: its printed costs come out so
-}
-
-
 COSTS = ("TFLOPs", "GFLOPs", "TFLOPs ratio", "FLOPs ratio", "FLOPs saving", "KV MB")
 """Columns that a formula gives."""
-
-
-UNITS = ("T", "1e9", "% of vanilla", "% less", "% less (up to)", "% less (theoretical)", "MB")
-"""Units of theirs that are one number of operations, bytes, or a share."""
+COST_UNITS = ("T", "1e9", "% of vanilla", "% less", "% less (up to)", "% less (theoretical)", "MB")
+"""Their units that are one number of operations, bytes, or a share."""
 
 
 @dataclass(frozen=True)
@@ -116,19 +104,19 @@ class Computed:
     known: bool = False
 
 
-def total(model: str) -> int | None:
+def picture_tokens(model: str) -> int | None:
     """Visual tokens of a picture of the printed model, where they are known."""
-    return DECODERS[model][1] if model in DECODERS else None
+    return printed_models()[model][1] if model in printed_models() else None
 
 
 def fields_of(method: str, row: str) -> dict[str, Any]:
     """The fields that a row's label says: ``VTW K=15``, ``FastV K2 50 %`` (the share that leaves)."""
     layer, share = re.search(r"\bK ?=? ?(\d+)", row), re.search(r"(\d+) ?%", row)
-    found: dict[str, Any] = {"layer": int(layer[1])} if layer and method in ("vtw", "fastv") else {}
-    return found | ({"keep": 1 - int(share[1]) / 100} if found and share else {})
+    fields: dict[str, Any] = {"layer": int(layer[1])} if layer and method in ("vtw", "fastv") else {}
+    return fields | ({"keep": 1 - int(share[1]) / 100} if fields and share else {})
 
 
-def computed(
+def compute_cost(
     column: str, model: str, method: str, tokens: int | None, row: str, printed: float, way: Counting
 ) -> Computed:
     """A `Computed` for one printed cost.
@@ -139,28 +127,30 @@ def computed(
     """
     if column not in COSTS:
         return Computed(None, "no formula gives it")
-    if model not in DECODERS:
+    if model not in printed_models():
         return Computed(None, f"the shape of {model or 'the model'} is not stated or not here")
-    shape, whole = shape_of(DECODERS[model][0]), DECODERS[model][1]
+    name, whole = printed_models()[model]
+    shape = shape_of(name)
     fields = fields_of(method, row) or dict(way.fields.get(method, {}))
     try:
-        visual, said = _visual(shape, whole, method, tokens, fields, way)
+        visual, text = _visual(shape, whole, method, tokens, fields, way)
     except UserError as error:
         return Computed(None, str(error))
     if way.convention is not None or column == "KV MB":
         value = _cost(column, shape, visual, whole, way)
-        return Computed(value, f"{_named(column, way)}, {said}", way.known)
+        return Computed(value, f"{_name_of_way(column, way)}, {text}", way.known)
     tried = {c.name: _cost(column, shape, visual, whole, replace(way, convention=c.name)) for c in CONVENTIONS}
     name = min(tried, key=lambda name: abs(math.log(max(tried[name], 1e-9) / printed)))
     others = ", ".join(f"{key} {value:.3g}" for key, value in tried.items() if key != name)
-    return Computed(tried[name], f"nearest of the conventions: {name}, {said} (others: {others})")
+    return Computed(tried[name], f"nearest of the conventions: {name}, {text} (others: {others})")
 
 
 def uniform_tokens(column: str, model: str, printed: float, way: Counting) -> int | None:
     """How many visual tokens in every layer would give the printed cost: for telling what a label may have meant."""
-    if model not in DECODERS or way.convention is None or column not in COSTS:
+    if model not in printed_models() or way.convention is None or column not in COSTS:
         return None
-    shape, whole = shape_of(DECODERS[model][0]), DECODERS[model][1]
+    name, whole = printed_models()[model]
+    shape = shape_of(name)
     low, high = 0, whole
     ends = [_cost(column, shape, [n] * shape.layers, whole, way) for n in (low, high)]
     if not min(ends) < printed < max(ends):
@@ -195,13 +185,13 @@ def _visual(
         raise UserError("the setting's tokens are not stated")
     if not fields:
         fields = _solved(method, shape.layers, whole, way.tokens, tokens)
-    visual = _played(method, shape.layers, whole, tuple(sorted(fields.items())))
-    said = ", ".join(f"{key}={value:g}" for key, value in fields.items())
-    return list(visual), f"{method} with {said} of {whole} visual, and {text}"
+    visual = _simulated(method, shape.layers, whole, tuple(sorted(fields.items())))
+    setting = ", ".join(f"{key}={value:g}" for key, value in fields.items())
+    return list(visual), f"{method} with {setting} of {whole} visual, and {text}"
 
 
 @cache
-def _played(method: str, layers: int, whole: int, fields: tuple[tuple[str, Any], ...]) -> Sequence[int]:
+def _simulated(method: str, layers: int, whole: int, fields: tuple[tuple[str, Any], ...]) -> Sequence[int]:
     from thinsight.config.methods import load_method
     from thinsight.costs.budgets import Stage, simulate
 
@@ -226,21 +216,19 @@ def _node(method: str) -> DictConfig:
 
 def _cost(column: str, shape: DecoderShape, visual: Sequence[int], whole: int, way: Counting) -> float:
     """The number of ``column`` on its printed scale."""
-    lengths = [n + way.text for n in visual]
     if column == "KV MB":
-        return kv_bytes(shape, lengths) * way.element_bytes / 2 / way.megabyte
+        return kv_bytes(shape, [n + way.text for n in visual]) * way.element_bytes / 2 / way.megabyte
     convention = next(c for c in CONVENTIONS if c.name == way.convention)
-    count = flops(shape, lengths, convention, visual=visual)
+    count = prefill_flops(shape, visual, way.text, convention)
     if column in ("TFLOPs", "GFLOPs"):
         return way.share * count / (1e12 if column == "TFLOPs" else 1e9)
-    full = [whole] * shape.layers
-    ratio = 100 * count / flops(shape, [n + way.text for n in full], convention, visual=full)
+    ratio = 100 * count / prefill_flops(shape, [whole] * shape.layers, way.text, convention)
     return 100 - ratio if column == "FLOPs saving" else ratio
 
 
-def _named(column: str, way: Counting) -> str:
+def _name_of_way(column: str, way: Counting) -> str:
     if column == "KV MB":
-        said = f"keys and values of {way.element_bytes:g} bytes, MB of {way.megabyte:,} bytes"
+        name = f"keys and values of {way.element_bytes:g} bytes, MB of {way.megabyte:,} bytes"
     else:
-        said = str(way.convention) + (f" times {way.share:g}" if way.share != 1 else "")
-    return said + {"fitted": " (fitted)", "unknown": " (prompt length not stated)"}.get(way.reading, "")
+        name = str(way.convention) + (f" times {way.share:g}" if way.share != 1 else "")
+    return name + {"fitted": " (fitted)", "unknown": " (prompt length not stated)"}.get(way.reading, "")

@@ -1,25 +1,29 @@
 """Printed numbers as lines of the ledger: their task, method, setting, and the averages they are part of."""
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from statistics import fmean
 
 import pandas as pd
 from omegaconf import OmegaConf
 
-from thinsight.ledger.counting import DECODERS, Computed, Counting, counting, fields_of, shape_of, total
+from thinsight.config.catalogue import printed_models
+from thinsight.ledger.counting import Computed, Counting, counting, fields_of, picture_tokens, shape_of
 from thinsight.ledger.published import PAPERS
 from thinsight.ledger.verdicts import PrintedRange
 from thinsight.paths import CONF
 
 POCKET = "pocket"
-
-
+VANILLA = "vanilla"  # what tables of printed numbers call the whole model
 CONTROLS = {"Random": "random", "Spatial pooling": "pool"}  # what tables call the controls -> the file in conf/method
-
-
 AVERAGES = ("average", "relative average")
+SCORE_UNITS = ("%", "fraction", "points", "CIDEr", "% of vanilla", "F1")
+FULL_POINTS = {"MME": 2800.0, "MME-P": 2000.0}  # what all points of a sum make
+AS_IT_IS = ("full", "class token")  # what tables write behind a method that is as it is
+LEAST_SCORES = 3  # that a row must have for its mean to say something
 
 
 @dataclass(frozen=True)
@@ -36,22 +40,19 @@ class SettingKey:
 @cache
 def benchmark_tasks() -> Mapping[str, Sequence[str]]:
     """Published benchmark -> the tasks of ``conf/task`` that are after it."""
-    found: dict[str, list[str]] = {}
+    tasks: dict[str, list[str]] = {}
     for path in sorted((CONF / "task").glob("*.yaml")):
         for benchmark in OmegaConf.load(path).get("after") or ():
-            found.setdefault(benchmark, []).append(path.stem)
-    return found
+            tasks.setdefault(benchmark, []).append(path.stem)
+    return tasks
 
 
 @cache
 def task_benchmarks() -> Mapping[str, str]:
     """Published benchmark -> the task of ``conf/task`` that is it: its title."""
     titles = {str(OmegaConf.load(path).get("title")): path.stem for path in sorted((CONF / "task").glob("*.yaml"))}
-    return {
-        title: name
-        for title, name in titles.items()
-        if name not in {t for tasks in benchmark_tasks().values() for t in tasks}
-    }
+    modelled_after = {name for names in benchmark_tasks().values() for name in names}
+    return {title: name for title, name in titles.items() if name not in modelled_after}
 
 
 @cache
@@ -60,21 +61,6 @@ def method_titles() -> Mapping[str, str]:
     paths = sorted((CONF / "method").glob("*.yaml"))
     titles = {str(OmegaConf.load(path).get("title") or path.stem).partition(" (")[0]: path.stem for path in paths}
     return titles | CONTROLS
-
-
-VANILLA = "vanilla"
-
-
-SCORES = ("%", "fraction", "points", "CIDEr", "% of vanilla", "F1")
-"""Units in which papers print scores."""
-
-
-FULL = {"MME": 2800.0, "MME-P": 2000.0}
-"""What all points of a sum make."""
-
-
-SAME = ("full", "class token")
-"""What tables write behind a method that is as it is."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +94,7 @@ class PrintedNumber:
 
     @property
     def meant(self) -> str:
-        """The model, or the one that the document's entry in ``conf/paper`` says where the line names none."""
+        """The model; where the line names none, the one that the document's `Counting` stands for."""
         return self.model or (self.way.stands_for or ("", 0))[0]
 
     @property
@@ -122,20 +108,29 @@ class PrintedNumber:
     def label(self) -> str:
         """What a row says behind a comma: a variant of its method, which is then not the method as it is."""
         words = self.row.partition(", ")[2]
-        return "" if words in SAME else words
+        return "" if words in AS_IT_IS else words
 
     @property
     def hundred(self) -> float:
         """The number on a scale to 100."""
         if self.unit == "fraction" or (self.unit == "CIDEr" and self.number < 3):
             return 100 * self.number
-        return 100 * self.number / FULL[self.column] if self.unit == "points" and self.column in FULL else self.number
+        return (
+            100 * self.number / FULL_POINTS[self.column]
+            if self.unit == "points" and self.column in FULL_POINTS
+            else self.number
+        )
+
+    @property
+    def is_number(self) -> bool:
+        """Whether a single number is printed."""
+        return not math.isnan(self.number)
 
     @property
     def is_score(self) -> bool:
         """Whether it is a score of a benchmark, or an average of such."""
         words = ("standard error", "token", "gain", "saving", "ratio", "difference", "attention")
-        return self.unit.removesuffix(" (about)") in SCORES and not any(word in self.column for word in words)
+        return self.unit.removesuffix(" (about)") in SCORE_UNITS and not any(word in self.column for word in words)
 
     @property
     def place(self) -> tuple[str, ...]:
@@ -145,7 +140,7 @@ class PrintedNumber:
     @property
     def setting(self) -> SettingKey:
         """What the row sets its method to."""
-        whole = total(self.meant)
+        whole = picture_tokens(self.meant)
         if whole is None:
             return SettingKey()
         if self.count is not None:
@@ -153,7 +148,11 @@ class PrintedNumber:
         fields = fields_of(self.name, self.row) or self.way.fields.get(self.name, {})
         if "keep" in fields:
             return SettingKey(keep=fields["keep"])
-        return SettingKey(layer=fields["layer"] / shape_of(DECODERS[self.meant][0]).layers) if fields else SettingKey()
+        return (
+            SettingKey(layer=fields["layer"] / shape_of(printed_models()[self.meant][0]).layers)
+            if fields
+            else SettingKey()
+        )
 
 
 class PrintedTable:
@@ -163,7 +162,7 @@ class PrintedTable:
         self.lines = list(_lines(published))
         self._cells: dict[tuple, list[PrintedNumber]] = defaultdict(list)
         for line in _lines(every):
-            if line.number == line.number and line.source in PAPERS:
+            if line.is_number and line.source in PAPERS:
                 self._cells[_cell(line)].append(line)
         self._places: dict[tuple, list[PrintedNumber]] = defaultdict(list)
         self._rows: dict[tuple, list[PrintedNumber]] = defaultdict(list)
@@ -176,16 +175,16 @@ class PrintedTable:
 
         Readers' reports, blogs and summaries are no papers.
         """
-        found = [line, *(other for other in self._cells[_cell(line)] if other != line)]
-        numbers = [other.hundred if hundred else other.number for other in found]
-        return PrintedRange(min(numbers), max(numbers), len({other.paper for other in found}))
+        lines = [line, *(other for other in self._cells[_cell(line)] if other != line)]
+        numbers = [other.hundred if hundred else other.number for other in lines]
+        return PrintedRange(min(numbers), max(numbers), len({other.paper for other in lines}))
 
     def whole(self, line: PrintedNumber) -> float | None:
         """What the same table prints for the whole model, on a scale to 100."""
         if line.unit.startswith("% of vanilla"):
             return 100.0
-        found = [other.hundred for other in self._places[line.place] if other.method == VANILLA and not other.label]
-        return found[0] if found else None
+        wholes = [other.hundred for other in self._places[line.place] if other.method == VANILLA and not other.label]
+        return wholes[0] if wholes else None
 
     def row(self, line: PrintedNumber) -> Sequence[PrintedNumber]:
         """All numbers of the line's row."""
@@ -212,41 +211,33 @@ def _cell(line: PrintedNumber) -> tuple:
     return line.model, line.method, line.tokens, label, line.column, line.unit
 
 
-LEAST = 3  # scores that a row must have for its mean to say something
-
-
-def averages_in_row(line: PrintedNumber, prints: PrintedTable) -> Computed | None:
+def averages_in_row(line: PrintedNumber, table: PrintedTable) -> Computed | None:
     """The mean of the row's scores, or of their shares of the whole model's; None if the line is no such average.
 
     A relative average is sometimes the mean of the ratios and sometimes the ratio of the means: the nearer one is
     taken. It shows whether a table agrees with itself and no more. Nothing was reproduced by it, and the table may
     have had columns that are not stored.
     """
-    if line.column not in AVERAGES or line.number != line.number:
+    if line.column not in AVERAGES or not line.is_number:
         return None
-    scores = [
-        one for one in prints.row(line) if one.column not in AVERAGES and one.is_score and one.number == one.number
-    ]
-    if len(scores) < LEAST:
+    scores = [score for score in table.row(line) if score.column not in AVERAGES and score.is_score and score.is_number]
+    if len(scores) < LEAST_SCORES:
         return None
-    own = f"the row's {len(scores)} scores"
+    text = f"the row's {len(scores)} scores"
     if line.column == "average":
-        even = all(one.unit == "%" for one in scores)
-        return Computed(_mean([one.number for one in scores]), f"mean of {own}") if even else None
-    wholes = [prints.whole(one) for one in scores]
+        even = all(score.unit == "%" for score in scores)
+        return Computed(fmean(score.number for score in scores), f"mean of {text}") if even else None
+    wholes = [table.whole(score) for score in scores]
     if not all(wholes):
         return None
-    pairs = [(one.hundred, whole) for one, whole in zip(scores, wholes, strict=True)]
+    numbers = [score.hundred for score in scores]
+    ratios = [number / whole for number, whole in zip(numbers, wholes, strict=True)]
     ways = {
-        f"mean of {own}, each as a share of the whole model's": 100 * _mean([one / whole for one, whole in pairs]),
-        f"mean of {own} as a share of the whole model's mean": 100 * _mean([p[0] for p in pairs]) / _mean(wholes),
+        f"mean of {text}, each as a share of the whole model's": 100 * fmean(ratios),
+        f"mean of {text} as a share of the whole model's mean": 100 * fmean(numbers) / fmean(wholes),
     }
     how = min(ways, key=lambda name: abs(ways[name] - line.number))
     return Computed(ways[how], how)
-
-
-def _mean(numbers: Sequence[float]) -> float:
-    return sum(numbers) / len(numbers)
 
 
 def slug(model: str) -> str:

@@ -9,62 +9,35 @@ COLUMNS = (
     "paper", "arxiv", "version", "table", "model", "method", "tokens", "row", "column", "value", "unit", "protocol",
     "source", "trust",
 )  # fmt: skip
-
-
 MAY_BE_EMPTY = frozenset({"arxiv", "version", "model", "tokens"})
-
-
 SOURCES = frozenset({"own paper", "own readme", "own issue", "other paper", "digest", "blog"})
-
-
 PAPERS = frozenset({"own paper", "own readme", "other paper"})  # sources whose authors publish the number as theirs
-
-
 TRUST = frozenset({"paper", "readme", "issue", "quoted", "other-paper", "unverified"})
-
-
 BENCHMARKS = (
     "ScienceQA-IMG", "ScienceQA", "TextVQA", "POPE", "GQA", "MMBench", "MMBench-CN", "VQAv2", "VizWiz", "MME", "MME-P",
     "MME-C", "MM-Vet", "SEED", "MMMU", "MMStar", "LLaVA-W", "OKVQA", "Flickr30k", "COCO", "NoCaps", "DocVQA",
     "OCRBench", "M3DocRAG EM", "M3DocRAG F1", "ImageNet top-1", "TGIF", "MSVD", "MSRVTT", "ActivityNet", "SEED video",
     "VideoChatGPT", "NextQA", "EgoSchema", "Video-MME", "MMBench or ScienceQA-IMG", "score (benchmark not recorded)",
 )  # fmt: skip
-
-
 SUMMARIES = (
     "average", "relative average", "relative average gain over the best before",
     "relative average gain over the method it is put on", "ScienceQA-IMG standard error",
 )  # fmt: skip
-
-
 COSTS = (
     "TFLOPs", "TFLOPs ratio", "GFLOPs", "GMACs", "FLOPs ratio", "FLOPs saving", "KV MB", "memory GB",
     "memory difference", "GPU memory saving", "visual tokens", "visual tokens, layer mean", "tokens kept",
     "token reduction", "token reduction against earlier methods",
 )  # fmt: skip
-
-
 TIMES = (
     "images/s", "requests/s", "speed", "speed-up", "latency", "latency saving", "end-to-end time", "prefill time",
     "prefill speed-up", "decode time per token", "decode speed-up", "decode throughput gain", "time to first token",
     "time to first token saving", "training time saving", "wall time", "wall time ScienceQA-IMG", "wall time MMBench",
     "wall time MME",
 )  # fmt: skip
-
-
 OTHERS = ("attention to 576 visual tokens", "attention to 35 system tokens")
-
-
 SPELLINGS = BENCHMARKS + SUMMARIES + COSTS + TIMES + OTHERS
-
-
 FOLDER = ROOT / "data" / "published"
-
-
 CELL = ["paper", "version", "table", "model", "tokens", "row", "column"]  # what one printed number is found by
-
-
-SETTING = ["model", "method", "tokens", "column", "unit"]  # what several papers may print a number for
 
 
 def load_published(name: str) -> pd.DataFrame:
@@ -75,7 +48,7 @@ def load_published(name: str) -> pd.DataFrame:
     known = published_files()
     if name not in known:
         raise nearest("published table", name, known)
-    return check(pd.read_csv(FOLDER / f"{name}.csv", dtype=str, keep_default_na=False), name)
+    return check_table(pd.read_csv(FOLDER / f"{name}.csv", dtype=str, keep_default_na=False), name)
 
 
 def published_files() -> list[str]:
@@ -94,27 +67,7 @@ def load_all() -> pd.DataFrame:
     return table[["file", *COLUMNS, "number"]]
 
 
-def ranges(table: pd.DataFrame) -> pd.DataFrame:
-    """What the papers in ``table`` (lines of `load_all`) print for the same thing: one line per `SETTING`.
-
-    Columns, besides those of the setting: ``lowest`` and ``highest`` (floats), ``papers`` (how many documents print the
-    number) and ``shown``, such as "36.1-48.0 (4 papers)". Left out are readers' reports, blogs and summaries, values
-    that are no single number, averages over benchmarks of a paper's own choice, and variants: rows with a comma, such
-    as "FiCoCo-V, no local penalty".
-    """
-    plain = table[table["source"].isin(PAPERS) & table["number"].notna() & (table["column"] != "average")]
-    plain = plain[~plain["row"].str.contains(",")]
-    out = []
-    for setting, lines in plain.groupby(SETTING, sort=False):
-        low, high = (lines.loc[lines["number"].agg(end)] for end in ("idxmin", "idxmax"))
-        count = lines["paper"].nunique()
-        span = low["value"] if low["number"] == high["number"] else f"{low['value']}-{high['value']}"
-        shown = f"{span} ({count} paper{'s' if count > 1 else ''})"
-        out.append((*setting, low["number"], high["number"], count, shown))
-    return pd.DataFrame(out, columns=[*SETTING, "lowest", "highest", "papers", "shown"])
-
-
-def check(table: pd.DataFrame, name: str) -> pd.DataFrame:
+def check_table(table: pd.DataFrame, name: str) -> pd.DataFrame:
     """``table`` with its ``number``s, or the first thing that is wrong with it."""
     if tuple(table.columns) != COLUMNS:
         raise UserError(f"{name}.csv must have the columns {', '.join(COLUMNS)}.")

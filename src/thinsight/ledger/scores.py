@@ -1,12 +1,15 @@
 """A printed score beside a run on the same or on another model."""
 
 from collections.abc import Sequence
+from statistics import fmean
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
+from thinsight.analysis.comparisons import Line
 from thinsight.analysis.results import budgets_at, score_cells, without_seed
+from thinsight.analysis.runs import MAIN
+from thinsight.evaluation.budget import FIXED
 from thinsight.ledger.counting import shape_of
 from thinsight.ledger.lines import (
     AVERAGES,
@@ -19,21 +22,24 @@ from thinsight.ledger.lines import (
     slug,
     task_benchmarks,
 )
-from thinsight.ledger.verdicts import NOT_RUN, Verdict, direction, order, score, sign
-from thinsight.stats import Resampled, Score
+from thinsight.ledger.verdicts import NOT_RUN, Verdict, direction_verdict, same_order, same_sign, score_verdict
+from thinsight.stats import Bootstrap, ResampledScore
+
+SHARES = ("%", "fraction", "F1")
+"""Units of a share of right answers."""
+Interval = tuple[float, float]
 
 
 class RunScores:
-    """The main runs of one model, as the ledger asks them. ``base``: the run of the whole model."""
+    """The runs of the group main of one model, as the ledger asks them. ``base``: the run of the whole model."""
 
     def __init__(self, results: pd.DataFrame, answers: pd.DataFrame, base: str = "plain") -> None:
-        main = [run for run in results["run"].unique() if "-" not in run]
-        self.results = results[results["run"].isin(main)]
+        self.results = results[results["group"] == MAIN] if "group" in results else results
         self.model = str(results["model"].iloc[0]) if "model" in results else POCKET
-        self.base = base
-        self._sampled = Resampled(answers[answers["run"].isin(main)])
+        self.whole: Line = (base, [FIXED])
+        self._bootstrap = Bootstrap(answers[answers["run"].isin(self.results["run"])])
         self._runs = {m: list(part["run"].unique()) for m, part in self.results.groupby("method", sort=False)}
-        self._differences: dict[Any, tuple[float, tuple[float, float]]] = {}
+        self._differences: dict[Any, tuple[float, Interval]] = {}
         self._budgets: dict[Any, list[str]] = {}
 
     def run_of(self, method: str) -> str | None:
@@ -44,54 +50,52 @@ class RunScores:
     @property
     def all_tasks(self) -> list[str]:
         """Every task that was run."""
-        return self._sampled.tasks
+        return self._bootstrap.tasks
 
     def tasks(self, benchmark: str) -> list[str]:
         """The tasks that were run and stand for a benchmark, or for an average: all of them."""
-        there = self._sampled.tasks
-        return (
-            there if benchmark in AVERAGES else [task for task in benchmark_tasks().get(benchmark, ()) if task in there]
-        )
+        if benchmark in AVERAGES:
+            return self.all_tasks
+        return [task for task in benchmark_tasks().get(benchmark, ()) if task in self.all_tasks]
 
     def budgets(self, run: str, setting: SettingKey) -> list[str]:
         """The budgets of ``run`` that stand for a setting; several are seeds, none means that it was not run so."""
         key = (run, setting)
         if key not in self._budgets:
-            self._budgets[key] = self._find(run, setting)
+            self._budgets[key] = self._find_budgets(run, setting)
         return self._budgets[key]
 
-    def relative(self, run: str, budgets: Sequence[str], tasks: Sequence[str]) -> float:
+    def relative(self, line: Line, tasks: Sequence[str]) -> float:
         """Score as a share of the whole model's, the mean of the tasks' ratios."""
-        return self._of(run, budgets, tasks).over(self._of(self.base, ["fixed"], tasks)).mean
+        return self._score(line, tasks).over(self._score(self.whole, tasks)).mean
 
-    def difference(
-        self, one: tuple[str, Sequence[str]], other: tuple[str, Sequence[str]] | None, tasks: Sequence[str]
-    ) -> tuple[float, tuple[float, float]]:
-        """Of two runs at budgets (None: the whole model) in accuracy, the mean over tasks, and its paired interval."""
-        other = other or (self.base, ["fixed"])
-        key = tuple((run, tuple(budgets)) for run, budgets in (one, other)), tuple(tasks)
+    def difference(self, line: Line, other: Line, tasks: Sequence[str]) -> tuple[float, Interval]:
+        """Of two runs at budgets in accuracy, the mean over tasks, and its paired interval."""
+        key = (*((run, tuple(budgets)) for run, budgets in (line, other)), tuple(tasks))
         if key not in self._differences:
-            found = self._of(*one, tasks).minus(self._of(*other, tasks))
-            self._differences[key] = found.mean, found.interval()
+            change = self._score(line, tasks).minus(self._score(other, tasks))
+            self._differences[key] = change.mean, change.interval()
         return self._differences[key]
 
-    def measured(
-        self, run: str, budgets: Sequence[str], benchmark: str, task: str
-    ) -> tuple[float, tuple[float, float]]:
+    def measured(self, line: Line, benchmark: str, task: str) -> tuple[float, Interval]:
         """Score in % and Wilson's interval; of several draws the means of both.
 
         Where the benchmark's own number is another than accuracy (a column ``printed`` of the results: F1, say), the
         interval of accuracy is moved to it.
         """
-        found = self.results[(self.results["run"] == run) & (self.results["task"] == task)]
-        found = found[found["budget"].isin(budgets)]
-        value, moved = 100 * float(found["accuracy"].mean()), 0.0
-        own = [said[benchmark] for said in found.get("printed", ()) if isinstance(said, dict) and benchmark in said]
-        if own:
-            moved = float(np.mean(own)) - value
-        return value + moved, (100 * float(found["low"].mean()) + moved, 100 * float(found["high"].mean()) + moved)
+        run, budgets = line
+        cells = self.results[(self.results["run"] == run) & (self.results["task"] == task)]
+        cells = cells[cells["budget"].isin(budgets)]
+        accuracy, low, high = (100 * float(cells[name].mean()) for name in ("accuracy", "low", "high"))
+        numbers = [
+            printed[benchmark]
+            for printed in cells.get("printed", ())
+            if isinstance(printed, dict) and benchmark in printed
+        ]
+        moved = fmean(numbers) - accuracy if numbers else 0.0
+        return accuracy + moved, (low + moved, high + moved)
 
-    def _find(self, run: str, setting: SettingKey) -> list[str]:
+    def _find_budgets(self, run: str, setting: SettingKey) -> list[str]:
         if setting.keep is not None:
             return budgets_at(self.results, run, round(setting.keep, 4))
         if setting.layer is None:
@@ -99,26 +103,21 @@ class RunScores:
         wanted = f"layer={round(setting.layer * shape_of(self.model).layers)}"
         return [wanted] if wanted in set(score_cells(self.results, run)["budget"]) else []
 
-    def _of(self, run: str, budgets: Sequence[str], tasks: Sequence[str]) -> Score:
-        score, at = self._sampled.score(run, budgets), [self._sampled.tasks.index(task) for task in tasks]
-        return Score(score.point[at], np.take(score.boots, at, axis=1))
-
-
-SHARES = ("%", "fraction", "F1")
-"""Units of a share of right answers."""
+    def _score(self, line: Line, tasks: Sequence[str]) -> ResampledScore:
+        return self._bootstrap.score(*line).select([self._bootstrap.tasks.index(task) for task in tasks])
 
 
 class ScoreComparison:
-    """What can be said of the scores among ``prints`` from ``runs``."""
+    """What can be said of the scores in ``table`` from ``runs``."""
 
-    def __init__(self, prints: PrintedTable, runs: RunScores) -> None:
-        self.prints, self.runs = prints, runs
+    def __init__(self, table: PrintedTable, runs: RunScores) -> None:
+        self.table, self.runs = table, runs
 
-    def finding(self, line: PrintedNumber) -> Verdict | None:
+    def verdict(self, line: PrintedNumber) -> Verdict | None:
         """The verdict on a printed score; None if the line is none."""
         if not line.is_score:
             return None
-        if line.number != line.number:
+        if not line.is_number:
             return Verdict(NOT_RUN, "no single number is printed")
         if self.runs.model == POCKET:
             return self._beside_pocket(line)
@@ -133,15 +132,14 @@ class ScoreComparison:
             return Verdict(NOT_RUN, f"{line.column} was not run")
         if line.unit not in SHARES:
             return Verdict(NOT_RUN, f"{task} was run, but there is no interval of a number in {line.unit}")
-        place = self._place(line)
-        if isinstance(place, str):
-            return Verdict(NOT_RUN, place)
-        run, budgets = place
-        value, interval = self.runs.measured(run, budgets, line.column, task)
-        span = self.prints.span(line, hundred=True)
-        said = score(line.hundred, value, interval, span)
+        run = self._run_line(line)
+        if isinstance(run, str):
+            return Verdict(NOT_RUN, run)
+        value, interval = self.runs.measured(run, line.column, task)
+        span = self.table.span(line, hundred=True)
+        verdict = score_verdict(line.hundred, value, interval, span)
         why = f"measured {value:.1f} ({interval[0]:.1f} to {interval[1]:.1f}) on {task}; {span.text}"
-        return Verdict(said, why, measured=value, measure=f"% of {task}, {without_seed(budgets[0])}", run=run)
+        return Verdict(verdict, why, measured=value, measure=f"% of {task}, {without_seed(run[1][0])}", run=run[0])
 
     def _beside_pocket(self, line: PrintedNumber) -> Verdict:
         """Another model was run: only the direction."""
@@ -151,54 +149,54 @@ class ScoreComparison:
         if not tasks:
             short = "was not run" if benchmark_tasks().get(line.column) else "has no kin among pocket's tasks"
             return Verdict(NOT_RUN, f"{line.column} {short}")
-        place = self._place(line)
-        if isinstance(place, str):
-            return Verdict(NOT_RUN, place)
-        run, budgets = place
-        same, told = self._sign(line, place, tasks)
-        pairs = self._orders(line, place, tasks)
-        decided = [pair for pair in pairs if pair is not None]
-        order = f"order as printed in {sum(decided)} of {len(decided)} decided pairs" if decided else "no pair decided"
-        order = order if pairs else "no other method of the table was run"
-        relative = 100 * self.runs.relative(run, budgets, tasks)
-        on = "all tasks" if line.column in AVERAGES else " and ".join(tasks)
-        measure = f"% of pocket's whole model, {on}, {without_seed(budgets[0])}"
-        said = direction(same, pairs)
-        why = f"pocket decides too little: {told}; {order}" if said == NOT_RUN else f"{told}; {order}"
-        return Verdict(said, why, measured=relative, measure=measure, run=run)
+        run = self._run_line(line)
+        if isinstance(run, str):
+            return Verdict(NOT_RUN, run)
+        sign, sign_text = self._sign(line, run, tasks)
+        orders = self._orders(line, run, tasks)
+        decided = [order for order in orders if order is not None]
+        order_text = (
+            f"order as printed in {sum(decided)} of {len(decided)} decided pairs" if decided else "no pair decided"
+        )
+        why = f"{sign_text}; {order_text if orders else 'no other method of the table was run'}"
+        verdict = direction_verdict(sign, orders)
+        if verdict == NOT_RUN:
+            why = f"pocket decides too little: {why}"
+        share = 100 * self.runs.relative(run, tasks)
+        which = "all tasks" if line.column in AVERAGES else " and ".join(tasks)
+        measure = f"% of pocket's whole model, {which}, {without_seed(run[1][0])}"
+        return Verdict(verdict, why, measured=share, measure=measure, run=run[0])
 
-    def _sign(
-        self, line: PrintedNumber, place: tuple[str, Sequence[str]], tasks: Sequence[str]
-    ) -> tuple[bool | None, str]:
-        """`verdicts.sign` and its sentence."""
-        mean, interval = self.runs.difference(place, None, tasks)
-        pocket = f"pocket {100 * mean:+.1f} ({100 * interval[0]:.1f} to {100 * interval[1]:.1f})"
-        whole = self.prints.whole(line)
+    def _sign(self, line: PrintedNumber, run: Line, tasks: Sequence[str]) -> tuple[bool | None, str]:
+        """`same_sign` and its sentence."""
+        mean, (low, high) = self.runs.difference(run, self.runs.whole, tasks)
+        pocket = f"pocket {100 * mean:+.1f} ({100 * low:.1f} to {100 * high:.1f})"
+        whole = self.table.whole(line)
         if whole is None:
             return None, f"no whole model in the table, {pocket} points to its own"
         change = line.hundred - whole
-        same = sign(change, interval)
+        same = same_sign(change, (low, high))
         word = {True: "same sign", False: "other sign", None: "sign undecided"}[same]
         return same, f"{word}: print {change:+.1f} points to the whole model, {pocket}"
 
-    def _orders(self, line: PrintedNumber, place: tuple[str, Sequence[str]], tasks: Sequence[str]) -> list[bool | None]:
-        """`verdicts.order` with each line of the block whose method was run."""
-        found = []
-        for other in self.prints.block(line):
-            beside = self._place(other)
-            if not isinstance(beside, str) and other.number == other.number:
-                _, interval = self.runs.difference(place, beside, tasks)
-                found.append(order(line.hundred - other.hundred, interval))
-        return found
+    def _orders(self, line: PrintedNumber, run: Line, tasks: Sequence[str]) -> list[bool | None]:
+        """`same_order` with each line of the block whose method was run."""
+        orders = []
+        for other in self.table.block(line):
+            other_run = self._run_line(other)
+            if not isinstance(other_run, str) and other.is_number:
+                _, interval = self.runs.difference(run, other_run, tasks)
+                orders.append(same_order(line.hundred - other.hundred, interval))
+        return orders
 
-    def _place(self, line: PrintedNumber) -> tuple[str, list[str]] | str:
-        """The run and the budgets that stand for a line, or why there are none."""
+    def _run_line(self, line: PrintedNumber) -> Line | str:
+        """The run and the budgets that stand for a printed line, or why there are none."""
         if line.method != VANILLA and not line.name:
             return f"{line.method} has no file in conf/method"
         if line.label:
             return f"a variant of {line.method}, not the method as it is"
         if line.method == VANILLA:
-            return self.runs.base, ["fixed"]
+            return self.runs.whole
         run = self.runs.run_of(line.name)
         if run is None:
             return f"no run of {line.method}"

@@ -1,6 +1,12 @@
-"""The rules by which a printed number is called reproduced or not.
+"""The rules by which a printed number is called reproduced or not. Start here to learn what a verdict means.
 
-Nothing here reads a file. Numbers come in, a verdict goes out; `rules` says the same in sentences, for the pages.
+Nothing here reads a file: numbers come in, one of `VERDICTS` goes out.
+
+    a cost (FLOPs, bytes) that a formula gives            `cost_verdict`
+    a score of the very model that was run                `score_verdict`
+    a score of another model, held against pocket's runs  `direction_verdict`, of `same_sign` and `same_order`
+
+`rules` says the same in sentences, for the pages.
 """
 
 import math
@@ -8,31 +14,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-REPRODUCED, RANGE, DIRECTION = "reproduced", "within range of printed values", "direction only"
-
-
-MISSED, NOT_RUN = "not reproduced", "not run"
-
+REPRODUCED = "reproduced"
+RANGE = "within range of printed values"
+DIRECTION = "direction only"
+MISSED = "not reproduced"
+NOT_RUN = "not run"
 
 VERDICTS = (REPRODUCED, RANGE, DIRECTION, MISSED, NOT_RUN)
-
-
 BADGES = dict(zip(VERDICTS, ("reproduced", "range", "direction", "missed", "notrun"), strict=True))
 """The last part of a verdict's style class, badge-..."""
 
-
-EXACT = 0.01  # of the printed value: so far may a computed one be off
-
-
+TOLERANCE = 0.01  # of the printed value: so far may a computed one be off
 POINT = 1.0  # on a scale to 100: a printed difference below it decides nothing
-
-
 AGREEING = Fraction(2, 3)  # of the decided pairs of methods must stand in the same order
-
-
 CONFIDENCE = 0.95  # of every interval of a measured score or difference
-
-
 DIGITS = 9  # of a difference of printed numbers; less is an error of rounding
 
 
@@ -64,14 +59,7 @@ class Verdict:
     run: str = ""
 
 
-def meets(printed: str, computed: float) -> bool:
-    """Whether ``computed`` is the number ``printed``: rounded to its digits, or cut to them, or within `EXACT`."""
-    number, unit = float(printed), 10.0 ** -len(printed.partition(".")[2])
-    forms = (round(computed / unit), math.floor(computed / unit + 1e-9))
-    return round(number / unit) in forms or abs(computed - number) <= EXACT * abs(number)
-
-
-def efficiency(printed: str, computed: float, span: PrintedRange, *, known: bool) -> str:
+def cost_verdict(printed: str, computed: float, span: PrintedRange, *, known: bool) -> str:
     """Of a number that a formula gives.
 
     span   what papers print for the same cell, this number among them
@@ -79,18 +67,39 @@ def efficiency(printed: str, computed: float, span: PrintedRange, *, known: bool
     """
     if meets(printed, computed):
         return REPRODUCED if known else RANGE
-    ends = [meets(_digits(end, printed), computed) for end in (span.low, span.high)]
+    ends = [meets(_with_decimals(end, printed), computed) for end in (span.low, span.high)]
     return RANGE if known and (span.low <= computed <= span.high or any(ends)) else MISSED
 
 
-def score(printed: float, measured: float, interval: tuple[float, float], span: PrintedRange) -> str:
+def meets(printed: str, computed: float) -> bool:
+    """Whether ``computed`` is the number ``printed``: rounded to its digits, or cut to them, or within `TOLERANCE`."""
+    number, unit = float(printed), 10.0 ** -len(printed.partition(".")[2])
+    forms = (round(computed / unit), math.floor(computed / unit + 1e-9))
+    return round(number / unit) in forms or abs(computed - number) <= TOLERANCE * abs(number)
+
+
+def score_verdict(printed: float, measured: float, interval: tuple[float, float], span: PrintedRange) -> str:
     """Of a score of the very model that was run, all four on the printed scale."""
     if interval[0] <= printed <= interval[1]:
         return REPRODUCED
     return RANGE if span.low <= measured <= span.high else MISSED
 
 
-def sign(change: float, interval: tuple[float, float]) -> bool | None:
+def direction_verdict(sign: bool | None, orders: Sequence[bool | None]) -> str:
+    """Of a score that pocket alone can say something of.
+
+    sign    `same_sign`; None: undecided, or no whole model in print
+    orders  `same_order` for each other method of the block that was run; empty: the sign has to do alone
+
+    Where other methods were run and no pair is decided, or nothing at all is, the run is no evidence either way.
+    """
+    decided = [order for order in orders if order is not None]
+    if sign is False or (decided and sum(decided) < AGREEING * len(decided)):
+        return MISSED
+    return DIRECTION if decided or (sign and not orders) else NOT_RUN
+
+
+def same_sign(change: float, interval: tuple[float, float]) -> bool | None:
     """Whether print and pocket agree that a method loses or does not.
 
     change    printed, in points on a scale to 100: the method less the whole model of the same table
@@ -105,7 +114,7 @@ def sign(change: float, interval: tuple[float, float]) -> bool | None:
     return not high < 0
 
 
-def order(printed: float, interval: tuple[float, float]) -> bool | None:
+def same_order(printed: float, interval: tuple[float, float]) -> bool | None:
     """Whether print and pocket put two methods in the same order; None if either of them is undecided.
 
     printed   the difference in points on a scale to 100;  interval  of the same difference on pocket
@@ -116,26 +125,12 @@ def order(printed: float, interval: tuple[float, float]) -> bool | None:
     return (printed > 0) == (low > 0)
 
 
-def direction(same_sign: bool | None, pairs: Sequence[bool | None]) -> str:
-    """Of a score that pocket alone can say something of.
-
-    same_sign  `sign`; None: undecided, or no whole model in print
-    pairs      `order` for each other method of the block that was run; empty: the sign has to do alone
-
-    Where other methods were run and no pair is decided, or nothing at all is, the run is no evidence either way.
-    """
-    decided = [pair for pair in pairs if pair is not None]
-    if same_sign is False or (decided and sum(decided) < AGREEING * len(decided)):
-        return MISSED
-    return DIRECTION if decided or (same_sign and not pairs) else NOT_RUN
-
-
 def rules() -> list[tuple[str, str]]:
     """(verdict, when it is given), in order."""
     sentences = (
         "A cost: the formula, counted as the paper says, as is documented of it, or as fits its numbers (its line then "
-        f"says fitted), gives the printed number, rounded or cut to its digits, or within {EXACT:.0%}. A score: that "
-        f"very model was run here, and the printed number lies in the measured {CONFIDENCE:.0%} interval.",
+        f"says fitted), gives the printed number, rounded or cut to its digits, or within {TOLERANCE:.0%}. A score: "
+        f"that very model was run here, and the printed number lies in the measured {CONFIDENCE:.0%} interval.",
         "Not that, but what was computed or measured lies between the lowest and the highest number that papers print "
         "for the same cell. Also where the printed number is met, but by a way of counting that was only looked for.",
         "A score of a model that was not run here, beside pocket's on its tasks of that kind, with the method's own "
@@ -152,6 +147,6 @@ def rules() -> list[tuple[str, str]]:
     return list(zip(VERDICTS, sentences, strict=True))
 
 
-def _digits(number: float, like: str) -> str:
+def _with_decimals(number: float, like: str) -> str:
     """``number`` with as many decimals as ``like``."""
     return f"{number:.{len(like.partition('.')[2])}f}"

@@ -1,4 +1,8 @@
-"""What stays is relevant and spread out: greedy MAP of a determinantal point process conditioned on the prompt."""
+"""CDPruner (arXiv:2506.10967): tokens stay that are relevant to the question and unlike each other.
+
+Greedy MAP inference of a determinantal point process with the kernel L_ij = r_i cos(v_i, v_j) r_j, r the relevance of
+each visual token to the question.
+"""
 
 from dataclasses import dataclass, field
 
@@ -18,9 +22,9 @@ is left of it in float32 is rounding."""
 
 @dataclass(frozen=True)
 class ConditionalDpp:
-    """CDPruner (arXiv:2506.10967): the kernel r_i cos(v_i, v_j) r_j, maximised greedily.
+    """The tokens stay whose kernel r_i cos(v_i, v_j) r_j has the largest determinant, chosen greedily.
 
-    relevance  its mean over the chunks of the question, scaled to 0..1 and never quite 0 (`scaled`)
+    relevance  its mean over the chunks of the question, scaled to 0..1 and never quite 0 (`scale_relevance`)
     theta      r becomes exp(alpha r), alpha = theta / (2 (1 - theta)); None: r itself, as the released code runs
     bounds     least and largest relevance to scale by; None: the sample's own (the released code: the whole batch's)
     """
@@ -40,7 +44,7 @@ class ConditionalDpp:
         return self.relevance.needs
 
     def __call__(self, tokens: Tokens, evidence: Evidence, leave: int) -> Tensor:
-        weight = scaled(self.relevance(tokens, evidence), self.bounds)
+        weight = scale_relevance(self.relevance(tokens, evidence), self.bounds)
         if self.theta is not None:
             weight = (weight * self.theta / (2 * (1 - self.theta))).exp()
         units = normalize(tokens.states.float(), dim=-1)
@@ -48,7 +52,7 @@ class ConditionalDpp:
         return tokens.rest(greedy_map(kernel, len(tokens) - leave).cpu())
 
 
-def scaled(relevance: Tensor, bounds: tuple[float, float] | None = None) -> Tensor:
+def scale_relevance(relevance: Tensor, bounds: tuple[float, float] | None = None) -> Tensor:
     """(..., N) -> (r - least + 1e-6) / (largest - least): the least is not quite 0, the largest a little above 1."""
     low, high = bounds if bounds is not None else (relevance.amin(), relevance.amax())
     width = high - low
@@ -78,5 +82,5 @@ def greedy_map(kernel: Tensor, keep: int) -> Tensor:
     if len(order) < keep:
         chosen = set(order)
         ranked = diagonal.argsort(descending=True, stable=True).tolist()
-        order += [one for one in ranked if one not in chosen][: keep - len(order)]
+        order += [row for row in ranked if row not in chosen][: keep - len(order)]
     return torch.tensor(order, dtype=torch.int64)

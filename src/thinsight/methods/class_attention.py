@@ -1,4 +1,8 @@
-"""Scores of patches by the class token's attention, or by substitutes where a tower has no class token."""
+"""Scores of patches by the class token's attention, or by substitutes where a tower has no class token.
+
+Shared by FasterVLM (arXiv:2412.01818 v1, `ClassAttention` alone), VisPruner, VisionZip, EViT, PruMerge, MustDrop and
+others, each in its own module.
+"""
 
 from dataclasses import dataclass, replace
 
@@ -11,7 +15,7 @@ from thinsight.reduction.evidence import Evidence
 from thinsight.reduction.stages import lowest
 from thinsight.reduction.tokens import Tokens
 
-KINDS = ("token", "received", "key_mean")
+CLASS_SCORES = ("token", "received", "key_mean")
 
 
 @dataclass(frozen=True)
@@ -29,8 +33,8 @@ class ClassScore:
     single: bool = False
 
     def __post_init__(self) -> None:
-        if self.cls not in KINDS:
-            raise nearest("substitute for the class token", self.cls, KINDS)
+        if self.cls not in CLASS_SCORES:
+            raise nearest("substitute for the class token", self.cls, CLASS_SCORES)
         if self.of not in ("attention", "next"):
             raise nearest("layer of attention", self.of, ("attention", "next"))
 
@@ -48,11 +52,11 @@ class ClassScore:
             )
         if self.cls == "key_mean":
             keys = self.keys(evidence, index)
-            everyone = self.keys(evidence, _patches(evidence)).mean(0, keepdim=True)
-            return -torch.cosine_similarity(everyone, keys, dim=-1).cpu()
+            mean = self.keys(evidence, _patches(evidence)).mean(0, keepdim=True)
+            return -torch.cosine_similarity(mean, keys, dim=-1).cpu()
         rows = evidence.cls if self.cls == "token" else _patches(evidence)
         if self.single:
-            return merged(evidence.look(self.of)).attention(rows, index)[0].mean(0).cpu()
+            return as_one_head(evidence.layer_attention(self.of)).attention(rows, index)[0].mean(0).cpu()
         return evidence.attention(rows, index, of=self.of).mean(0).cpu()
 
     def weights(self, evidence: Evidence, index: Tensor) -> Tensor:
@@ -68,27 +72,28 @@ class ClassScore:
 
 
 class UsesClassScore:
-    """A stage that goes by `ClassScore`: with its own ``cls``, and ``of`` and ``single`` where they differ from these."""
+    """Base of stages that use `ClassScore`: they have a field ``cls``, and may set ``of`` and ``single``."""
 
     cls: str
     of = "attention"
     single = False
+    attention_rows = "one"
 
     @property
-    def interest(self) -> ClassScore:
+    def class_score(self) -> ClassScore:
         """The score."""
         return ClassScore(self.cls, self.of, self.single)
 
     @property
     def needs(self) -> frozenset[str]:
         """What the score needs."""
-        return self.interest.needs
+        return self.class_score.needs
 
 
 @dataclass(frozen=True)
 class ClassAttention(UsesClassScore):
-    """The patches leave that interest the class token least (FasterVLM, arXiv:2412.01818; VisionZip's dominant tokens;
-    EViT's attentive ones). Who stays is noted for `thinsight.reduction.stages.ScoreOrder`, the most interesting first.
+    """The patches with the lowest `ClassScore` leave (FasterVLM, arXiv:2412.01818; VisionZip's dominant tokens; EViT's
+    attentive ones). Those that stay are noted for `thinsight.reduction.stages.ScoreOrder`, highest score first.
 
     cls    see `ClassScore`
     among  "visual", or "all" if a later stage needs the class token as well
@@ -99,20 +104,20 @@ class ClassAttention(UsesClassScore):
 
     def __call__(self, tokens: Tokens, evidence: Evidence, leave: int) -> Tensor:
         patches = tokens.visual.nonzero().squeeze(1)
-        scores = self.interest(evidence, tokens.index[patches])
+        scores = self.class_score(evidence, tokens.index[patches])
         order = scores.argsort(descending=True, stable=True)
-        evidence.notes["ranked"] = tokens.index[patches[order[: len(order) - leave]]]
+        evidence.notes.ranked = tokens.index[patches[order[: len(order) - leave]]]
         return patches[lowest(scores, leave)]
 
 
-def merged(look: LayerAttention) -> LayerAttention:
-    """All heads of a look as one."""
-    width = look.keys.shape[0] * look.keys.shape[2]
+def as_one_head(layer: LayerAttention) -> LayerAttention:
+    """All heads as one of the full width."""
+    width = layer.keys.shape[0] * layer.keys.shape[2]
 
     def queries(at: Tensor) -> Tensor:
-        return look.queries(at).transpose(0, 1).flatten(1)[None]
+        return layer.queries(at).transpose(0, 1).flatten(1)[None]
 
-    return replace(look, queries=queries, keys=look.keys.transpose(0, 1).flatten(1)[None], scaling=width**-0.5)
+    return replace(layer, queries=queries, keys=layer.keys.transpose(0, 1).flatten(1)[None], scaling=width**-0.5)
 
 
 def _patches(evidence: Evidence) -> Tensor:

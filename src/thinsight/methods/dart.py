@@ -1,4 +1,7 @@
-"""DART's filter: what resembles a few pivots leaves (arXiv:2502.11494)."""
+"""DART (arXiv:2502.11494): visual tokens that resemble a few pivot tokens leave, as duplicates.
+
+Each of the P pivots keeps the (keep - P_image) / P free visual tokens x with the smallest cos(norm(x), norm(pivot)).
+"""
 
 from dataclasses import dataclass
 
@@ -58,12 +61,12 @@ class Pivots:
         """The pivots among the visual tokens ``index`` and in the text, each by descending norm, given by index."""
         text = evidence.question
         return tuple(
-            some[key_norms(some, evidence).argsort(descending=True, stable=True)[:most]]
-            for some, most in ((index, self.image), (text, self.text))
+            candidates[key_norms(candidates, evidence).argsort(descending=True, stable=True)[:count]]
+            for candidates, count in ((index, self.image), (text, self.text))
         )
 
     def visited(self, image: Tensor, text: Tensor, evidence: Evidence) -> Tensor:
-        """The pivots in the order in which they choose."""
+        """The pivots in the order in which they choose, by index."""
         both = torch.cat([image, text])
         if self.order == "norm":
             return both

@@ -1,4 +1,7 @@
-"""What stays is spread out: max-min diversity."""
+"""DivPrune (arXiv:2503.02175): the visual tokens stay whose smallest distance to each other is large.
+
+Greedy solution of the max-min diversity problem over the cosine distances D_ij = 1 - cos(v_i, v_j); no prompt needed.
+"""
 
 from dataclasses import dataclass
 
@@ -12,7 +15,7 @@ from thinsight.reduction.tokens import Tokens
 
 @dataclass(frozen=True)
 class MaxMin:
-    """DivPrune (arXiv:2503.02175): greedy p-dispersion over the cosine distances D_ij = 1 - cos(v_i, v_j).
+    """Greedy p-dispersion over the cosine distances D_ij = 1 - cos(v_i, v_j).
 
     First the token whose nearest neighbour is farthest, argmax_i min_{j != i} D_ij; then again and again
     argmax_i min_{j chosen} D_ij. Ties go to the lower row.

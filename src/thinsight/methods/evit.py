@@ -1,22 +1,27 @@
-"""EViT: inattentive tokens fused into one, at a keep rate applied at several encoder layers."""
+"""EViT (arXiv:2202.07800): inattentive patches are fused into one, at the same keep rate in several encoder blocks.
 
+With a_i the attention that the class token pays to patch i, the ceil(rate * n) patches with the largest a_i stay
+(`thinsight.methods.class_attention.ClassAttention`) and the others become one token, sum of a_i x_i.
+"""
+
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from thinsight.errors import UserError
 from thinsight.methods.class_attention import UsesClassScore
 from thinsight.reduction.evidence import Evidence
-from thinsight.reduction.schedules import Geometric, Rate, check_keep
+from thinsight.reduction.schedules import Geometric
 from thinsight.reduction.stages import Routes
 from thinsight.reduction.tokens import Tokens
 
 
 @dataclass(frozen=True)
-class EvitRate:
-    """EViT's schedule (arXiv:2202.07800): the same ratio at every stage.
+class EvitRate(Geometric):
+    """The same ratio at every stage, solved for ``keep`` (the last fused token included) or published.
 
-    keep  what is left after the last stage, the last fused token included: the ratio is solved for it
     rate  published ratio, whatever ``keep`` says: of those present that fraction stays, rounded up, and a fused one
           joins them
     """
@@ -25,9 +30,9 @@ class EvitRate:
     rate: float | None = None
 
     def __post_init__(self) -> None:
-        check_keep(self.keep)
-        if self.rate is not None:
-            Rate(self.rate)
+        super().__post_init__()
+        if self.rate is not None and not 0 <= self.rate <= 1:
+            raise UserError(f"rate={self.rate} is no fraction between 0 and 1")
 
     @property
     def inclusive(self) -> bool:
@@ -35,8 +40,9 @@ class EvitRate:
         return self.rate is None
 
     def __call__(self, present: int, stage: int, stages: int, total: int) -> int:
-        schedule = Geometric(self.keep) if self.rate is None else Rate(self.rate)
-        return schedule(present, stage, stages, total)
+        if self.rate is None:
+            return super().__call__(present, stage, stages, total)
+        return math.ceil(self.rate * present)
 
 
 @dataclass(frozen=True)
@@ -59,5 +65,5 @@ class InattentiveToken(UsesClassScore):
         stay = torch.zeros(len(leaving), len(tokens) - len(leaving))
         if not self.fuse:
             return Routes(stay)
-        weights = self.interest.weights(evidence, tokens.index[leaving])
+        weights = self.class_score.weights(evidence, tokens.index[leaving])
         return Routes(stay, weights[:, None], weights.argmax()[None])

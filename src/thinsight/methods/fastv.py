@@ -1,4 +1,8 @@
-"""FastV: the visual tokens with the least attention from the text leave at one early decoder layer."""
+"""FastV (arXiv:2403.06764): the visual tokens that get the least attention leave at one early decoder layer.
+
+With phi_i the attention that token i receives in layer K - 1, the mean over heads, the share R of the visual tokens
+with the lowest phi leaves before layer K (section 4.1). PyramidDrop (arXiv:2410.17247) uses the same score.
+"""
 
 from dataclasses import dataclass
 
@@ -14,11 +18,11 @@ ROWS = ("last", "all")
 
 @dataclass(frozen=True)
 class TextAttention:
-    """The tokens with the least attention leave, with phi_i the mean over heads of softmax attention to token i.
+    """The visual tokens with the least attention leave: phi_i is the mean over heads of softmax attention to token i.
 
-    rows  last: of the last prompt token alone, from which the answer is predicted (the released codes of FastV,
-          arXiv:2403.06764, and PyramidDrop, arXiv:2410.17247); all: the mean over every token of the prompt, those
-          before i counted with zero (the text of FastV's section 4.1)
+    rows  last: attention of the last prompt token alone, from which the answer is predicted (the released codes of
+          FastV and PyramidDrop); all: the mean over every token of the prompt, those before i counted with zero (the
+          text of FastV's section 4.1)
     of    attention: of the layer before (FastV); next: of the layer to come, with its own norm and projections
           (PyramidDrop, section 3.2)
     """
@@ -26,6 +30,7 @@ class TextAttention:
     rows: str = "last"
     of: str = "attention"
     among = "visual"
+    attention_rows = "one"
 
     def __post_init__(self) -> None:
         if self.rows not in ROWS:
@@ -35,7 +40,7 @@ class TextAttention:
 
     @property
     def needs(self) -> frozenset[str]:
-        """The layer it looks at."""
+        """Attention of that layer."""
         return frozenset({self.of})
 
     def __call__(self, tokens: Tokens, evidence: Evidence, leave: int) -> Tensor:

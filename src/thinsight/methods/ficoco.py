@@ -1,6 +1,9 @@
-"""FiCoCo: filter by redundancy, correlate by paths, compress by weights, in the encoder and in the decoder.
+"""FiCoCo (arXiv:2411.17686): filter by redundancy, correlate by attention, compress by weighted means.
 
-s_i = weight * u_i - (1 - weight) * a_i
+In the vision encoder (FiCoCo-V), in the decoder (FiCoCo-L) or both (FiCoCo-VL). The tokens with the largest score
+leave:
+
+    s_i = weight * u_i - (1 - weight) * a_i                                  (equations 1 and 3)
 
 u_i is how much token i shares with the other visual tokens, a_i how much it matters: to the class token (equation 1) or
 to the text (equation 3). What "vision-aware redundancy" u_i means is read in three ways:
@@ -17,6 +20,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from thinsight.errors import UserError, nearest
+from thinsight.methods.class_attention import ClassScore
 from thinsight.reduction.evidence import Evidence
 from thinsight.reduction.tokens import Tokens
 
@@ -37,7 +41,7 @@ class StrongestPaths:
     quantile    epsilon
     scope       row | matrix
     sums        the indirect term is the sum over text tokens, not the mean (released code)
-    count       so many edges for each leaver in place of the quantile (tables 5 and 6: K); 0: pruning; None: epsilon
+    count       this many edges for each leaver in place of the quantile (tables 5 and 6: K); 0: pruning; None: epsilon
     even        all edges of a leaver weigh the same (tables 5 and 6: average compression)
     convergent  all leavers go to one stayer, that which they are most attached to together (tables 5 and 6)
     """
@@ -51,6 +55,7 @@ class StrongestPaths:
     even: bool = False
     convergent: bool = False
     needs = frozenset({"attention"})
+    attention_rows = "visual"
 
     def __post_init__(self) -> None:
         if self.scope not in SCOPES:
@@ -75,18 +80,18 @@ class StrongestPaths:
         text = evidence.question if self.direct < 1 else torch.empty(0, dtype=torch.int64)
         count = 1 if self.sums else max(len(text), 1)
         if self.logits:
-            found = evidence.logits(leave, stay)
+            strengths = evidence.logits(leave, stay)
             if len(text):
                 through = evidence.logits(leave, text) @ evidence.logits(text, stay) / count
-                found = self.direct * found + (1 - self.direct) * through
-            return found.softmax(-1)
-        found = evidence.attention(leave, stay)
-        if evidence.look().causal:
-            found = found + evidence.attention(stay, leave).T
+                strengths = self.direct * strengths + (1 - self.direct) * through
+            return strengths.softmax(-1)
+        strengths = evidence.attention(leave, stay)
+        if evidence.layer_attention().causal:
+            strengths = strengths + evidence.attention(stay, leave).T
         if len(text):
             through = evidence.attention(text, leave).T @ evidence.attention(text, stay) / count
-            found = self.direct * found + (1 - self.direct) * through
-        return found
+            strengths = self.direct * strengths + (1 - self.direct) * through
+        return strengths
 
     def edges(self, strengths: Tensor) -> Tensor:
         """Weights of the same shape: the strongest entries, each row scaled to sum to one (or to zero, if none is)."""
@@ -114,7 +119,7 @@ READINGS = ("row_softmax", "col_softmax", "row_logit")
 
 @dataclass(frozen=True)
 class EncoderRedundancy:
-    """FiCoCo-V: redundant among patches, and of little interest to the class token.
+    """FiCoCo-V: the patches leave that are redundant among patches and matter little to the class token.
 
     weight   lambda of equation 1
     reading  what redundancy means: one of `READINGS`
@@ -130,9 +135,10 @@ class EncoderRedundancy:
     penalty: float = 2.0
     window: int = 2
     among = "visual"
+    attention_rows = "visual"
 
     def __post_init__(self) -> None:
-        _check(self.reading)
+        _check_reading(self.reading)
         _check_window(self.window)
         if self.cls not in ("token", "key_mean"):
             raise nearest("substitute for the class token", self.cls, ["token", "key_mean"])
@@ -143,22 +149,19 @@ class EncoderRedundancy:
         return frozenset({"attention", "cls"} if self.cls == "token" else {"attention"})
 
     def __call__(self, tokens: Tokens, evidence: Evidence, leave: int) -> Tensor:
-        return _top(self.scores(tokens, evidence), leave)
+        return _highest(self.scores(tokens, evidence), leave)
 
     def scores(self, tokens: Tokens, evidence: Evidence) -> Tensor:
         """(tokens,) fp32 on the CPU: redundancy with the local penalty."""
-        redundant = _among(evidence, tokens.index, self.reading)
+        redundant = _redundancy(evidence, tokens.index, self.reading).cpu()
         logits = self.reading == "row_logit"
-        if self.cls == "key_mean":
-            keys = evidence.keys(tokens.index).float().mean(0)
-            matters = -torch.cosine_similarity(keys.mean(0, keepdim=True), keys, dim=-1)
-        elif logits:
-            matters = evidence.logits(evidence.cls, tokens.index)[0]
+        if self.cls == "token" and logits:
+            matters = evidence.logits(evidence.cls, tokens.index)[0].cpu()
         else:
-            matters = evidence.attention(evidence.cls, tokens.index)[0]
+            matters = ClassScore(self.cls)(evidence, tokens.index)
         if logits:
             redundant, matters = normalize(redundant, dim=0), normalize(matters, dim=0)
-        scores = (self.weight * redundant - (1 - self.weight) * matters).cpu()
+        scores = self.weight * redundant - (1 - self.weight) * matters
         return self.spread(scores, evidence.cells(tokens.index))
 
     def spread(self, scores: Tensor, cells: Tensor) -> Tensor:
@@ -168,7 +171,7 @@ class EncoderRedundancy:
 
 @dataclass(frozen=True)
 class DecoderRedundancy:
-    """FiCoCo-L: redundant among visual tokens, and of little interest to the question.
+    """FiCoCo-L: the tokens leave that are redundant among visual tokens and matter little to the question.
 
     Under a causal mask no visual token attends to text behind it, so that equation 3's task term is the attention that
     a visual token receives from the text, except for ``row_logit``, whose logits stand before the mask.
@@ -186,13 +189,14 @@ class DecoderRedundancy:
     window: int = 2
     among = "visual"
     needs = frozenset({"attention"})
+    attention_rows = "visual"
 
     def __post_init__(self) -> None:
-        _check(self.reading)
+        _check_reading(self.reading)
         _check_window(self.window)
 
     def __call__(self, tokens: Tokens, evidence: Evidence, leave: int) -> Tensor:
-        return _top(self.scores(tokens, evidence), leave)
+        return _highest(self.scores(tokens, evidence), leave)
 
     def scores(self, tokens: Tokens, evidence: Evidence) -> Tensor:
         """(tokens,) fp32 on the CPU."""
@@ -203,7 +207,7 @@ class DecoderRedundancy:
             matters = evidence.logits(tokens.index, text).mean(1)
         else:
             matters = evidence.attention(text, tokens.index).mean(0)
-        redundant = _among(evidence, tokens.index, self.reading) * (len(tokens) if self.sums else 1)
+        redundant = _redundancy(evidence, tokens.index, self.reading) * (len(tokens) if self.sums else 1)
         scores = (self.weight * redundant - (1 - self.weight) * matters).cpu()
         if self.penalty == 1:
             return scores
@@ -220,19 +224,19 @@ def _spread(scores: Tensor, cells: Tensor, window: int, penalty: float) -> Tenso
     return torch.where(scores == best[group], amplified, scores)
 
 
-def _among(evidence: Evidence, index: Tensor, reading: str) -> Tensor:
+def _redundancy(evidence: Evidence, index: Tensor, reading: str) -> Tensor:
     """(tokens,) vision-aware redundancy."""
     if reading == "row_logit":
         return evidence.logits(index, index).mean(1)
     return evidence.attention(index, index).mean(1 if reading == "row_softmax" else 0)
 
 
-def _top(scores: Tensor, leave: int) -> Tensor:
+def _highest(scores: Tensor, leave: int) -> Tensor:
     """Rows of the ``leave`` largest scores; the first of equals."""
     return scores.argsort(descending=True, stable=True)[:leave]
 
 
-def _check(reading: str) -> None:
+def _check_reading(reading: str) -> None:
     if reading not in READINGS:
         raise nearest("reading of redundancy", reading, READINGS)
 

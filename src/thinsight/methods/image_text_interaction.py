@@ -1,4 +1,9 @@
-"""Two filters of arXiv 2409.01162: the head of a long-tailed score, then cross-modal correlation."""
+"""Sparsity Meets Similarity (arXiv:2409.01162), reconstructed: two cuts, by a long-tailed score and by correlation.
+
+In front of the projector the head of the sorted cosines of patches and class token stays, up to the inflection point
+of the curve (`LongTailHead`, `FirstCut`). In the decoder those visual tokens leave, and text tokens if asked for, whose
+mean cosine with the other modality is lowest (`CrossModalCorrelation`, `SecondCut`). No code was published.
+"""
 
 import math
 from dataclasses import dataclass
@@ -7,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from thinsight.errors import UserError, nearest
+from thinsight.errors import UserError
+from thinsight.methods.class_attention import ClassScore
 from thinsight.reduction.evidence import Evidence
 from thinsight.reduction.schedules import check_keep, count
 from thinsight.reduction.stages import lowest
@@ -17,7 +23,7 @@ from thinsight.reduction.tokens import Tokens
 @dataclass(frozen=True)
 class FirstCut:
     """The first of two cuts: the filter decides (keep=None), or ``keep / ratio`` stay, so that the second one keeps
-    ``ratio`` of them (arXiv:2409.01162)."""
+    ``ratio`` of them."""
 
     keep: int | float | None
     ratio: float
@@ -54,24 +60,20 @@ def _check_cut(keep: int | float | None, ratio: float) -> None:
         raise UserError(f"ratio={ratio} is no fraction above 0 and up to 1")
 
 
-CLASSES = ("token", "received", "key_mean")
-
-
 @dataclass(frozen=True)
 class LongTailHead:
     """The patches least similar to the class token leave; where nobody says how many, all behind the inflection point.
 
-    cls  token: the cosine of a patch's features and the class token's
-         received: the mean attention that it receives from all patches, for towers without a class token
-         key_mean: minus the cosine of its key and the mean key, heads averaged (FiCoCo's substitute, arXiv:2411.17686)
+    cls  token: the cosine of a patch's features and the class token's; for towers without one the substitutes of
+         `ClassScore`, received or key_mean
     """
 
     cls: str = "token"
     among = "visual"
+    adaptive = True
 
     def __post_init__(self) -> None:
-        if self.cls not in CLASSES:
-            raise nearest("class token or substitute", self.cls, CLASSES)
+        ClassScore(self.cls)
 
     @property
     def needs(self) -> frozenset[str]:
@@ -80,20 +82,17 @@ class LongTailHead:
 
     def __call__(self, tokens: Tokens, evidence: Evidence, leave: int | None) -> Tensor:
         scores = self.scores(tokens.index, evidence)
-        return lowest(scores, len(scores) - head(scores) if leave is None else leave)
+        return lowest(scores, len(scores) - head_length(scores) if leave is None else leave)
 
     def scores(self, index: Tensor, evidence: Evidence) -> Tensor:
         """(n,) fp32: similarity of the patches ``index`` to the class token."""
-        if self.cls == "received":
-            return evidence.attention(index, index).mean(0)
-        if self.cls == "key_mean":
-            keys = evidence.keys(index).float().mean(0)
-            return -(normalize(keys, dim=-1) @ normalize(keys.mean(0), dim=0))
+        if self.cls != "token":
+            return ClassScore(self.cls)(evidence, index)
         patches, token = evidence.states(index).float(), evidence.states(evidence.cls).float()
         return normalize(patches, dim=-1) @ normalize(token, dim=-1)[0]
 
 
-def head(scores: Tensor) -> int:
+def head_length(scores: Tensor) -> int:
     """How many scores (n,) stand before the inflection point of their descending curve, at least one.
 
     The point is the one farthest below the straight line from the largest to the smallest score: where the steep head
@@ -132,12 +131,12 @@ class CrossModalCorrelation:
     def __call__(self, tokens: Tokens, evidence: Evidence, leave: int) -> Tensor:
         image = tokens.visual.nonzero().squeeze(1)
         question = evidence.question if len(evidence.question) else evidence.last
-        found = correlation(tokens.index[image], question, evidence)
-        leaving = image[lowest(found.mean(1), leave)]
+        cosines = correlation(tokens.index[image], question, evidence)
+        leaving = image[lowest(cosines.mean(1), leave)]
         text = torch.searchsorted(tokens.index, question[question != evidence.last])
         if self.text == 1 or len(text) == 0:
             return leaving
-        least = lowest(found.mean(0)[: len(text)], len(text) - math.ceil(self.text * len(text)))
+        least = lowest(cosines.mean(0)[: len(text)], len(text) - math.ceil(self.text * len(text)))
         return torch.cat([leaving, text[least]])
 
 

@@ -1,4 +1,9 @@
-"""MustDrop: spatial windows merged in the encoder, key tokens kept, text attention in the decoder."""
+"""MustDrop (arXiv:2411.10803): windows merge in the encoder, key patches are protected, the rest leaves by attention.
+
+1. Vision tower: a window whose mean cosine is at least the threshold merges into its middle (`Windows`, `ToMiddle`).
+2. Behind the tower: the patches with the highest class-token attention are noted as key (`KeyTokens`).
+3. Decoder: token i leaves where sum_t a_ti and max_t a_ti are below their thresholds and i is not key (`TextReceived`).
+"""
 
 import math
 from dataclasses import dataclass
@@ -16,8 +21,7 @@ from thinsight.reduction.tokens import Tokens
 
 @dataclass(frozen=True)
 class KeyTokens(UsesClassScore):
-    """None leaves; the patches that interest the class token most are noted, by number, for later stages (MustDrop,
-    arXiv:2411.10803, key tokens).
+    """None leaves; the patches with the highest `ClassScore` are noted, by number, as key for the decoder stages.
 
     share  of the patches is noted, rounded up;  cls, of  see `ClassScore`
     """
@@ -26,21 +30,22 @@ class KeyTokens(UsesClassScore):
     cls: str = "token"
     of: str = "next"
     among = "visual"
+    adaptive = True
 
     def __call__(self, tokens: Tokens, evidence: Evidence, leave: int | None) -> Tensor:
         count = math.ceil(self.share * len(tokens))
-        order = self.interest(evidence, tokens.index).argsort(descending=True, stable=True)
-        evidence.notes["key"] = evidence.place(tokens.index[order[:count]])
+        order = self.class_score(evidence, tokens.index).argsort(descending=True, stable=True)
+        evidence.notes.key = evidence.place(tokens.index[order[:count]])
         return torch.empty(0, dtype=torch.int64)
 
 
 @dataclass(frozen=True)
 class TextReceived:
-    """Visual tokens leave that get too little attention of the text, unless the vision tower found them to be key.
+    """Visual tokens leave that get too little attention from the text, unless they were noted as key.
 
     With a_ti the attention (mean over heads) of text token t to visual token i, b_i = sum_t a_ti and g_i = max_t a_ti:
     token i leaves where b_i < ``total`` * sum_j b_j and g_i < ``single``. Under a schedule with numbers those leave
-    that have the least b_i; key tokens after all others.
+    that have the least b_i, key tokens after all others.
 
     total, single  the thresholds tau of the whole text and of a single token
     """
@@ -48,7 +53,9 @@ class TextReceived:
     total: float = 0.001
     single: float = 0.001
     among = "visual"
+    adaptive = True
     needs = frozenset({"attention"})
+    attention_rows = "question"
 
     def __call__(self, tokens: Tokens, evidence: Evidence, leave: int | None) -> Tensor:
         paid = evidence.attention(evidence.text, tokens.index).cpu()
@@ -63,26 +70,26 @@ class TextReceived:
 
 
 def key_columns(evidence: Evidence) -> Tensor:
-    """(n,) index of the tokens that `thinsight.methods.mustdrop.KeyTokens` noted in the pictures of this prompt."""
-    if "images" not in evidence.notes:
+    """(n,) index of the tokens that `KeyTokens` noted in the pictures of this prompt."""
+    if evidence.notes.images is None:
         raise UserError(
             "key tokens are known by their picture, and here pictures and image tokens do not match in number"
         )
-    found = [torch.empty(0, dtype=torch.int64)]
-    for number, notes in enumerate(evidence.notes["images"]):
-        found.append((evidence.image == number).nonzero().squeeze(1)[notes["key"]])
-    return torch.cat(found)
+    columns = [torch.empty(0, dtype=torch.int64)]
+    for number, notes in enumerate(evidence.notes.images):
+        columns.append((evidence.image == number).nonzero().squeeze(1)[notes.key])
+    return torch.cat(columns)
 
 
 @dataclass(frozen=True)
 class Windows:
-    """Of each uniform window all patches leave but the middle one.
+    """Of each uniform window of patches all leave but the middle one.
 
     A window is uniform if the mean cosine of any two of its patches is at least ``threshold``. What the middle ones
     are is noted for `thinsight.reduction.stages.ScoreOrder`, the most uniform window first.
 
     window   side, in patches; what is left over at the right and at the bottom belongs to no window
-    number   so many windows merge, the most uniform ones, whatever the threshold; None: as many as reach it
+    number   this many windows merge, the most uniform ones, whatever the threshold; None: as many as reach it
     keep     no more than leaves this many patches (count or fraction); None: no limit
     """
 
@@ -91,6 +98,7 @@ class Windows:
     number: int | None = None
     keep: int | float | None = None
     among = "visual"
+    adaptive = True
 
     def __post_init__(self) -> None:
         if isinstance(self.window, bool) or not isinstance(self.window, int) or self.window < 2:
@@ -106,7 +114,7 @@ class Windows:
             merge = min(merge, (len(tokens) - count(self.keep, evidence.total)) // (self.window**2 - 1))
         chosen = members[similarity.argsort(descending=True, stable=True)[: max(merge, 0)]]
         middle = self.window**2 // 2
-        evidence.notes["ranked"] = tokens.index[chosen[:, middle]]
+        evidence.notes.ranked = tokens.index[chosen[:, middle]]
         others = torch.arange(self.window**2) != middle
         return chosen[:, others].flatten()
 
@@ -134,8 +142,8 @@ def tiles(cells: Tensor, window: int) -> Tensor:
     across = sides[1] // window + 1
     number = (cells[:, 0] * (sides[0] // window + 1) + at[:, 0]) * across + at[:, 1]
     order = (number * window**2 + inside[:, 0] * window + inside[:, 1]).argsort(stable=True)
-    found, size = number[order].unique_consecutive(return_counts=True)
-    whole = torch.isin(number[order], found[size == window**2])
+    windows, size = number[order].unique_consecutive(return_counts=True)
+    whole = torch.isin(number[order], windows[size == window**2])
     return order[whole].reshape(-1, window**2)
 
 

@@ -1,4 +1,9 @@
-"""PAR: prompt-aware retrieval, clusters of similar tokens, and a router for what repeats (a reconstruction)."""
+"""PAR (arXiv:2410.07278 v2), reconstructed: clusters of tokens that the prompt asks for, then a redundancy router.
+
+Step A makes queries of the prompt (`prompt_relevance`, `question_parsing`); B joins similar tokens into clusters; C
+keeps the clusters relevant to a query; D accepts their tokens greedily, relevant ones first, if r_i >= tau_s and
+max cos(f_i, f_accepted) <= tau_r. The method section is not public: every rule and threshold is ours.
+"""
 
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -11,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from thinsight.errors import UserError, nearest
-from thinsight.methods.prompt_relevance import Relevance, Sides, span
+from thinsight.methods.prompt_relevance import QueriesAndTokens, Relevance, to_unit_range
 from thinsight.reduction.evidence import Evidence
 from thinsight.reduction.stages import Compress, Correlate, Discard, WeightedMerge
 from thinsight.reduction.tokens import Tokens
@@ -24,7 +29,7 @@ MEASURES = ("cosine", "quantile")
 
 @dataclass(frozen=True)
 class Clusters:
-    """PAR's step B, reconstructed: a sparse undirected graph of similar tokens and its connected components.
+    """Step B: a sparse undirected graph of similar tokens and its connected components.
 
     The paper's abstract and summaries of it (arXiv:2410.07278) name the graph and the clusters, not the rule.
 
@@ -63,10 +68,10 @@ class Clusters:
         if self.rule == "window":
             apart = (cells[:, None] - cells[None]).abs().numpy()
             near &= (apart[..., 0] == 0) & (apart[..., 1:].max(-1) <= self.reach)
-        found = _components(near)
-        if self.rule == "components" and int(found.bincount().max()) > self.giant * count:
-            found = _components(near & _mutual(cosines, self.neighbours))
-        return found
+        clusters = _components(near)
+        if self.rule == "components" and int(clusters.bincount().max()) > self.giant * count:
+            clusters = _components(near & _mutual(cosines, self.neighbours))
+        return clusters
 
     def _least(self, cosines: np.ndarray) -> float:
         if self.measure == "cosine":
@@ -99,8 +104,9 @@ MERGES = ("drop", "mean", "weighted")
 
 @dataclass(frozen=True)
 class Router:
-    """Step D, reconstructed: candidates in the order of their relevance, each accepted if it is relevant enough,
-    r_i >= ``similar``, and no accepted one is too like it, max cos(f_i, f_k) <= ``redundant``.
+    """Step D: candidates are accepted in the order of their relevance, unless one like them was accepted already.
+
+    Each is accepted if r_i >= ``similar`` and max cos(f_i, f_k) <= ``redundant`` over the accepted k.
 
     That a similarity and a redundancy threshold decide is what a survey says of PAR (arXiv:2410.07278); the greedy
     order is ours.
@@ -129,7 +135,7 @@ class Router:
         """(accepted,) rows, ascending.
 
         relevance (N,) between 0 and 1; similarity (N, N); clusters (N,); candidates (N,) bool; all on the CPU.
-        keep: so many in any case: the redundancy threshold is searched for, and what it cannot fill is filled up.
+        keep: this many in any case: the redundancy threshold is searched for, and what it cannot fill is filled up.
         """
         order = relevance.argsort(descending=True, stable=True)
         order = order[candidates[order]]
@@ -142,7 +148,7 @@ class Router:
         if len(asks):
             asks[0] = True
         if keep is None:
-            rows = order[accepted(apart, asks, self.redundant)][: self.most]
+            rows = order[greedy_accept(apart, asks, self.redundant)][: self.most]
             wanted = min(self.least, len(relevance))
         else:
             rows, wanted = order[self._search(apart, asks, keep)][:keep], keep
@@ -154,11 +160,11 @@ class Router:
         low, high = 0, len(levels) - 1
         while low < high:
             middle = (low + high) // 2
-            if int(accepted(apart, asks, float(levels[middle])).sum()) >= keep:
+            if int(greedy_accept(apart, asks, float(levels[middle])).sum()) >= keep:
                 high = middle
             else:
                 low = middle + 1
-        return accepted(apart, asks, float(levels[high]))
+        return greedy_accept(apart, asks, float(levels[high]))
 
     def _filled(self, rows: Tensor, wanted: int, relevance: Tensor, candidates: Tensor) -> Tensor:
         """``rows`` and the next most relevant ones, candidates first, until there are ``wanted``."""
@@ -169,7 +175,7 @@ class Router:
         return torch.cat([rows, spare.argsort(descending=True, stable=True)[: wanted - len(rows)]])
 
 
-def accepted(apart: Tensor, asks: Tensor, redundant: float) -> Tensor:
+def greedy_accept(apart: Tensor, asks: Tensor, redundant: float) -> Tensor:
     """(n,) bool: the greedy pass over candidates in their order; apart (n, n) similarity, asks (n,) bool."""
     similar, open_ = (apart > redundant).numpy(), asks.numpy().copy()
     taken = torch.zeros(len(asks), dtype=torch.bool).numpy()
@@ -181,7 +187,7 @@ def accepted(apart: Tensor, asks: Tensor, redundant: float) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Routed:
+class ToAccepted:
     """Each candidate that was not accepted goes to the accepted one that is most like it; the others go nowhere.
 
     weighted: with its relevance against that of the accepted one, so that `WeightedMerge` of unit sizes makes the
@@ -192,24 +198,24 @@ class Routed:
     lossy = True  # what the prompt does not ask for is lost
 
     def __call__(self, tokens: Tokens, leaving: Tensor, evidence: Evidence) -> Tensor:
-        found = evidence.notes["routing"]
+        routing = evidence.notes.routing
         staying = tokens.rest(leaving)
-        units = normalize(found.features.float(), dim=-1)
+        units = normalize(routing.features.float(), dim=-1)
         nearest_one = (units[leaving] @ units[staying].T).argmax(1)
-        weight = found.candidates[leaving].float()
+        weight = routing.candidates[leaving].float()
         if self.weighted:
-            weight = weight * found.relevance[leaving] / found.relevance[staying][nearest_one].clamp(min=1e-6)
+            weight = weight * routing.relevance[leaving] / routing.relevance[staying][nearest_one].clamp(min=1e-6)
         return torch.zeros(len(leaving), len(staying)).scatter_(1, nearest_one[:, None], weight[:, None])
 
 
-def routes(merge: str) -> Correlate | None:
+def merge_correlate(merge: str) -> Correlate | None:
     """The correlate stage of a field ``merge``: drop, mean or weighted."""
     if merge not in MERGES:
         raise nearest("merge", str(merge), MERGES)
-    return None if merge == "drop" else Routed(merge == "weighted")
+    return None if merge == "drop" else ToAccepted(merge == "weighted")
 
 
-def merged(merge: str) -> Compress:
+def merge_compress(merge: str) -> Compress:
     """The compress stage that goes with it."""
     return Discard() if merge == "drop" else WeightedMerge(sized=False)
 
@@ -231,7 +237,7 @@ class Routing(NamedTuple):
 
 @dataclass(frozen=True)
 class PromptAware:
-    """PAR-R: our reconstruction of PAR (arXiv:2410.07278 v2), whose method section is not public.
+    """Clusters of tokens stay that the prompt asks for, and of their members those that a router accepts.
 
     relevance  step A and the space: the queries made of the prompt
     graph      what the graph and the router compare: features before the projector (x), or projected tokens (v)
@@ -251,6 +257,7 @@ class PromptAware:
     tau_e: float = 0.3
     router: Router = field(default_factory=Router)
     among = "visual"
+    adaptive = True
 
     def __post_init__(self) -> None:
         if self.graph not in GRAPHS:
@@ -264,37 +271,37 @@ class PromptAware:
         return self.relevance.needs | ({"features"} if self.graph == "x" else set())
 
     def __call__(self, tokens: Tokens, evidence: Evidence, leave: int | None) -> Tensor:
-        sides = self.relevance.sides(tokens, evidence)
-        sides = Sides(sides.queries.cpu(), sides.tokens.cpu(), sides.blank)
-        seen = tokens.states
+        embedded = self.relevance.embed(tokens, evidence)
+        embedded = QueriesAndTokens(embedded.queries.cpu(), embedded.tokens.cpu(), embedded.blank)
+        compared = tokens.states
         if self.graph == "x":
-            seen = evidence.get("features")[evidence.place(tokens.index)]
+            compared = evidence.get("features")[evidence.place(tokens.index)]
         cells = evidence.cells(tokens.index) if self.clusters.rule == "window" else torch.zeros(len(tokens), 3)
-        routing, similarity = self.retrieve(sides, seen.float().cpu(), cells)
-        evidence.notes["routing"] = routing
+        routing, similarity = self.retrieve(embedded, compared.float().cpu(), cells)
+        evidence.notes.routing = routing
         keep = None if leave is None else len(tokens) - leave
         rows = self.router(routing.relevance, similarity, routing.clusters, routing.candidates, keep)
         return tokens.rest(rows)
 
-    def retrieve(self, sides: Sides, features: Tensor, cells: Tensor) -> tuple[Routing, Tensor]:
+    def retrieve(self, embedded: QueriesAndTokens, features: Tensor, cells: Tensor) -> tuple[Routing, Tensor]:
         """Steps B and C: what the router works on, and the similarities (N, N) of ``features`` (N, width)."""
         units = normalize(features, dim=-1)
         similarity = units @ units.T
         groups = self.clusters(similarity, cells)
         relevance, chosen = torch.ones(len(features)), torch.ones(int(groups.max()) + 1, dtype=torch.bool)
-        if not sides.blank:
-            relevance = span(self.relevance.of(sides))
-            score = span(self.score(sides, groups))
+        if not embedded.blank:
+            relevance = to_unit_range(self.relevance.scores(embedded))
+            score = to_unit_range(self.score(embedded, groups))
             chosen = score >= self.tau_e
             chosen[score.argmax()] = True
         return Routing(features, relevance, chosen[groups], groups), similarity
 
-    def score(self, sides: Sides, groups: Tensor) -> Tensor:
+    def score(self, embedded: QueriesAndTokens, groups: Tensor) -> Tensor:
         """(clusters,) relevance of each cluster, not scaled."""
         count = int(groups.max()) + 1
         if self.prototype == "members":
-            products = (sides.queries @ sides.tokens.T).amax(0)
+            products = (embedded.queries @ embedded.tokens.T).amax(0)
             return torch.full((count,), -torch.inf).scatter_reduce(0, groups, products, "amax")
-        sums = torch.zeros(count, sides.tokens.shape[1]).index_add_(0, groups, sides.tokens)
-        products = sides.queries @ normalize(sums, dim=-1).T
+        sums = torch.zeros(count, embedded.tokens.shape[1]).index_add_(0, groups, embedded.tokens)
+        products = embedded.queries @ normalize(sums, dim=-1).T
         return products.amax(0) if self.prototype == "max" else products.mean(0)

@@ -1,4 +1,7 @@
-"""Similarity of image patches to the question, in the decoder's or in CLIP's space."""
+"""Similarity of image patches to the question, in the decoder's or in CLIP's space.
+
+Shared by PAR, TRSM, TRIM and CDPruner.
+"""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -8,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from thinsight.errors import UserError, nearest
-from thinsight.methods.question_parsing import plain, rewrite
+from thinsight.methods.question_parsing import parse_question, phrase
 from thinsight.reduction.evidence import Evidence, sentence
 from thinsight.reduction.tokens import Tokens
 
@@ -24,8 +27,8 @@ AGGREGATES = ("max", "mean", "top2", "pooled")
 ASKED = ("entities", "actions", "whole")
 
 
-class Sides(NamedTuple):
-    """queries (M, d) with the sign in them, tokens (N, d), both fp32; ``blank``: the prompt names nothing to seek."""
+class QueriesAndTokens(NamedTuple):
+    """queries (M, d) times the sign, tokens (N, d), both fp32; ``blank``: the prompt names nothing to look for."""
 
     queries: Tensor
     tokens: Tensor
@@ -41,7 +44,7 @@ class Relevance:
     sign       1, -1, or auto: of the model's text tower (``text_sign`` in conf/model), 1 in the space llm. The released
                codes of TRIM and CDPruner take -1: in OpenAI's ViT-L/14-336 patches respond inversely to a text
     rewriting  none: each token behind the image (llm) or the question as it is, in chunks (clip); words: each word of
-               the cleaned question; rules: entities, actions and a template filled with them (`thinsight.methods.question_parsing`)
+               the cleaned question; rules: entities, actions and a template filled with them (see `question_parsing`)
     asked      which of the three parts of rules become queries
     phrase     what an entity is put into before the text tower reads it
     aggregate  over queries: max, mean, top2 (mean of the two largest), or pooled (one mean query of unit length)
@@ -59,10 +62,10 @@ class Relevance:
     def __post_init__(self) -> None:
         object.__setattr__(self, "asked", tuple(self.asked))
         choices = [("space", self.space, SPACES), ("rewriting", self.rewriting, REWRITINGS)]
-        choices += [("aggregate", self.aggregate, AGGREGATES), *(("query", one, ASKED) for one in self.asked)]
-        for what, given, known in choices:
-            if given not in known:
-                raise nearest(what, str(given), known)
+        choices += [("aggregate", self.aggregate, AGGREGATES), *(("query", query, ASKED) for query in self.asked)]
+        for what, choice, known in choices:
+            if choice not in known:
+                raise nearest(what, str(choice), known)
         if self.sign not in ("auto", 1, -1):
             raise UserError(f"sign is 1, -1 or auto, not {self.sign!r}")
         if not self.asked:
@@ -77,49 +80,49 @@ class Relevance:
 
     def __call__(self, tokens: Tokens, evidence: Evidence) -> Tensor:
         """(N,) fp32: relevance of each token."""
-        return self.of(self.sides(tokens, evidence))
+        return self.scores(self.embed(tokens, evidence))
 
-    def of(self, sides: Sides) -> Tensor:
+    def scores(self, embedded: QueriesAndTokens) -> Tensor:
         """(N,) the queries' products with each token, aggregated."""
-        return self.over(sides.queries @ sides.tokens.T)
+        return self.aggregated(embedded.queries @ embedded.tokens.T)
 
-    def over(self, products: Tensor) -> Tensor:
-        """(M, N) -> (N,)."""
+    def aggregated(self, products: Tensor) -> Tensor:
+        """(M, N) products of queries and tokens -> (N,)."""
         if self.aggregate == "max":
             return products.amax(0)
         if self.aggregate == "top2":
             return products.topk(min(2, len(products)), dim=0).values.mean(0)
         return products.mean(0)
 
-    def sides(self, tokens: Tokens, evidence: Evidence) -> Sides:
+    def embed(self, tokens: Tokens, evidence: Evidence) -> QueriesAndTokens:
         """Queries and tokens in the space."""
         if self.space == "clip":
             texts, blank = self._texts(evidence)
-            tower = _aids(evidence).clip
-            seen = tower.patches(evidence.get("features")[evidence.place(tokens.index)])
-            queries = torch.cat(tower.texts(texts, seen.device))
+            tower = _reader(evidence).clip
+            patches = tower.patches(evidence.get("features")[evidence.place(tokens.index)])
+            queries = torch.cat(tower.texts(texts, patches.device))
         else:
             groups, blank = self._groups(evidence)
-            seen = tokens.states.float()
+            patches = tokens.states.float()
             queries = torch.stack([evidence.states(group).float().mean(0) for group in groups])
         if self.unit:
-            queries, seen = normalize(queries, dim=-1), normalize(seen, dim=-1)
+            queries, patches = normalize(queries, dim=-1), normalize(patches, dim=-1)
         if self.aggregate == "pooled":
             queries = queries.mean(0, keepdim=True)
             queries = normalize(queries, dim=-1) if self.unit else queries
-        return Sides(queries * self._sign(evidence), seen, blank)
+        return QueriesAndTokens(queries * self._sign(evidence), patches, blank)
 
     def _texts(self, evidence: Evidence) -> tuple[list[str], bool]:
         """The queries as texts; whether they name nothing."""
         words = evidence.words
         if self.rewriting == "none":
             return [sentence(words)], False
-        found = rewrite(words)
+        parsed = parse_question(words)
         if self.rewriting == "words":
-            return [word.text for word in found.words] or [sentence(words)], False
-        entities = [self.phrase.format(plain(group)) for group in found.entities]
-        parts = {"entities": entities, "actions": [plain(group) for group in found.actions], "whole": [found.text]}
-        return [text for name in self.asked for text in parts[name]] or [found.text], found.empty
+            return [word.text for word in parsed.words] or [sentence(words)], False
+        entities = [self.phrase.format(phrase(group)) for group in parsed.entities]
+        parts = {"entities": entities, "actions": [phrase(group) for group in parsed.actions], "whole": [parsed.text]}
+        return [text for name in self.asked for text in parts[name]] or [parsed.text], parsed.empty
 
     def _groups(self, evidence: Evidence) -> tuple[list[Tensor], bool]:
         """The queries as groups of prompt tokens, by index; whether they name nothing."""
@@ -127,21 +130,21 @@ class Relevance:
         if self.rewriting == "none":
             return list(question.split(1)), False
         words = evidence.words
-        found = rewrite(words)
+        parsed = parse_question(words)
         if self.rewriting == "words":
-            return [word.index for word in found.words] or [question], False
-        entities, actions = ([_columns(g) for g in groups] for groups in (found.entities, found.actions))
-        whole = [torch.cat([*entities, *actions, _columns(found.words)])] if found.words else [question]
+            return [word.index for word in parsed.words] or [question], False
+        entities, actions = ([_columns(g) for g in groups] for groups in (parsed.entities, parsed.actions))
+        whole = [torch.cat([*entities, *actions, _columns(parsed.words)])] if parsed.words else [question]
         parts = {"entities": entities, "actions": actions, "whole": whole}
-        return [group for name in self.asked for group in parts[name]] or whole, found.empty
+        return [group for name in self.asked for group in parts[name]] or whole, parsed.empty
 
     def _sign(self, evidence: Evidence) -> int:
         if self.sign != "auto":
             return self.sign
-        return _aids(evidence).text_sign if self.space == "clip" else 1
+        return _reader(evidence).text_sign if self.space == "clip" else 1
 
 
-def span(values: Tensor) -> Tensor:
+def to_unit_range(values: Tensor) -> Tensor:
     """The same between 0 and 1, the least and the largest of the sample; all ones where they are equal."""
     low, high = values.amin(), values.amax()
     return (values - low) / (high - low) if high > low else torch.ones_like(values)
@@ -151,10 +154,10 @@ def _columns(words: tuple) -> Tensor:
     return torch.cat([word.index for word in words])
 
 
-def _aids(evidence: Evidence):
-    if evidence.aids is None:
+def _reader(evidence: Evidence):
+    if evidence.reader is None:
         raise UserError(
             "CLIP's space needs a text tower, which comes with thinsight.load_model: a bare model takes the documented "
             "substitute, the language model's own embeddings (space=llm, rewriting=none)"
         )
-    return evidence.aids
+    return evidence.reader

@@ -1,4 +1,9 @@
-"""LLaVA-PruMerge: outliers of the class attention stay, and each takes up its nearest keys."""
+"""LLaVA-PruMerge (arXiv:2403.15388): outliers of the class attention stay, and each takes up its nearest keys.
+
+With p_j the class token's attention to patch j, those above Q3 + 1.5 (Q3 - Q1) stay, and survivor i
+becomes x_i + sum of p_j x_j over the patches whose keys are nearest to its own. PruMerge+ samples others as
+well.
+"""
 
 from dataclasses import dataclass
 
@@ -10,20 +15,22 @@ from thinsight.errors import UserError, nearest
 from thinsight.methods.class_attention import UsesClassScore
 from thinsight.methods.controls import spread
 from thinsight.reduction.evidence import Evidence
-from thinsight.reduction.stages import Blend, copied
+from thinsight.reduction.stages import Blend, copied, count_outliers
 from thinsight.reduction.tokens import Tokens
 
 
 @dataclass(frozen=True)
 class KeyNeighbours(UsesClassScore):
-    """With p the class token's attention, all heads as one: a survivor becomes x_i + sum of p_j x_j over the ``count``
-    patches whose keys are most like its own (cosine), whether they stay or leave; one new token becomes the sum of
+    """Each survivor takes up the patches with the most similar keys, and all leavers together make one new token.
+
+    With p the class token's attention, all heads as one: a survivor becomes x_i + sum of p_j x_j over the ``count``
+    patches whose keys are most like its own (cosine), whether they stay or leave; the new token becomes the sum of
     p_j x_j over those that leave, and stands where the most attended of them stood. No weight is scaled.
 
-    Goes with `thinsight.reduction.stages.Blended`, and with `thinsight.methods.prumerge.AttentionOutliers`, which notes who stays. A
-    patch that it notes twice is handed on twice, and is a neighbour twice, of itself too: its copy takes the first free
-    place, and as many leavers, the first ones in raster order, are neither neighbours nor in the extra token (released
-    code, whose complement does not expect duplicates).
+    Goes with `Blended`, and with `AttentionOutliers`, which notes those that stay. A patch noted twice is handed on
+    twice, and is a neighbour twice, of itself too: its copy takes the first free place, and as many leavers, the first
+    ones in raster order, are neither neighbours nor in the extra token (released code, whose complement does not expect
+    duplicates).
 
     cls   token | received, and ``of``: see `ClassScore`
     """
@@ -42,25 +49,25 @@ class KeyNeighbours(UsesClassScore):
         return int(leave > 0)
 
     def __call__(self, tokens: Tokens, leaving: Tensor, evidence: Evidence) -> Blend:
-        weights = self.interest.weights(evidence, tokens.index)
+        weights = self.class_score.weights(evidence, tokens.index)
         parts, staying = copied(tokens, leaving)
-        ranked = torch.searchsorted(tokens.index, evidence.notes["ranked"])
-        twice = _again(ranked)
+        ranked = torch.searchsorted(tokens.index, evidence.notes.ranked)
+        twice = _repeated(ranked)
         leaving = leaving.sort().values
         if len(twice) >= len(leaving):
             raise UserError("there are more duplicates than free places for them: take a lower ratio")
         survivors = torch.cat([staying, ranked[twice]])
         gone = leaving[len(twice) :]
-        near = similar_keys(self.interest.keys(evidence, tokens.index), survivors, gone, self.count)
+        near = similar_keys(self.class_score.keys(evidence, tokens.index), survivors, gone, self.count)
         parts = torch.cat([parts, torch.eye(len(tokens))[:, ranked[twice]]], 1) + near.T * weights[:, None]
         extra = torch.zeros(len(tokens), 1)
         extra[gone, 0] = weights[gone]
         best = extra.argmax()[None]
         free = leaving[leaving != best][: len(twice)]
         place = torch.cat([staying, free, best])
-        noted = evidence.notes["ranked"].clone()
+        noted = evidence.notes.ranked.clone()
         noted[twice] = tokens.index[free]
-        evidence.notes["ranked"] = noted
+        evidence.notes.ranked = noted
         return Blend(torch.cat([parts, extra], 1), place, torch.cat([survivors, best]))
 
 
@@ -73,14 +80,14 @@ def similar_keys(keys: Tensor, survivors: Tensor, gone: Tensor, count: int) -> T
     return torch.zeros(len(survivors), len(keys)).scatter_add_(1, pool[order], torch.ones(order.shape))
 
 
-def _again(rows: Tensor) -> Tensor:
+def _repeated(rows: Tensor) -> Tensor:
     """Where in ``rows`` a row stands that has stood before."""
-    seen, found = set(), []
+    seen, repeated = set(), []
     for at, row in enumerate(rows.tolist()):
         if row in seen:
-            found.append(at)
+            repeated.append(at)
         seen.add(row)
-    return torch.tensor(found, dtype=torch.int64)
+    return torch.tensor(repeated, dtype=torch.int64)
 
 
 SAMPLES = ("none", "thirds", "training")
@@ -88,7 +95,7 @@ SAMPLES = ("none", "thirds", "training")
 
 @dataclass(frozen=True)
 class AttentionOutliers(UsesClassScore):
-    """The floor(rho * n) patches stay that interest the class token most, at least one; all heads count as one.
+    """The floor(rho * n) patches with the highest class-token attention stay, at least one; all heads count as one.
 
     rho is the share of patches whose score is above Q3 + ``fence`` (Q3 - Q1), with the quartiles of the picture's
     scores. With ``sample`` others stay as well, taken evenly from the raster:
@@ -101,7 +108,7 @@ class AttentionOutliers(UsesClassScore):
     Where a schedule says how many stay, these are the highest scores; with a sample they are a quarter (the extra token
     of PruMerge counted), and the rest an even sample of the other patches.
 
-    Who stays is noted for `thinsight.reduction.stages.ScoreOrder`: outliers by descending score, then the sample.
+    Those that stay are noted for `ScoreOrder`: outliers by descending score, then the sample.
 
     ratio    rho itself, instead of the share of outliers
     cls, of  see `ClassScore`
@@ -114,6 +121,7 @@ class AttentionOutliers(UsesClassScore):
     of: str = "next"
     single = True
     among = "visual"
+    adaptive = True
 
     def __post_init__(self) -> None:
         if self.sample not in SAMPLES:
@@ -122,15 +130,15 @@ class AttentionOutliers(UsesClassScore):
             raise UserError(f"ratio={self.ratio} is no fraction above 0 and up to 1")
 
     def __call__(self, tokens: Tokens, evidence: Evidence, leave: int | None) -> Tensor:
-        scores = self.interest(evidence, tokens.index)
+        scores = self.class_score(evidence, tokens.index)
         picked = self.picked(scores) if leave is None else self.fixed(scores, len(scores) - leave)
-        evidence.notes["ranked"] = tokens.index[picked]
+        evidence.notes.ranked = tokens.index[picked]
         return tokens.rest(picked)
 
     def picked(self, scores: Tensor) -> Tensor:
         """Rows that stay as the picture wants it, a row twice where it is sampled twice."""
         n, order = len(scores), scores.argsort(descending=True, stable=True)
-        ratio = share_above(scores, self.fence) if self.ratio is None else self.ratio
+        ratio = count_outliers(scores, self.fence) / n if self.ratio is None else self.ratio
         top = order[: max(int(n * ratio + 1e-9), 1)]
         if self.sample == "none":
             return top
@@ -146,9 +154,3 @@ class AttentionOutliers(UsesClassScore):
         top = order[: keep if self.sample == "none" else (keep + 1) // 4]
         others = order[len(top) :].sort().values
         return torch.cat([top, others[spread(len(others), keep - len(top))]])
-
-
-def share_above(scores: Tensor, fence: float) -> float:
-    """Share of the scores above Q3 + fence (Q3 - Q1), quartiles interpolated linearly."""
-    low, high = scores.double().quantile(torch.tensor([0.25, 0.75], dtype=torch.float64))
-    return int((scores > high + fence * (high - low)).sum()) / len(scores)

@@ -1,4 +1,4 @@
-"""Entities and actions of a question by rules: which of its words name something to look for.
+"""Entities and actions of a question by rules: which of its words name something to look for (PAR's step A).
 
 The published description (arXiv:2410.07278 and summaries of it) says that prompts are rewritten with a template and
 parsed into entities and actions; neither template nor parser is public. These rules are ours: small, deterministic,
@@ -76,7 +76,7 @@ FORMAT = re.compile(
 
 
 @dataclass(frozen=True)
-class Rewritten:
+class ParsedQuestion:
     """What a question asks about.
 
     entities  groups of words, each a thing with what it is said to be ("red circle"), in their order
@@ -96,33 +96,33 @@ class Rewritten:
     @property
     def text(self) -> str:
         """The fixed template: entities, actions, the cleaned question."""
-        parts = [", ".join(plain(group) for group in groups) for groups in (self.entities, self.actions) if groups]
+        parts = [", ".join(phrase(group) for group in groups) for groups in (self.entities, self.actions) if groups]
         return "; ".join([*parts, sentence(self.words)])
 
 
-def rewrite(words: Sequence[Word]) -> Rewritten:
+def parse_question(words: Sequence[Word]) -> ParsedQuestion:
     """Clean and parse a question."""
-    words = cleaned(words)
-    groups = [(kind, tuple(group)) for (kind, _), group in groupby(_numbered(words), key=lambda one: one[:2])]
-    told = [(kind, tuple(word for _, _, word in group)) for kind, group in groups]
-    entities = [group for kind, group in told if kind == "entity" and not all(w.text.isdigit() for w in group)]
-    actions = [group for kind, group in told if kind == "action"]
-    return Rewritten(_different(entities), _different(actions), words)
+    words = clean(words)
+    groups = [(kind, tuple(group)) for (kind, _), group in groupby(_numbered(words), key=lambda item: item[:2])]
+    named = [(kind, tuple(word for _, _, word in group)) for kind, group in groups]
+    entities = [group for kind, group in named if kind == "entity" and not all(w.text.isdigit() for w in group)]
+    actions = [group for kind, group in named if kind == "action"]
+    return ParsedQuestion(_different(entities), _different(actions), words)
 
 
-def cleaned(words: Sequence[Word]) -> tuple[Word, ...]:
+def clean(words: Sequence[Word]) -> tuple[Word, ...]:
     """Without sentences about the form of the answer (unless there is nothing else) and letters in front of options."""
     parts, start = [], 0
     for i, word in enumerate(words):
         if i + 1 == len(words) or (re.search(r"[.?!\n]", word.after) and not _is_letter(words, i)):
             parts.append(words[start : i + 1])
             start = i + 1
-    asked = [part for part in parts if not FORMAT.match(sentence(part))] or parts
-    left = [word for part in asked for word in part]
+    questions = [part for part in parts if not FORMAT.match(sentence(part))] or parts
+    left = [word for part in questions for word in part]
     return tuple(word for i, word in enumerate(left) if not _is_letter(left, i))
 
 
-def plain(group: Sequence[Word]) -> str:
+def phrase(group: Sequence[Word]) -> str:
     """The words of a group, the last one in the singular: texts that name one thing are what CLIP has seen most."""
     return " ".join([*(word.text.lower() for word in group[:-1]), singular(group[-1].text.lower())])
 
@@ -164,5 +164,5 @@ def _is_letter(words: Sequence[Word], i: int) -> bool:
 def _different(groups: Sequence[tuple[Word, ...]]) -> tuple[tuple[Word, ...], ...]:
     """Each group once."""
     return tuple(
-        {plain(group): group for group in reversed(groups)}[name] for name in dict.fromkeys(map(plain, groups))
+        {phrase(group): group for group in reversed(groups)}[name] for name in dict.fromkeys(map(phrase, groups))
     )

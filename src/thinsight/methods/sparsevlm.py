@@ -1,4 +1,9 @@
-"""SparseVLM: text raters score visual tokens, the rank decides how many leave, the best of the rest are recycled."""
+"""SparseVLM (arXiv:2410.04417): text raters score visual tokens, and the best of those that leave are recycled.
+
+Raters are the text tokens with m_t above the mean (section 3.2); the visual tokens with the lowest attention from them
+leave at three decoder layers; the best rated 30 % of the leavers make new tokens by density-peak clustering. The second
+version divides the attention by a rotary prior, counts some heads only and recycles nothing.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +22,7 @@ from thinsight.reduction.tokens import Tokens
 
 @dataclass(frozen=True)
 class SparseVlmTable:
-    """Published counts for published budgets, and straight lines between them (SparseVLM, arXiv:2410.04417).
+    """Published counts for published budgets, and straight lines between them.
 
     keep    the budget: a count, or a fraction of the visual tokens (the paper's is a mean over layers)
     table   rows (budget, counts after each stage), of ``size`` visual tokens; nothing stays for a budget of 0 and
@@ -63,14 +68,14 @@ class SparseVlmTable:
 
 @dataclass(frozen=True)
 class TextRaters:
-    """The visual tokens leave to which the raters attend least: phi_i = mean over raters t and heads h of A_hti.
+    """The visual tokens leave to which the text raters attend least: phi_i = mean over raters t and heads h of A_hti.
 
     A is the attention of the layer before. The two other fields are those of SparseVLM's second version:
 
     prior  A is divided by what rotary distance alone would give (`rotary_prior`)
     guard  the prior is taken for no less than this share of its value at distance 0, beyond which it passes through
            zero in narrow heads; None: as it is (released code)
-    heads  only so many heads count, those with most of (divided) attention from raters to the picture; None: all
+    heads  only this many heads count, those with most of (divided) attention from raters to the picture; None: all
     """
 
     prior: bool = False
@@ -78,6 +83,7 @@ class TextRaters:
     heads: int | None = None
     among = "visual"
     needs = frozenset({"attention", "embeddings"})
+    attention_rows = "question"
 
     def __call__(self, tokens: Tokens, evidence: Evidence, leave: int) -> Tensor:
         return lowest(self.scores(tokens.index, evidence), leave)
@@ -93,9 +99,9 @@ class TextRaters:
         attention = evidence.attention(rows, index, heads=True)
         if not self.prior:
             return attention
-        prior = rotary_prior(evidence.look(), rows, index)
+        prior = rotary_prior(evidence.layer_attention(), rows, index)
         if self.guard is not None:
-            prior = prior.clamp(min=self.guard * evidence.look().keys.shape[-1] ** 0.5)
+            prior = prior.clamp(min=self.guard * evidence.layer_attention().keys.shape[-1] ** 0.5)
         return attention / prior
 
     def chosen(self, attention: Tensor) -> Tensor:
@@ -115,28 +121,28 @@ def raters(visual: Tensor, evidence: Evidence) -> Tensor:
     """
     if len(evidence.question) == 0:
         return evidence.last
-    if "raters" not in evidence.notes:
+    if evidence.notes.raters is None:
         text = evidence.question
-        scores = relevance(evidence.get("embeddings"), visual, text).cpu()
-        some = text[scores > scores.mean()]
-        evidence.notes["raters"] = some if len(some) else text
-    return evidence.notes["raters"]
+        scores = rater_relevance(evidence.get("embeddings"), visual, text).cpu()
+        above = text[scores > scores.mean()]
+        evidence.notes.raters = above if len(above) else text
+    return evidence.notes.raters
 
 
-def relevance(embeddings: Tensor, visual: Tensor, text: Tensor) -> Tensor:
+def rater_relevance(embeddings: Tensor, visual: Tensor, text: Tensor) -> Tensor:
     """(text,) fp32: m of the tokens ``text``; both given as rows of ``embeddings`` (columns, width)."""
     of_image, of_text = (embeddings[rows.to(embeddings.device)].float() for rows in (visual, text))
     return (of_image @ of_text.T).softmax(-1).mean(0)
 
 
-def rotary_prior(look: LayerAttention, rows: Tensor, columns: Tensor) -> Tensor:
+def rotary_prior(layer: LayerAttention, rows: Tensor, columns: Tensor) -> Tensor:
     """(rows, columns) fp32: the scaled product of an all-ones query and an all-ones key after rotation.
 
     With d the head's width and theta its d / 2 frequencies: 2 / sqrt(d) * sum over theta of cos((p_row - p_col) theta).
     """
-    cos, sin = (table.float() for table in look.tables)
+    cos, sin = (table.float() for table in layer.tables)
     ones = rotate(torch.ones_like(cos), cos, sin)
-    return ones[look.rows(rows)] @ ones[look.rows(columns)].T * look.scaling
+    return ones[layer.rows(rows)] @ ones[layer.rows(columns)].T * layer.scaling
 
 
 @dataclass(frozen=True)
@@ -144,8 +150,8 @@ class Recycle:
     """The first q = floor(share * leaving) + 1 leavers make floor(q / members) + 1 new tokens; the rest goes nowhere.
 
     ``leaving`` has to name the best one first, as the filters do that rank by a score. Clusters are found by density
-    peaks (`clusters`) among the states, and a new token stands where its cluster's centre stood. Where nothing stays
-    nothing is recycled, so that a budget of zero is one.
+    peaks (`density_peaks`) among the states, and a new token stands where its cluster's centre stood. Where nothing
+    stays nothing is recycled, so that a budget of zero is one.
     """
 
     share: float = 0.3
@@ -164,7 +170,7 @@ class Recycle:
         if keep == 0:
             return Routes(stay)
         states = tokens.states[leaving[:count].to(tokens.states.device)]
-        centre, cluster = clusters(states, self.adds(len(leaving), keep))
+        centre, cluster = density_peaks(states, self.adds(len(leaving), keep))
         new = torch.zeros(len(leaving), len(centre))
         new[torch.arange(count), cluster] = 1.0
         return Routes(stay, new, centre)
@@ -179,7 +185,7 @@ class Recycle:
         return min(pool // self.members + 1, pool) if keep else 0
 
 
-def clusters(states: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def density_peaks(states: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """``count`` clusters of states (n, width) by density peaks -> centres (count,) and each state's cluster (n,).
 
         D = L2 / sqrt(width);  rho_i = exp(-mean of the count smallest D_ij^2, its own 0 among them)

@@ -1,7 +1,9 @@
-"""ToMe: bipartite soft matching of keys, matched pairs merged with their sizes.
+"""ToMe (arXiv:2210.09461): bipartite soft matching of keys, matched pairs merged with their sizes.
 
-Places are those in the sequence as it is now, class token included; what is compared is the key of the block, the mean
-over heads. A class token neither leaves nor takes anything in.
+Tokens in even places are matched with the most similar one in an odd place, and the r best pairs of a block merge into
+(s_i x_i + s_j x_j) / (s_i + s_j), s the number of patches a token stands for. Places are those in the
+sequence as it is now, class token included; keys of the block are compared, the mean over heads. A class token
+neither leaves nor takes anything in.
 """
 
 from collections.abc import Sequence
@@ -20,11 +22,11 @@ from thinsight.reduction.tokens import Tokens
 
 @dataclass(frozen=True)
 class TomePairs:
-    """ToMe's merging of pairs (arXiv:2210.09461): at most half of those present leave at a block.
+    """As many leave at every block, at most half of those present.
 
     keep        what is left after the last block; equal numbers leave everywhere, more in the first blocks only where
                 halving could not make up for it later. A budget below all halvings is missed by as little as possible
-    r           published schedule, whatever ``keep`` says: so many leave at every block (int), or a list of numbers,
+    r           published schedule, whatever ``keep`` says: this many leave at every block (int), or a list of numbers,
                 one for each block, zeros where it ends
     inflection  with an int r: from floor(r (1 - inflection)) in the first block in a straight line to 2r less that in
                 the last one (-1: the paper's decreasing schedule, 0: constant)
@@ -40,8 +42,8 @@ class TomePairs:
         several = isinstance(self.r, Sequence) and not isinstance(self.r, str)
         if several:
             object.__setattr__(self, "r", tuple(self.r))
-        for one in self.r if several else () if self.r is None else (self.r,):
-            if isinstance(one, bool) or not isinstance(one, int) or one < 0:
+        for pairs in self.r if several else () if self.r is None else (self.r,):
+            if isinstance(pairs, bool) or not isinstance(pairs, int) or pairs < 0:
                 raise UserError(f"r={self.r} is neither a number of pairs (0, 1, 2, ...) nor a list of them")
         if not -1 <= self.inflection <= 1:
             raise UserError(f"inflection={self.inflection} is no number between -1 and 1")
@@ -66,11 +68,11 @@ class TomePairs:
         return [int(first + slope * stage) for stage in range(stages)]
 
 
-def matched(index: Tensor, visual: Tensor, evidence: Evidence) -> Tensor:
+def pair_similarity(index: Tensor, visual: Tensor, evidence: Evidence) -> Tensor:
     """(even, odd) fp32 on the CPU: cosines of the keys of all tokens ``index``; -inf where one is no patch."""
     units = normalize(evidence.keys(index).float().mean(0), dim=-1)
-    found = (units[::2] @ units[1::2].T).cpu()
-    return found.masked_fill(~(visual[::2, None] & visual[None, 1::2]), -torch.inf)
+    similarity = (units[::2] @ units[1::2].T).cpu()
+    return similarity.masked_fill(~(visual[::2, None] & visual[None, 1::2]), -torch.inf)
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ class BipartiteSources:
     needs = frozenset({"attention"})
 
     def __call__(self, tokens: Tokens, evidence: Evidence, leave: int) -> Tensor:
-        best = matched(tokens.index, tokens.visual, evidence).amax(1)
+        best = pair_similarity(tokens.index, tokens.visual, evidence).amax(1)
         return 2 * best.argsort(descending=True, stable=True)[:leave]
 
 
@@ -93,8 +95,10 @@ class BipartitePartners:
 
     def __call__(self, tokens: Tokens, leaving: Tensor, evidence: Evidence) -> Tensor:
         if bool((leaving % 2).any()):
-            raise UserError("ToPartner follows a filter by which tokens in even places leave (MostSimilar)")
-        partner = 2 * matched(tokens.index, tokens.visual, evidence)[leaving // 2].argmax(1) + 1
+            raise UserError(
+                "BipartitePartners follows a filter by which tokens in even places leave (BipartiteSources)"
+            )
+        partner = 2 * pair_similarity(tokens.index, tokens.visual, evidence)[leaving // 2].argmax(1) + 1
         staying = tokens.rest(leaving)
         weights = torch.zeros(len(leaving), len(staying))
         weights[torch.arange(len(leaving)), torch.searchsorted(staying, partner)] = 1.0
@@ -105,7 +109,7 @@ class BipartitePartners:
 class Merge(WeightedMerge):
     """`WeightedMerge`, after which a token stands where the first of its members stood, if they go on in raster order.
 
-    order  raster | official: as `thinsight.reduction.stages.OfficialOrder` has it
+    order  raster | official: as `OfficialOrder` has it
     """
 
     order: str = "raster"
@@ -134,6 +138,6 @@ class EvenOddOrder:
             for rows, v in ((torch.ones_like(even), ~tokens.visual), (even, tokens.visual), (odd, tokens.visual))
         )
         if len(firsts) == 0:
-            best = matched(before.index, before.visual, evidence).amax(1)[place[even] // 2]
+            best = pair_similarity(before.index, before.visual, evidence).amax(1)[place[even] // 2]
             even = even[best.argsort(descending=True, stable=True)]
         return torch.cat([firsts, even, odd])

@@ -1,4 +1,8 @@
-"""TRIM: tokens whose CLIP similarity to the question stands out stay; the mean of the others is appended."""
+"""TRIM (arXiv:2409.10994): patches whose CLIP similarity to the question stands out stay; the others' mean is appended.
+
+With s = softmax over patches of <patch, question>, those above Q3 + 1.5 (Q3 - Q1) stay, and one token, the mean of all
+others, joins them at the end.
+"""
 
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
@@ -8,13 +12,13 @@ from torch import Tensor
 from thinsight.errors import nearest
 from thinsight.methods.prompt_relevance import Relevance
 from thinsight.reduction.evidence import Evidence
-from thinsight.reduction.stages import Appended, Compress, Correlate, Discard, Order, Raster, ranked
+from thinsight.reduction.stages import Appended, Compress, Correlate, Discard, Order, Raster, count_outliers, ranked
 from thinsight.reduction.tokens import Tokens
 
 BEFORE, AFTER = "features", "mean"
 
 
-class Draft(NamedTuple):
+class MeanToken(NamedTuple):
     """A new token that all leavers go into: its ``state`` (1, width)."""
 
     state: Tensor
@@ -44,7 +48,7 @@ class MeanOfLeavers:
         """One new token, if any leaves."""
         return int(leave > 0)
 
-    def __call__(self, tokens: Tokens, leaving: Tensor, evidence: Evidence) -> Draft:
+    def __call__(self, tokens: Tokens, leaving: Tensor, evidence: Evidence) -> MeanToken:
         gone = tokens.take(leaving)
         if self.of == BEFORE:
             features = evidence.get("features")[evidence.place(gone.index)]
@@ -52,38 +56,38 @@ class MeanOfLeavers:
             state = evidence.get("projector")(mean)
         else:
             state = gone.states.float().mean(0, keepdim=True)
-        return Draft(state.to(tokens.states.dtype))
+        return MeanToken(state.to(tokens.states.dtype))
 
 
 @dataclass(frozen=True)
-class Append:
-    """The stayers as they are, then the drafted token; it goes by the name of the first leaver."""
+class AppendMean:
+    """The stayers as they are, then the token made of the leavers, named after the first of them."""
 
-    def __call__(self, tokens: Tokens, leaving: Tensor, weights: Draft) -> Tokens:
+    def __call__(self, tokens: Tokens, leaving: Tensor, weights: MeanToken) -> Tokens:
         gone = tokens.take(leaving)
         first = gone.take(gone.index.argmin()[None])
         whole = {"size": gone.size.sum()[None], "sources": gone.sources.sum(0, keepdim=True)}
         return tokens.take(tokens.rest(leaving)).followed(replace(first, states=weights.state, **whole))
 
 
-def mean_of(what: str) -> Correlate | None:
+def mean_correlate(merge: str) -> Correlate | None:
     """The correlate stage of a field ``merge``: nothing for "none", else `MeanOfLeavers`."""
-    return None if what == "none" else MeanOfLeavers(what)
+    return None if merge == "none" else MeanOfLeavers(merge)
 
 
-def appended(what: str) -> Compress:
+def mean_compress(merge: str) -> Compress:
     """The compress stage that goes with it."""
-    return Discard() if what == "none" else Append()
+    return Discard() if merge == "none" else AppendMean()
 
 
-def placed(what: str) -> Order:
+def mean_order(merge: str) -> Order:
     """The order that goes with it: the new token comes last."""
-    return Raster() if what == "none" else Appended()
+    return Raster() if merge == "none" else Appended()
 
 
 @dataclass(frozen=True)
 class SimilarityOutliers:
-    """TRIM (arXiv:2409.10994): patches by the softmax over patches of their products with the text.
+    """Patches stay whose similarity to the text stands out: a softmax over patches of their products with it.
 
     As many stay as the schedule says, or, where it leaves that open, those above Q3 + ``reach`` (Q3 - Q1). ``down``:
     their number goes through a ratio and is rounded down again, as in the released code; now and then one is lost.
@@ -93,6 +97,7 @@ class SimilarityOutliers:
     reach: float = 1.5
     down: bool = False
     among = "visual"
+    adaptive = True
 
     @property
     def needs(self) -> frozenset[str]:
@@ -101,14 +106,7 @@ class SimilarityOutliers:
 
     def __call__(self, tokens: Tokens, evidence: Evidence, leave: int | None) -> Tensor:
         score = self.relevance(tokens, evidence).softmax(0)
-        keep = outliers(score, self.reach) if leave is None else len(tokens) - leave
+        keep = count_outliers(score, self.reach) if leave is None else len(tokens) - leave
         if leave is None and self.down:
             keep = int(len(tokens) * (keep / len(tokens)))
         return ranked(score)[keep:].cpu()
-
-
-def outliers(score: Tensor, reach: float = 1.5) -> int:
-    """How many entries of ``score`` (any shape) lie above Q3 + ``reach`` (Q3 - Q1), quartiles interpolated linearly."""
-    score = score.flatten().double()
-    first, third = score.quantile(0.25), score.quantile(0.75)
-    return int((score > third + reach * (third - first)).sum())

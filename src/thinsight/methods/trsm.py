@@ -1,4 +1,8 @@
-"""TRSM: text-related tokens retrieved by similarity (a reconstruction)."""
+"""TRSM (arXiv:2410.07278 v1), reconstructed: the prompt's tokens retrieve the visual tokens most similar to them.
+
+The abstract publishes no formula. Here the score of visual token i is max over queries q of cos(q, v_i), and the union
+of what each query retrieves is trimmed to the budget.
+"""
 
 import math
 from dataclasses import dataclass, field
@@ -15,8 +19,9 @@ from thinsight.reduction.tokens import Tokens
 
 @dataclass(frozen=True)
 class Retrieve:
-    """TRSM's retrieval, reconstructed (arXiv:2410.07278 v1 publishes no formula): the prompt's tokens are queries and
-    retrieve their own nearest visual tokens; the union is trimmed to the budget by relevance, or filled up by it.
+    """The prompt's tokens are queries that retrieve the visual tokens nearest to them.
+
+    The union of what they retrieve is trimmed to the budget by relevance, or filled up by it.
 
     each  tokens that every query retrieves: a count, or a fraction of the budget (float); None: the whole budget, which
           under aggregate=max is the plain top-k
@@ -37,12 +42,14 @@ class Retrieve:
 
     def __call__(self, tokens: Tokens, evidence: Evidence, leave: int) -> Tensor:
         keep = len(tokens) - leave
-        sides = self.relevance.sides(tokens, evidence)
-        products = sides.queries @ sides.tokens.T
-        score = self.relevance.over(products)
+        embedded = self.relevance.embed(tokens, evidence)
+        products = embedded.queries @ embedded.tokens.T
+        score = self.relevance.aggregated(products)
         each = keep if self.each is None else self.each
         each = math.ceil(each * keep) if isinstance(each, float) else each
-        found = torch.zeros(len(tokens), dtype=torch.bool, device=score.device)
-        found[ranked(products)[:, :each].flatten()] = True
-        score = torch.where(found, score - score.amin(), score - score.amax() - 1)  # all that was found comes first
+        retrieved = torch.zeros(len(tokens), dtype=torch.bool, device=score.device)
+        retrieved[ranked(products)[:, :each].flatten()] = True
+        score = torch.where(
+            retrieved, score - score.amin(), score - score.amax() - 1
+        )  # all that was retrieved comes first
         return ranked(score)[keep:].cpu()

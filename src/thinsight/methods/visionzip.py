@@ -1,4 +1,8 @@
-"""VisionZip: dominant tokens by class attention, the rest merged into contextual ones."""
+"""VisionZip (arXiv:2412.04467): dominant tokens by class attention, the rest merged into contextual ones.
+
+Dominant tokens are chosen by `thinsight.methods.class_attention.ClassAttention`. Of the others every g-th is a target;
+a contextual token is its target plus the mean of the tokens whose keys are most similar to the target's.
+"""
 
 from dataclasses import dataclass, field
 
@@ -15,7 +19,7 @@ from thinsight.reduction.tokens import Tokens
 
 @dataclass(frozen=True)
 class DominantContextual:
-    """VisionZip's budget (arXiv:2412.04467): dominant tokens stay, contextual ones are made of the rest.
+    """Dominant tokens stay, and contextual ones are made of the rest.
 
     keep         both together
     share        of it is contextual (30 of 192, 20 of 128, 10 of 64)
@@ -55,11 +59,11 @@ class DominantContextual:
 
 @dataclass(frozen=True)
 class Contextual:
-    """Every g-th leaver in raster order is a target, g the whole number of leavers to a target; the other leavers go to
-    the target whose key (the mean over heads) is most similar to theirs (cosine). A target becomes the sum of itself
-    and of the mean of those that came; it stands where it stood.
+    """Every g-th leaver becomes a target, and the other leavers go to the target with the most similar key.
 
-    Goes with `thinsight.reduction.stages.Blended` and with a filter that is shown all tokens.
+    Leavers are counted in raster order, g is the whole number of leavers to a target, similarity the cosine of keys
+    (the mean over heads). A target becomes the sum of itself and of the mean of those that came, and keeps its place.
+    Goes with `Blended` and with a filter that is shown all tokens.
 
     split  how many targets, and whether a copy of the class token is handed on with them (the released code). The copy
            takes the first place that no target stands at, and is named after the class token
@@ -108,7 +112,7 @@ def assign(keys: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class ClassFirst:
-    """First a class token that is handed on as if it were a patch, then the others as they are (VisionZip)."""
+    """First a class token that is handed on as if it were a patch, then the others as they are."""
 
     def __call__(self, tokens: Tokens, evidence: Evidence) -> Tensor:
         first = ~tokens.visual | torch.isin(tokens.named, evidence.cls)

@@ -1,4 +1,8 @@
-"""VisPruner's filter (arXiv:2412.01818): important tokens stay, and of the rest those without duplicates."""
+"""VisPruner (arXiv:2412.01818 v2): important tokens stay, and of the rest those without duplicates.
+
+Of ``keep`` tokens floor(important * keep) are those with the highest class-token attention; the others are what is left
+of the rest when the most similar ones have left in rounds.
+"""
 
 import math
 from dataclasses import dataclass
@@ -15,9 +19,11 @@ from thinsight.reduction.tokens import Tokens
 
 @dataclass(frozen=True)
 class Dissimilar(UsesClassScore):
-    """The floor(``important`` * keep) tokens stay that interest the class token most. The others start in descending
-    order of interest; until no more are left than may stay, those in even places are compared with those in odd ones
-    (cosine of their states), and the ``step`` of them that resemble one there most leave.
+    """The tokens with the highest class-token attention stay, and of the others those without duplicates.
+
+    The floor(``important`` * keep) highest stay. The others start in descending order of score; until no more are left
+    than may stay, those in even places are compared with those in odd ones (cosine of their states), and the ``step``
+    of them that are most similar to one there leave.
 
     important  share of those that stay;  step  how many leave in a round, at most;  cls  see `ClassScore`
     """
@@ -37,8 +43,8 @@ class Dissimilar(UsesClassScore):
         return tokens.rest(torch.cat(self.parts(tokens, evidence, len(tokens) - leave)))
 
     def parts(self, tokens: Tokens, evidence: Evidence, keep: int) -> tuple[Tensor, Tensor]:
-        """Rows of the important tokens, most interesting first, and of the diverse ones, as the rounds left them."""
-        order = self.interest(evidence, tokens.index).argsort(descending=True, stable=True)
+        """Rows of the important tokens, highest score first, and of the diverse ones, as the rounds left them."""
+        order = self.class_score(evidence, tokens.index).argsort(descending=True, stable=True)
         count = math.floor(keep * self.important)
         residual = distinct(tokens.states[order[count:].to(tokens.states.device)], keep - count, self.step)
         return order[:count], order[count:][residual]

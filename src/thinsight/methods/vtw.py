@@ -1,4 +1,9 @@
-"""VTW: all visual tokens leave at one decoder layer."""
+"""VTW (arXiv:2405.05803): all visual tokens leave before one decoder layer, and text alone goes on.
+
+Of N visual and M text tokens, layers 0..K-1 see N + M and layers K..L-1 see M (section 3). The layer K is a field of
+``conf/method/vtw.yaml``; `thinsight.runtime.layer_selection` chooses it once per model: the first candidate at which
+the divergence of the next-token distribution from the whole model's falls below a threshold (0.003).
+"""
 
 from dataclasses import dataclass
 
@@ -12,7 +17,7 @@ from thinsight.reduction.tokens import Tokens
 
 @dataclass(frozen=True)
 class AllVisual:
-    """Every visual token leaves; no score, no ranking (VTW, arXiv:2405.05803, section 3)."""
+    """Every visual token leaves; no score, no ranking."""
 
     among = "visual"
 

@@ -5,19 +5,21 @@ Nothing here knows which model is small: everything loads through transformers' 
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from omegaconf import DictConfig, OmegaConf
 
 from thinsight.config.compose import load_config
 from thinsight.errors import UserError, nearest
+from thinsight.models.checkpoint import checkpoint_source, first_line
+from thinsight.models.families import family_of
 from thinsight.models.text import QuestionReader
-from thinsight.paths import ROOT
 
-if TYPE_CHECKING:
-    import torch
-    from transformers import PreTrainedModel, ProcessorMixin
+if TYPE_CHECKING:  # transformers takes seconds to import
+    from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin
 
 
 def open_processor(source: str, revision: str | None = None) -> "ProcessorMixin":
@@ -28,11 +30,14 @@ def open_processor(source: str, revision: str | None = None) -> "ProcessorMixin"
     from transformers import AutoConfig, AutoProcessor
     from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 
-    own, kind = AutoProcessor, PROCESSOR_MAPPING.get(type(AutoConfig.from_pretrained(source, revision=revision)), None)
+    loader, kind = (
+        AutoProcessor,
+        PROCESSOR_MAPPING.get(type(AutoConfig.from_pretrained(source, revision=revision)), None),
+    )
     if kind is not None and "video_processor" in kind.get_attributes():
-        named = kind.get_processor_dict(source, revision=revision)[0].get("processor_class", kind.__name__)
-        own = stills(kind) if named == kind.__name__ else AutoProcessor
-    return own.from_pretrained(source, revision=revision, backend="pil")
+        name = kind.get_processor_dict(source, revision=revision)[0].get("processor_class", kind.__name__)
+        loader = stills(kind) if name == kind.__name__ else AutoProcessor
+    return loader.from_pretrained(source, revision=revision, backend="pil")
 
 
 def stills(kind: type["ProcessorMixin"]) -> type["ProcessorMixin"]:
@@ -47,7 +52,7 @@ def stills(kind: type["ProcessorMixin"]) -> type["ProcessorMixin"]:
 def load_model(
     name_or_config: str | DictConfig, device: str | None = None, dtype: str | None = None
 ) -> tuple["PreTrainedModel", "ProcessorMixin"]:
-    """The model in evaluation mode, with its `QuestionReader`, and its processor with left padding and the PIL image backend.
+    """The model in evaluation mode, with its `QuestionReader`, and its processor (left padding, PIL image backend).
 
     ``name_or_config``: a name in ``conf/model``, such a node, or a whole config. ``device`` and ``dtype`` replace the
     config's; device "auto" is CUDA if there is one. Missing, incomplete or unreadable weights, an unreachable hub and a
@@ -71,36 +76,44 @@ def load_model(
     if gaps:
         raise UserError(f"the weights in {source} do not fit model {config.name}: {gaps[0]} ({len(gaps)} in all).")
     processor = load_processor(config)
-    model.aids = QuestionReader(processor, config.text_tower, config.text_sign)
+    model.question_reader = QuestionReader(processor, config.text_tower, config.text_sign)
     return model.eval().to(place), processor
 
 
 def load_processor(name_or_config: str | DictConfig) -> "ProcessorMixin":
     """The processor alone, with the settings of ``config.processor`` put in place and checked to be read."""
+    from transformers import AutoConfig
+
     config = model_config(name_or_config)
     with _loading(config):
         processor = open_processor(str(checkpoint(config)), config.revision)
+        shape = AutoConfig.from_pretrained(str(checkpoint(config)), revision=config.revision)
     processor.tokenizer.padding_side = "left"
+    special = getattr(family_of(shape), "PROCESSOR_SETTINGS", {})
     for key, value in OmegaConf.to_container(config.processor, resolve=True).items():
-        _set(processor, key, value)
+        special.get(key, partial(_set, key=key))(processor, value=value)
     return processor
+
+
+def transformers_config(config: DictConfig) -> "PreTrainedConfig":
+    """The transformers config of a model node: its ``architecture``, or what its checkpoint says."""
+    from transformers import AutoConfig
+
+    if config.architecture is None:
+        with _loading(config):
+            return AutoConfig.from_pretrained(str(checkpoint(config)), revision=config.revision)
+    try:
+        return AutoConfig.for_model(**OmegaConf.to_container(config.architecture, resolve=True))
+    except (TypeError, ValueError) as error:
+        raise UserError(f"model {config.name} has no usable architecture: {first_line(error)}") from error
 
 
 def meta_model(name_or_config: str | DictConfig) -> "PreTrainedModel":
     """The same architecture on ``torch.device("meta")``: true shapes, no weights, nothing downloaded."""
-    import torch
-    from transformers import AutoConfig, AutoModelForImageTextToText
+    from transformers import AutoModelForImageTextToText
 
     config = model_config(name_or_config)
-    if config.architecture is None:
-        with _loading(config):
-            shape = AutoConfig.from_pretrained(str(checkpoint(config)), revision=config.revision)
-    else:
-        fields = OmegaConf.to_container(config.architecture, resolve=True)
-        try:
-            shape = AutoConfig.for_model(**fields)
-        except (TypeError, ValueError) as error:
-            raise UserError(f"model {config.name} has no usable architecture: {_first_line(error)}") from error
+    shape = transformers_config(config)
     with torch.device("meta"):
         model = AutoModelForImageTextToText.from_config(
             shape, dtype=torch_dtype(config.dtype), attn_implementation=config.attn_implementation
@@ -117,21 +130,18 @@ def model_config(name_or_config: str | DictConfig) -> DictConfig:
 
 def checkpoint(config: DictConfig) -> Path | str:
     """The folder that holds the weights (relative to the project's root), or a hub id ``owner/name``."""
-    name = config.checkpoint
-    if not name:
+    if not config.checkpoint:
         raise UserError(f"model {config.name} names no checkpoint: it has a shape, but no weights to load.")
-    folder = Path(name) if Path(name).is_absolute() else ROOT / name
-    if (folder / "config.json").is_file():
-        return folder
-    if folder.exists() or Path(name).is_absolute() or name.count("/") != 1 or name.startswith((".", "data/")):
-        raise UserError(f"model {config.name} has no weights at {name}: check the folder out again or rebuild it.")
-    return name
+    source = checkpoint_source(config.checkpoint)
+    if source is None:
+        raise UserError(
+            f"model {config.name} has no weights at {config.checkpoint}: check the folder out again or rebuild it."
+        )
+    return source
 
 
-def torch_device(name: str) -> "torch.device":
+def torch_device(name: str) -> torch.device:
     """The device ``name``; "auto" is CUDA where there is one."""
-    import torch
-
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -143,10 +153,8 @@ def torch_device(name: str) -> "torch.device":
     return device
 
 
-def torch_dtype(name: str) -> "torch.dtype":
+def torch_dtype(name: str) -> torch.dtype:
     """The floating-point type ``name``."""
-    import torch
-
     known = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
     if name not in known:
         raise nearest("dtype", str(name), known)
@@ -154,18 +162,9 @@ def torch_dtype(name: str) -> "torch.dtype":
 
 
 def _set(processor: "ProcessorMixin", key: str, value: Any) -> None:
-    """Set one processor setting where it is read.
-
-    CLIP's image processor takes ``do_pad`` and ignores it; LLaVA's pads to a square with the mean colour, as the
-    original code does, so asking for padding swaps the class.
-    """
+    """Set one processor setting where it is read."""
     images = processor.image_processor
-    if key == "do_pad" and value and type(images).__name__.startswith("CLIPImageProcessor"):
-        from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
-
-        fields = {k: v for k, v in images.to_dict().items() if k != "image_processor_type"}
-        processor.image_processor = LlavaImageProcessorPil(**fields | {"do_pad": True})
-    elif hasattr(processor, key):
+    if hasattr(processor, key):
         setattr(processor, key, value)
     elif hasattr(images, key):
         setattr(images, key, value)
@@ -179,12 +178,8 @@ def _loading(config: DictConfig) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # they share no base class
-        if (ROOT / config.checkpoint / "config.json").is_file():
+        if isinstance(checkpoint_source(config.checkpoint), Path):
             what = f"cannot be read from {config.checkpoint}: the files there are missing, cut short or damaged"
         else:
             what = f"cannot be fetched from the hub as {config.checkpoint}, and no copy of it is in the local cache"
-        raise UserError(f"model {config.name} {what} ({_first_line(error)}).") from error
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise UserError(f"model {config.name} {what} ({first_line(error)}).") from error

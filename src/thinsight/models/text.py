@@ -3,20 +3,18 @@
 import re
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from thinsight.errors import UserError
-from thinsight.paths import ROOT
+from thinsight.models.checkpoint import checkpoint_source, first_line
 from thinsight.reduction.evidence import Word
+from thinsight.reduction.prompt import Prompt
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # transformers takes seconds to import
     from transformers import CLIPModel, PreTrainedTokenizerBase, ProcessorMixin
-
-    from thinsight.reduction.prompt import Prompt
 
 
 WORD = re.compile(r"[^\W_]+(?:['\u2019-][^\W_]+)*")
@@ -32,7 +30,7 @@ PROBE = "Probe7question"
 
 @dataclass(frozen=True)
 class QuestionReader:
-    """What `thinsight.load_model` hangs on a model as ``model.aids``.
+    """What `thinsight.load_model` hangs on a model as ``model.question_reader``.
 
     processor   of the model: its tokenizer tells words
     text_tower  a folder or hub id of a CLIP checkpoint whose vision tower is this model's; None: there is none
@@ -53,7 +51,7 @@ class QuestionReader:
             )
         return TextTower.load(self.text_tower)
 
-    def words(self, ids: "Tensor", prompt: "Prompt", sample: int) -> list[Word]:
+    def words(self, ids: Tensor, prompt: Prompt, sample: int) -> list[Word]:
         """The words of the question: what stands behind the sample's last image and before the answer, without the
         template's tags. ids (columns,) int64, on the CPU."""
         columns = prompt.alive[sample].nonzero().squeeze(1)
@@ -62,12 +60,12 @@ class QuestionReader:
             columns = columns[columns > visual[-1]]
         text, spans = self._spelled(ids[columns].tolist())
         plain = self._untagged(text)
-        found = list(WORD.finditer(plain))
+        matches = list(WORD.finditer(plain))
         words = []
-        for word, following in zip(found, [*found[1:], None], strict=True):
-            own = [i for i, (start, end) in enumerate(spans) if start < word.end() and end > word.start()]
+        for word, following in zip(matches, [*matches[1:], None], strict=True):
+            tokens = [i for i, (start, end) in enumerate(spans) if start < word.end() and end > word.start()]
             after = plain[word.end() : following.start() if following else None]
-            words.append(Word(word.group(), columns[own], after if following else after.rstrip()))
+            words.append(Word(word.group(), columns[tokens], after if following else after.rstrip()))
         return words
 
     def _spelled(self, ids: list[int]) -> tuple[str, list[tuple[int, int]]]:
@@ -114,18 +112,18 @@ class QuestionReader:
         if not getattr(self.processor, "chat_template", None):
             return "", "", ""
 
-        def said(*turns: str, answer: bool = False) -> str:
+        def rendered(*turns: str, answer: bool = False) -> str:
             roles = [("user", "assistant")[i % 2] for i in range(len(turns))]
             talk = [{"role": r, "content": [{"type": "text", "text": t}]} for r, t in zip(roles, turns, strict=True)]
             return self.processor.apply_chat_template(talk, add_generation_prompt=answer, tokenize=False)
 
         try:
-            open_, asked = said(PROBE), said(PROBE, answer=True)
-            before, after = said(PROBE, "yes"), said(PROBE, "yes", PROBE)
+            question, prompt = rendered(PROBE), rendered(PROBE, answer=True)
+            before, after = rendered(PROBE, "yes"), rendered(PROBE, "yes", PROBE)
         except Exception:  # a template may refuse turns in any way; then nothing is known of its tags
             return "", "", ""
         opening, closing = _around(_added(before, after), PROBE)
-        return opening, closing, _added(open_, asked).strip()
+        return opening, closing, _added(question, prompt).strip()
 
 
 def _added(before: str, after: str) -> str:
@@ -137,8 +135,8 @@ def _added(before: str, after: str) -> str:
 
 
 def _around(text: str, probe: str) -> tuple[str, str]:
-    before, found, after = text.rpartition(probe)
-    return (before.strip(), after.strip()) if found else ("", "")
+    before, separator, after = text.rpartition(probe)
+    return (before.strip(), after.strip()) if separator else ("", "")
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,19 +151,16 @@ class TextTower:
         """From a folder (relative to the project's root) or the hub; what cannot be loaded is a `UserError`."""
         from transformers import AutoTokenizer, CLIPModel
 
-        folder = ROOT / name  # an absolute name stays as it is
-        local = (folder / "config.json").is_file()
-        hub = not Path(name).is_absolute() and name.count("/") == 1 and not name.startswith((".", "data/"))
-        if not local and not hub:
+        source = checkpoint_source(name)
+        if source is None:
             raise UserError(f"there is no text tower at {name}: check the folder out again, or take space=llm")
-        source = str(folder) if local else name
         try:
-            clip, info = CLIPModel.from_pretrained(source, dtype=torch.float32, output_loading_info=True)
-            tokenizer = AutoTokenizer.from_pretrained(source)
+            clip, info = CLIPModel.from_pretrained(str(source), dtype=torch.float32, output_loading_info=True)
+            tokenizer = AutoTokenizer.from_pretrained(str(source))
         except Exception as error:  # transformers, safetensors and the hub share no base class
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
             raise UserError(
-                f"the text tower {name} can neither be read from a folder nor fetched from the hub ({reason}): "
+                f"the text tower {name} can neither be read from a folder nor fetched from the hub "
+                f"({first_line(error)}): "
                 "space=llm does without one"
             ) from error
         if info["missing_keys"]:

@@ -8,13 +8,16 @@ import inspect
 import re
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
+from html import escape
 from typing import Any
+
+import pandas as pd
 
 from thinsight.config.catalogue import CONTROL, FAMILIES, MethodEntry
 from thinsight.config.methods import load_method
 from thinsight.reduction.method import Reduction
 from thinsight.reduction.sites import Decoder, Features, Projected, RandomDecoder, Vision
-from thinsight.report.tables import render
+from thinsight.report.tables import board
 
 PARTS = ("filter", "correlate", "compress")
 
@@ -54,15 +57,34 @@ def decomposition(entries: Sequence[MethodEntry]) -> list[MethodParts]:
         reductions = load_method(entry.name).reductions
         for number, reduction in enumerate(reductions, 1):
             stages = {name: describe(getattr(reduction, name)) for name in (*PARTS, "schedule")}
-            title = entry.title.partition(" (")[0]
             own = {"number": number, "of": len(reductions), "site": place(reduction)}
-            out.append(MethodParts(entry.name, title, entry.family, **own, **stages))
+            out.append(MethodParts(entry.name, entry.short, entry.family, **own, **stages))
     return out
 
 
-def decomposition_html(lines: Sequence[MethodParts]) -> str:
-    """The same as a table in HTML, family by family, controls last."""
-    return render("paradigm.html.j2", lines=lines, order=[*FAMILIES, CONTROL])
+def decomposition_table(lines: Sequence[MethodParts]) -> str:
+    """The same as a table in HTML, family by family, controls last; settings in italics."""
+    families = [*FAMILIES, CONTROL]
+    lines = sorted(lines, key=lambda line: families.index(line.family))
+    heads = {
+        "filter": "filter: who leaves", "correlate": "correlate: where it goes",
+        "compress": "compress: what stayers become", "site": "site", "schedule": "schedule: how many",
+    }  # fmt: skip
+    cells = [{head: _part(getattr(line, name)) for name, head in heads.items()} for line in lines]
+    titles = [(line.family, line.title if line.number == 1 else "") for line in lines]
+    frame = pd.DataFrame(cells, pd.MultiIndex.from_tuples(titles, names=[None, "method"]))
+    notes = [f"{line.number} of {line.of}" if line.of > 1 else "" for line in lines]
+    return board(frame, notes=notes, html=True, classes="catalogue")
+
+
+def _part(part: "Part | str | None") -> str:
+    """A cell of `decomposition_table`."""
+    if part is None:
+        return "–<small>nothing of a leaver goes on</small>"
+    if isinstance(part, str):
+        return escape(part)
+    parts = [f"<code>{part.name}</code>", f"<small>{escape(part.sentence)}</small>"]
+    return "".join(parts + [f"<small><em>{escape(part.settings)}</em></small>"] * bool(part.settings))
 
 
 def describe(stage: Any) -> Part | None:
@@ -82,13 +104,13 @@ def sentence(stage: Any) -> str:
 
 def settings(stage: Any) -> dict[str, str]:
     """The fields of a dataclass that differ from its defaults, nested ones by their class's name and settings."""
-    found = {}
-    for one in fields(stage) if is_dataclass(stage) else ():
-        value = getattr(stage, one.name)
-        usual = one.default_factory() if one.default_factory is not MISSING else one.default
-        if usual is MISSING or value != usual:
-            found[one.name] = _said(value)
-    return found
+    changed = {}
+    for field in fields(stage) if is_dataclass(stage) else ():
+        value = getattr(stage, field.name)
+        default = field.default_factory() if field.default_factory is not MISSING else field.default
+        if default is MISSING or value != default:
+            changed[field.name] = _text(value)
+    return changed
 
 
 def place(reduction: Reduction) -> str:
@@ -107,12 +129,12 @@ def place(reduction: Reduction) -> str:
             stack, unit = "decoder", "layer"
     how = "inside" if site.inside else "before"
     if site.layers is None:
-        return f"{stack}, {how} every {unit} from {_said(site.start)} on"
-    layers = ["half the depth" if layer is None else _said(layer) for layer in site.layers]
+        return f"{stack}, {how} every {unit} from {_text(site.start)} on"
+    layers = ["half the depth" if layer is None else _text(layer) for layer in site.layers]
     return f"{stack}, {how} {unit}{'s' if len(layers) > 1 else ''} {', '.join(layers)}"
 
 
-def _said(value: Any) -> str:
+def _text(value: Any) -> str:
     """A setting as text."""
     if value is None:
         return "none"
@@ -122,6 +144,6 @@ def _said(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, tuple | list):
-        inner = ", ".join(map(_said, value))
+        inner = ", ".join(map(_text, value))
         return f"({inner})" if len(inner) <= LONG // 3 else "(…)"
     return str(value)

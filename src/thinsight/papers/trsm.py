@@ -1,30 +1,146 @@
-"""What the page on TRSM needs: the two readings of its 20 %."""
+"""What the page on TRSM shows: the two readings of its 20 %, computed once from the runs and the model."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
+from thinsight.analysis.ablation import ablation_facts, ablation_table, method_variants
 from thinsight.analysis.comparisons import MEAN, compare
-from thinsight.analysis.results import budgets_at
-from thinsight.report.wording import listed
-from thinsight.stats import Resampled
+from thinsight.analysis.curves import compression_curve
+from thinsight.analysis.results import budgets_at, read_if_run
+from thinsight.config.compose import load_config
+from thinsight.config.methods import load_method
+from thinsight.costs.flops import decoder_shape
+from thinsight.ledger.ledger import ledger
+from thinsight.ledger.published import load_published
+from thinsight.models.image_tokens import tokens_of
+from thinsight.models.loading import meta_model
+from thinsight.papers.par.flops import MODEL, reductions
+from thinsight.papers.par.prompts import prompt_swaps
+from thinsight.report.tables import finding
 
-DROP, KEEP = "drop20", "keep20"
-
-
-SHARES = {DROP: 0.8, KEEP: 0.2}
+SHARES = {"drop20": 0.8, "keep20": 0.2}
 """The share of the tokens that stays under each reading."""
 
+WHOLE = "whole model"
 
-Lines = Mapping[str, tuple[str, Sequence[str]]]
+RUNS = {"TRSM": "trsm-20", "random": "random", "grid": "grid"}
+"""Title -> the run that has the budgets of the readings."""
+
+PARTS = {
+    "space": "space",
+    "sign": "space",
+    "rewriting": "queries",
+    "aggregate": "queries",
+    "each": "union",
+    "merge": "the dropped",
+    "positions": "positions",
+}
+"""A field of TRSM -> the part of the method that it belongs to."""
+
+CURVES = {"trsm": "TRSM", "trsm-20": "TRSM, its two readings", "grid": "uniform grid"}
+
+SWAPPED = {
+    "all tokens, llm": {},
+    "words, llm": {"rewriting": "words"},
+    "entities and actions, llm": {"rewriting": "rules"},
+    "entities and actions, clip": {"rewriting": "rules", "space": "clip"},
+}
+"""Variants that are tested with another question's choice, with the fewer tokens; the first one with both readings."""
 
 
-def reading_lines(
-    results: pd.DataFrame, runs: Mapping[str, str], base: str = "plain"
-) -> dict[str, tuple[str, list[str]]]:
-    """Lines for `comparisons.compare`: the whole model, then for each reading the ``runs`` (title -> run) that have its
-    share among their budgets, as "title, drop20"."""
-    lines: dict[str, tuple[str, list[str]]] = {"whole model": (base, ["fixed"])}
+@dataclass(frozen=True)
+class TrsmPage:
+    """Frames of the page; a run that is not there leaves its frame empty.
+
+    comparison  the readings and as many random or regular tokens, beside the whole model (`compare`)
+    curve       `compression_curve`
+    tokens      reading -> visual tokens that it leaves of a picture of LLaVA-1.5, and ``flops`` what that saves
+    parts       variants of TRSM (`ablation_table`)
+    prompt      `prompt_swaps` of the variants `SWAPPED`
+    ledger      the printed numbers with their verdicts
+    """
+
+    comparison: pd.DataFrame
+    curve: pd.DataFrame
+    tokens: dict[str, int]
+    flops: pd.DataFrame
+    parts: pd.DataFrame
+    prompt: pd.DataFrame
+    ledger: pd.DataFrame
+
+    @property
+    def panels(self) -> dict[str, dict[str, str]]:
+        """For each reading that was run: its title -> (line of ``comparison`` -> whose it is)."""
+        lines = self.comparison["line"].unique()
+        panels = {
+            f"{name}: {share:.0%} of the tokens stay": {
+                line: line.partition(", ")[0] for line in lines if line.endswith(f", {name}")
+            }
+            for name, share in SHARES.items()
+        }
+        return {title: names for title, names in panels.items() if names}
+
+    @property
+    def keeps(self) -> dict[float, str]:
+        """The budgets of the variants, each with a title."""
+        return {keep: f"{keep:.0%} of the tokens stay" for keep in self.parts["keep"].dropna().unique()}
+
+    @property
+    def missing(self) -> list[str]:
+        """Readings that were not run."""
+        return [name for name in SHARES if f"TRSM, {name}" not in set(self.comparison["line"])]
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What `report.artifacts.save` writes."""
+        return {"tokens": self.tokens, "missing": self.missing, "questions": int(self.prompt["n"].max())}
+
+    @property
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """The frames that are saved beside the facts."""
+        names = ("comparison", "curve", "parts", "prompt", "flops", "ledger")
+        return {name: getattr(self, name) for name in names}
+
+    @property
+    def finding(self) -> str:
+        """The finding in markdown."""
+        return finding("trsm.md.j2", {"readings": reading_facts(self.comparison), "parts": ablation_facts(self.parts)})
+
+
+def build(folder: Path, reads: Sequence[str], model: str, questions: int, text_tokens: int) -> TrsmPage:
+    """The page from the runs ``reads`` in ``folder``; ``questions``: training questions of each task; ``text_tokens``:
+    of the prompt whose FLOPs are counted."""
+    results, answers = read_if_run(folder, [run for run in reads if run != "trsm-fields"])
+    shape = decoder_shape(meta_model(load_config([f"model={MODEL}"]).model))
+    tokens = {name: round(share * tokens_of(MODEL)) for name, share in SHARES.items()}
+    saved = [reductions(shape, n, [text_tokens], [0]).assign(reading=name, tokens=n) for name, n in tokens.items()]
+    methods = {
+        f"{title}, {name}": load_method("trsm", keep=share, **fields)
+        for name, share in SHARES.items()
+        for title, fields in SWAPPED.items()
+        if name == "keep20" or not fields
+    }
+    published = load_published("par")
+    fields = method_variants(folder, "trsm-fields")
+    return TrsmPage(
+        comparison=compare(results, answers, reading_lines(results, RUNS), WHOLE),
+        curve=compression_curve(results, answers),
+        tokens=tokens,
+        flops=pd.concat(saved),
+        parts=ablation_table(*read_if_run(folder, ["trsm-fields"]), "trsm-fields", fields, PARTS),
+        prompt=prompt_swaps(model, methods, questions),
+        ledger=ledger(published[published["paper"] == "TRSM"], results, answers),
+    )
+
+
+def reading_lines(results: pd.DataFrame, runs: Mapping[str, str]) -> dict[str, tuple[str, list[str]]]:
+    """Lines for `analysis.comparisons.compare`: the whole model, then for each reading the ``runs`` (title -> run) that
+    have its share among their budgets, as "title, drop20"."""
+    lines: dict[str, tuple[str, list[str]]] = {WHOLE: ("plain", ["fixed"])}
     for name, share in SHARES.items():
         for title, run in runs.items():
             budgets = budgets_at(results, run, share) if run in set(results["run"]) else []
@@ -33,63 +149,28 @@ def reading_lines(
     return lines
 
 
-def compare_readings(
-    results: pd.DataFrame, answers: pd.DataFrame, lines: Lines, base: str = "whole model"
-) -> pd.DataFrame:
-    """`comparisons.compare`, and for each line one more task, the mean over all: its accuracy, and its difference to the
-    line ``base`` with a paired bootstrap interval over questions."""
-    table = compare(results, answers, lines, base)
-    sampled, out = Resampled(answers), []
-    whole = sampled.score(lines[base][0], lines[base][1])
-    for label, (run, budgets) in lines.items():
-        own = sampled.score(run, budgets)
-        difference = own.minus(whole)
-        low, high = difference.interval()
-        costs = table[table["line"] == label].mean(numeric_only=True)
-        out.append(
-            dict(costs) | {"line": label, "task": MEAN, "accuracy": own.mean, "difference": difference.mean}
-            | {"low": low, "high": high, "spread": float("nan"), "p": float("nan")}
-        )  # fmt: skip
-    return pd.concat([table, pd.DataFrame(out)], ignore_index=True)
+def reading_facts(comparison: pd.DataFrame) -> list[dict[str, Any]]:
+    """What the finding says of each reading.
 
-
-def trsm_finding(table: pd.DataFrame, titles: Mapping[str, str], missing: Sequence[str]) -> str:
-    """Which reading keeps the score, in a few sentences of markdown.
-
-    table    `compare_readings`;  titles  reading -> the line that has it, and ``missing`` the readings that were not run
+    name, share  the reading;  run  whether it was run, and if so:
+    flops        prefill FLOPs as a share of the whole model's, ``whole`` the whole model's accuracy
+    accuracy, difference, low, high  of the mean over tasks
+    lost         task -> difference of those whose interval lies below zero;  controls  title -> accuracy
     """
-    means = table[table["task"] == MEAN].set_index("line")
-    whole, said = means.iloc[0], []
-    for name, line in titles.items():
-        own = means.loc[line]
-        tasks = table[(table["line"] == line) & (table["task"] != MEAN)]
-        lost = tasks[tasks["high"] < 0].sort_values("difference")
-        loses = ", ".join(f"{task} {100 * by:+.1f}" for task, by in zip(lost["task"], lost["difference"], strict=True))
-        verdict = "a sure loss" if own["high"] < 0 else "a sure gain" if own["low"] > 0 else "no sure difference"
-        text = (
-            f"**{name}** ({SHARES[name]:.0%} of the tokens stay, {own['profiler'] / whole['profiler']:.0%} of the "
-            f"prefill FLOPs) scores {own['accuracy']:.1%} beside the whole model's {whole['accuracy']:.1%}: "
-            f"{100 * own['difference']:+.1f} points ({100 * own['low']:+.1f} to {100 * own['high']:+.1f}), {verdict}"
-        )
-        said.append(text + (f"; sure losses on {loses}." if loses else "; no task loses for sure."))
-    said += [f"**{name}** was not run." for name in missing]
-    return " ".join(["The abstract's “by 20 %” can be read in two ways.", *said])
-
-
-def readings_finding(table: pd.DataFrame, titles: Mapping[str, str]) -> str:
-    """By how much each reading (-> the line of `compare_readings` that has it) changes the mean score, in a sentence."""
-    means = table[table["task"] == MEAN].set_index("line")
-    ends = {name: 100 * means.loc[line, ["difference", "low", "high"]] for name, line in titles.items()}
-    told = [f"{name} by {of.iloc[0]:+.1f} points ({of.iloc[1]:+.1f} to {of.iloc[2]:+.1f})" for name, of in ends.items()]
-    return f"The mean score changes under {listed(told)}." if told else ""
-
-
-def controls_finding(table: pd.DataFrame, name: str, title: str = "TRSM") -> str:
-    """How TRSM stands to the controls at one reading, from `compare_readings`: a sentence; empty where nothing was run."""
-    means = table[table["task"] == MEAN].set_index("line")["accuracy"]
-    own = f"{title}, {name}"
-    others = {line: value for line, value in means.items() if line.endswith(f", {name}") and line != own}
-    if own not in means or not others:
-        return ""
-    told = ", ".join(f"{line.partition(', ')[0]} {value:.1%}" for line, value in others.items())
-    return f"At {name} TRSM scores {means[own]:.1%}, and with as many tokens {told}."
+    means = comparison[comparison["task"] == MEAN].set_index("line")
+    facts = []
+    for name, share in SHARES.items():
+        line = f"TRSM, {name}"
+        if line not in means.index:
+            facts.append({"name": name, "share": share, "run": False})
+            continue
+        tasks = comparison[(comparison["line"] == line) & (comparison["task"] != MEAN)]
+        lost = tasks[tasks["high"] < 0].sort_values("difference").set_index("task")["difference"]
+        controls = means.loc[means.index.str.endswith(f", {name}") & (means.index != line), "accuracy"]
+        facts.append(
+            {"name": name, "share": share, "run": True, "whole": means.loc[WHOLE, "accuracy"], "lost": lost.to_dict()}
+            | {"flops": means.loc[line, "profiler"] / means.loc[WHOLE, "profiler"]}
+            | means.loc[line, ["accuracy", "difference", "low", "high"]].to_dict()
+            | {"controls": {label.partition(", ")[0]: value for label, value in controls.items()}}
+        )  # fmt: skip
+    return facts

@@ -1,11 +1,12 @@
-"""Notebooks run by papermill with declared parameters, and what an executed one says of itself.
+"""Notebooks: their parameters, their execution by papermill, and the title, finding and figure of an executed one.
 
-The cell tagged ``parameters`` holds one plain literal a line, ``name: type = literal  # help``. Anything else is
-refused (papermill's own inspection would skip it without a word), and so is a parameter that no later cell reads.
+``python -m thinsight.pipeline.notebook SOURCE OUT -p name=value`` executes a notebook, more strictly than papermill:
 
-Papermill executes; around it stand the rules that it leaves open. A parameter that the notebook does not declare, and a
-declared one that nothing reads, are refused (exit 2). When a cell fails (exit 1) the failed notebook is kept as
-``OUT's stem.failed.ipynb`` and OUT does not exist. What is written holds no times, so that equal runs give equal bytes.
+- The cell tagged ``parameters`` holds one plain literal a line, ``name: type = literal  # help``. Anything else is
+  refused (exit 2; papermill's own inspection would skip it without a word), and so are a value for a parameter that is
+  not declared and a declared one that no later cell reads.
+- When a cell fails (exit 1) the notebook up to there is kept as ``<OUT's stem>.failed.ipynb``, and OUT does not exist.
+- What is written holds no times, so that equal runs give equal bytes.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import base64
 import logging
 import re
 import sys
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,8 @@ from nbformat.reader import NotJSONError
 from thinsight.errors import UserError, command, nearest
 
 TAG = "parameters"
+WIDGET = "application/vnd.jupyter.widget-view+json"
+IMAGES = ("image/svg+xml", "image/png", "image/jpeg")
 
 
 def declared_parameters(notebook: NotebookNode) -> dict[str, Any]:
@@ -31,18 +35,18 @@ def declared_parameters(notebook: NotebookNode) -> dict[str, Any]:
     cells = [cell for cell in notebook.cells if TAG in cell.metadata.get("tags", [])]
     if len(cells) > 1:
         raise UserError(f"a notebook has one cell tagged '{TAG}', this one has {len(cells)}")
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     lines: set[int] = set()
     for statement in syntax(cells[0].source).body if cells else []:
         name, value = _literal(statement)
-        if name in found or statement.lineno in lines or statement.end_lineno != statement.lineno:
+        if name in values or statement.lineno in lines or statement.end_lineno != statement.lineno:
             raise UserError(f"parameter '{name}': write each parameter once, on a line of its own")
         lines.add(statement.lineno)
-        found[name] = value
-    return found
+        values[name] = value
+    return values
 
 
-def check_read(notebook: NotebookNode) -> None:
+def check_parameters_read(notebook: NotebookNode) -> None:
     """Refuse a parameter that no later cell reads, or that is overwritten before anything reads it."""
     unread = dict.fromkeys(declared_parameters(notebook))
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
@@ -61,11 +65,11 @@ def check_read(notebook: NotebookNode) -> None:
         raise UserError(f"nothing in the notebook reads its parameter '{next(iter(unread))}'")
 
 
-def convert_parameter(notebook: NotebookNode, given: dict[str, str]) -> dict[str, Any]:
-    """The given values as the types of the declared defaults; an undeclared name or another type is refused."""
+def convert_parameters(notebook: NotebookNode, texts: Mapping[str, str]) -> dict[str, Any]:
+    """The values of ``texts`` in the types of the declared defaults; an undeclared name or another type is refused."""
     known = declared_parameters(notebook)
     values = {}
-    for name, text in given.items():
+    for name, text in texts.items():
         if name not in known:
             raise nearest("parameter", name, known) if known else UserError(f"no parameter '{name}': there are none")
         values[name] = _value(name, text, known[name])
@@ -128,24 +132,26 @@ def syntax(source: str) -> ast.Module:
         raise UserError(f"a cell is not Python: {error.msg} in '{source.splitlines()[0]}'") from error
 
 
-WIDGET = "application/vnd.jupyter.widget-view+json"
+def run_notebook(source: Path, out: Path, values: Mapping[str, str], optional: Collection[str] = ()) -> None:
+    """Execute ``source`` into ``out`` with ``values`` of parameters; those in ``optional`` only if it declares them.
 
-
-def run_notebook(source: Path, out: Path, given: dict[str, str]) -> None:
-    """Execute ``source`` into ``out``. Raises `UserError` for bad parameters, `SystemExit` (1) for a failing cell."""
+    Raises `UserError` for bad parameters, `SystemExit` (1) for a failing cell.
+    """
     if source.resolve() == out.resolve():
         raise UserError(f"the executed notebook cannot replace its source {source}: name another file")
     failed, part = out.with_suffix(".failed.ipynb"), out.with_suffix(".part.ipynb")
     for stale in (out, failed):  # whatever goes wrong below, an earlier result does not stand for this run's
         stale.unlink(missing_ok=True)
     notebook = load_notebook(source)
-    parameters = convert_parameter(notebook, given)
-    check_read(notebook)
+    known = declared_parameters(notebook)
+    values = {name: value for name, value in values.items() if name in known or name not in optional}
+    parameters = convert_parameters(notebook, values)
+    check_parameters_read(notebook)
     out.parent.mkdir(parents=True, exist_ok=True)
     try:
         _execute(source, part, parameters, failed)
         executed = read(part, as_version=4)
-        settle(executed)
+        strip_volatile(executed)
         write(executed, part)
         part.replace(out)
     finally:
@@ -165,7 +171,7 @@ def load_notebook(path: Path) -> NotebookNode:
     return notebook
 
 
-def settle(notebook: NotebookNode) -> None:
+def strip_volatile(notebook: NotebookNode) -> None:
     """Take out, in place, what differs between equal runs: times, the runner's own notes, progress bars, random ids.
 
     Widgets go as well: without the kernel that they talked to they are names of things that are gone.
@@ -219,18 +225,17 @@ def main(arguments: list[str]) -> None:
     )
     parser.add_argument("notebook", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("-p", dest="parameters", action="append", default=[], metavar="name=value")
+    for flag, words in (("-p", "a parameter"), ("-d", "the same, left out where the notebook does not declare it")):
+        parser.add_argument(flag, action="append", default=[], metavar="name=value", help=words)
     options = parser.parse_args(arguments)
-    given = {}
-    for text in options.parameters:
+    values: dict[str, str] = {}
+    for text in [*options.p, *options.d]:
         name, equals, value = text.partition("=")
-        if not equals or name in given:
-            raise UserError(f"cannot read '-p {text}': write -p name=value, once for each name")
-        given[name] = value
-    run_notebook(options.notebook, options.out, given)
-
-
-IMAGES = ("image/svg+xml", "image/png", "image/jpeg")
+        if not equals or name in values:
+            raise UserError(f"cannot read '{text}': write -p name=value, once for each name")
+        values[name] = value
+    optional = {text.partition("=")[0] for text in options.d}
+    run_notebook(options.notebook, options.out, values, optional)
 
 
 @dataclass(frozen=True)
@@ -254,7 +259,7 @@ def summarize(notebook: NotebookNode, name: str) -> Summary:
 
 
 def _finding(notebook: NotebookNode, texts: list[str]) -> str:
-    for cell in _tagged(notebook, "finding"):
+    for cell in tagged_cells(notebook, "finding"):
         if cell.cell_type == "markdown":
             return cell.source.strip()
         for output in cell.outputs:
@@ -268,7 +273,7 @@ def _finding(notebook: NotebookNode, texts: list[str]) -> str:
 
 
 def _figure(notebook: NotebookNode) -> str | None:
-    cells = [*_tagged(notebook, "key-figure"), *notebook.cells]
+    cells = [*tagged_cells(notebook, "key-figure"), *notebook.cells]
     for output in (output for cell in cells for output in cell.get("outputs", [])):
         for kind in IMAGES:
             if content := output.get("data", {}).get(kind):
@@ -279,7 +284,7 @@ def _figure(notebook: NotebookNode) -> str | None:
     return None
 
 
-def _tagged(notebook: NotebookNode, tag: str) -> list[NotebookNode]:
+def tagged_cells(notebook: NotebookNode, tag: str) -> list[NotebookNode]:
     return [cell for cell in notebook.cells if tag in cell.metadata.get("tags", [])]
 
 

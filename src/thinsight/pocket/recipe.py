@@ -2,12 +2,12 @@
 
 import json
 import os
-import platform
 import shutil
 from pathlib import Path
 
 import torch
 
+from thinsight.hardware import cpu_name
 from thinsight.pocket.architecture import new_models, processor
 from thinsight.pocket.decoder_stage import DECODER_PHASES, train_decoder
 from thinsight.pocket.joint_stage import JOINT_PHASES, Parts, joint, translate
@@ -68,9 +68,3 @@ def elapsed(log: list[dict]) -> float:
         total += entry["seconds"] - (before if entry["seconds"] >= before else 0)
         before = entry["seconds"]
     return total
-
-
-def cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-    return names[0] if names else platform.processor()

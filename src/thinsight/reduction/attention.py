@@ -1,4 +1,4 @@
-"""Attention rows of one decoder layer, computed from its queries and keys alone."""
+"""Attention rows of one layer, computed from its queries and keys alone: no eager attention anywhere."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class LayerAttention:
-    """What one layer's attention saw of one sample.
+    """Queries and keys of one layer for one sample, and the attention rows that they make.
 
     index    (tokens,) int64            the tokens by their index, ascending: the layer's order
     queries  rows -> (heads, rows, d)   rotated where the layer rotates; of the rows asked for only
@@ -69,8 +69,8 @@ class CapturedQK:
     tables: tuple[Tensor, Tensor] | None = None
     bias: list[Tensor] | None = None
 
-    def look(self, sample: int) -> LayerAttention:
-        """One sample's share."""
+    def layer_attention(self, sample: int) -> LayerAttention:
+        """The part of one sample, rotated."""
         rows = self.rows[sample].to(self.keys.device)
         queries, keys = self.queries[sample][rows], split_heads(self.keys[sample][rows], self.width)
         tables = None
@@ -79,13 +79,14 @@ class CapturedQK:
             keys = rotate(keys, *tables)
         groups = queries.shape[-1] // (keys.shape[0] * self.width)
 
-        def some(at: Tensor) -> Tensor:
-            found = split_heads(queries[at], self.width)
-            return found if tables is None else rotate(found, *(t[at] for t in tables))
+        def queries_of(at: Tensor) -> Tensor:
+            chosen = split_heads(queries[at], self.width)
+            return chosen if tables is None else rotate(chosen, *(t[at] for t in tables))
 
         bias = None if self.bias is None else self.bias[sample]
         keys = keys.repeat_interleave(groups, 0)
-        return LayerAttention(self.index[sample], some, keys, self.scaling, self.tables is not None, bias, tables)
+        causal = self.tables is not None
+        return LayerAttention(self.index[sample], queries_of, keys, self.scaling, causal, bias, tables)
 
 
 def split_heads(states: Tensor, width: int) -> Tensor:

@@ -1,4 +1,7 @@
-"""What a stage may ask for: attention rows, keys, features, the words of the question."""
+"""What a stage may ask for: attention rows, keys, features, the words of the question, and notes of earlier stages.
+
+`NEEDS` lists what a stage can name in its ``needs``; a model or site that does not offer it is refused in one sentence.
+"""
 
 import hashlib
 import math
@@ -24,7 +27,7 @@ class Word:
     """
 
     text: str
-    index: "Tensor"
+    index: Tensor
     after: str = ""
 
 
@@ -33,10 +36,11 @@ def sentence(words: Sequence[Word]) -> str:
     return "".join(word.text + word.after for word in words).strip()
 
 
-class Question(Protocol):
-    """What stages read of the question: its words, and a text tower aligned with the vision tower.
+class Reader(Protocol):
+    """Reads the question for stages: its words, and a text tower aligned with the vision tower.
 
-    `thinsight.models.text.QuestionReader` is one for transformers models.
+    `thinsight.models.text.QuestionReader` is one for transformers models. ``text_sign``: 1 where a patch that shows
+    what a text names has the larger cosine with it, -1 where it has the smaller one.
     """
 
     text_sign: int
@@ -63,21 +67,40 @@ NEEDS = {
 """What a stage can name in its ``needs``, and what it means."""
 
 
+@dataclass
+class StageNotes:
+    """What one stage leaves for a later one of the same sample (in the vision tower: image). None: nothing was left.
+
+    ranked   (n,) int64     index of the tokens that come first, in this order (read by `stages.ScoreOrder`)
+    key      (n,) int64     numbers of MustDrop's key patches, see `Evidence.place`
+    raters   (n,) int64     index of SparseVLM's text raters
+    routing                 PAR's intermediate results, a `methods.par.Routing`
+    images   list of notes  what the vision tower's stages left of each image of the prompt, in its order; None where
+                            images and image tokens do not match in number
+    """
+
+    ranked: Tensor | None = None
+    key: Tensor | None = None
+    raters: Tensor | None = None
+    routing: Any = None
+    images: "list[StageNotes] | None" = None
+
+
 @dataclass(frozen=True)
 class Evidence:
     """Facts about the sample (behind the projector) or the image (in front of it) that a stage works on.
 
-    layer     the layer that the tokens are about to enter, or that they are inside of, 0-based
-    depth     number of layers of the stack that it is in
-    image     (columns,) int64: which of the sample's images each column shows, -1 for what is no picture
-    content   the sample's own input as bytes (token ids and pixels, no padding), read only when asked for; without a
-              cache generate sends a longer prompt for each token, so that this changes with it
-    stage     which of the ``stages`` layers of the site this is, counted from 0
-    sequence  all tokens of the sample as they are now, text and class token included; a stage is shown some of them
-    looks     which layer -> its `LayerAttention`: "attention" (the layer before, or the own one inside) and "next"
-    more      name -> what is made when asked for (see `NEEDS`)
-    notes     what one stage leaves for a later one of the same sample; starts empty with every prompt
-    aids      tokenizer and text tower of the model; None for a bare one
+    layer         the layer that the tokens are about to enter, or that they are inside of, 0-based
+    depth         number of layers of the stack that it is in
+    image         (columns,) int64: which of the sample's images each column shows, -1 for what is no picture
+    content       the sample's own input as bytes (token ids and pixels, no padding), read only when asked for; without
+                  a cache generate sends a longer prompt for each token, so that this changes with it
+    stage         which of the ``stages`` layers of the site this is, counted from 0
+    sequence      all tokens of the sample as they are now, text and class token included; a stage is shown some of them
+    attention_at  "attention" (the layer before, or the own one inside) or "next" -> makes its `LayerAttention`
+    providers     name in `NEEDS` -> makes it, when asked for
+    notes         what earlier stages of the same sample left; empty at the start of every prompt
+    reader        reads the question: tokenizer and text tower of the model; None for a bare one
     """
 
     layer: int
@@ -87,10 +110,10 @@ class Evidence:
     stage: int = 0
     stages: int = 1
     sequence: Tokens | None = None
-    looks: Mapping[str, Callable[[], LayerAttention]] = field(default_factory=dict)
-    more: Mapping[str, Callable[[], Any]] = field(default_factory=dict)
-    notes: dict[str, Any] = field(default_factory=dict)
-    aids: "Question | None" = None
+    attention_at: Mapping[str, Callable[[], LayerAttention]] = field(default_factory=dict)
+    providers: Mapping[str, Callable[[], Any]] = field(default_factory=dict)
+    notes: StageNotes = field(default_factory=StageNotes)
+    reader: Reader | None = None
 
     def generator(self, seed: int) -> torch.Generator:
         """A random source that depends on ``seed`` and the sample's content alone, so not on its batch or device."""
@@ -123,30 +146,30 @@ class Evidence:
         """(n,) index of all text tokens."""
         return self.sequence.index[~self.sequence.visual]
 
-    def look(self, of: str = "attention") -> LayerAttention:
+    def layer_attention(self, of: str = "attention") -> LayerAttention:
         """Queries and keys: of the layer before (inside a layer: its own), or of the "next" one."""
-        if of not in self.looks:
-            there = (
+        if of not in self.attention_at:
+            missing = (
                 "no further layer" if of == "next" and self.layer else "no layer before this that could be looked at"
             )
-            raise UserError(f"there is {there}, at layer {self.layer}: choose another layer")
-        return self.looks[of]()
+            raise UserError(f"there is {missing}, at layer {self.layer}: choose another layer")
+        return self.attention_at[of]()
 
     def attention(self, rows: Tensor, columns: Tensor, of: str = "attention", heads: bool = False) -> Tensor:
         """(rows, columns) fp32, the mean over heads, or (heads, rows, columns): softmax attention of the tokens
         ``rows`` to ``columns``, both given by index; the softmax is over all tokens."""
-        found = self.look(of).attention(rows, columns)
-        return found if heads else found.mean(0)
+        attention = self.layer_attention(of).attention(rows, columns)
+        return attention if heads else attention.mean(0)
 
     def logits(self, rows: Tensor, columns: Tensor, of: str = "attention", heads: bool = False) -> Tensor:
         """The same before mask and softmax."""
-        found = self.look(of).logits(rows, columns)
-        return found if heads else found.mean(0)
+        logits = self.layer_attention(of).logits(rows, columns)
+        return logits if heads else logits.mean(0)
 
     def keys(self, index: Tensor, of: str = "attention") -> Tensor:
         """(heads, n, head width): keys of the tokens ``index``, rotated in the decoder."""
-        look = self.look(of)
-        return look.keys[:, look.rows(index).to(look.keys.device)]
+        layer = self.layer_attention(of)
+        return layer.keys[:, layer.rows(index).to(layer.keys.device)]
 
     def states(self, index: Tensor) -> Tensor:
         """(n, width): states of any tokens of the sample, by index."""
@@ -159,16 +182,17 @@ class Evidence:
 
     def cells(self, index: Tensor) -> Tensor:
         """(n, 3) image, row and column of visual tokens on their image's square grid of patches."""
-        out = []
-        for one in index.tolist():
-            number = int(self.image[one])
+        cells = []
+        for column in index.tolist():
+            number = int(self.image[column])
             columns = (self.image == number).nonzero().squeeze(1)
             side = math.isqrt(len(columns))
             if side * side != len(columns):
                 raise UserError(f"{len(columns)} visual tokens of an image are no square grid of patches")
-            at = one - int(columns[0]) if columns[-1] - columns[0] + 1 == len(columns) else int((columns < one).sum())
-            out.append((number, at // side, at % side))
-        return torch.tensor(out, dtype=torch.int64).reshape(-1, 3)
+            contiguous = columns[-1] - columns[0] + 1 == len(columns)
+            patch = column - int(columns[0]) if contiguous else int((columns < column).sum())
+            cells.append((number, patch // side, patch % side))
+        return torch.tensor(cells, dtype=torch.int64).reshape(-1, 3)
 
     def get(self, name: str) -> Any:
         """One of the things in `NEEDS` that are made on demand.
@@ -177,13 +201,13 @@ class Evidence:
         projector   features (n, width) -> (n, the decoder's width)
         embeddings  (columns, width) what entered the decoder's first layer, by index
         norm        (n, width) -> (n, width): the decoder's final norm
-        words       list of `thinsight.reduction.evidence.Word` of the question, the template's own left out
+        words       list of `Word` of the question, the template's own left out
         """
-        if name not in self.more:
+        if name not in self.providers:
             raise UserError(f"this model or place does not offer {NEEDS[name]}")
-        return self.more[name]()
+        return self.providers[name]()
 
     @property
-    def words(self) -> "Sequence[Word]":
+    def words(self) -> Sequence[Word]:
         """The words of the question with the index of their tokens."""
         return self.get("words")

@@ -3,9 +3,10 @@
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from thinsight.errors import UserError
 from thinsight.reduction.evidence import Evidence
-from thinsight.reduction.schedules import Once, Schedule
-from thinsight.reduction.sites import Ahead, Projected, Site
+from thinsight.reduction.schedules import Geometric, Keep, Schedule
+from thinsight.reduction.sites import BeforeProjector, Projected, Site
 from thinsight.reduction.stages import Compress, Correlate, Discard, Filter, Order, Raster
 from thinsight.reduction.tokens import Tokens
 
@@ -18,8 +19,14 @@ class Reduction:
     correlate: Correlate | None = None
     compress: Compress = field(default_factory=Discard)
     site: Site = field(default_factory=Projected)
-    schedule: Schedule = field(default_factory=Once)
+    schedule: Schedule = field(default_factory=Keep)
     order: Order = field(default_factory=Raster)
+
+    def __post_init__(self) -> None:
+        is_open = isinstance(self.schedule, Keep | Geometric) and self.schedule.keep is None
+        if is_open and not getattr(self.filter, "adaptive", False):
+            name = type(self.filter).__name__
+            raise UserError(f"keep is a count or a fraction of the visual tokens: {name} does not decide it by itself")
 
     @property
     def needs(self) -> frozenset[str]:
@@ -51,8 +58,8 @@ class Reduction:
     def __call__(self, tokens: Tokens, evidence: Evidence) -> Tokens:
         """The tokens that stay, in their order; the very same object when none leaves."""
         present, protected = int(tokens.visual.sum()), int((~tokens.visual).sum())
-        told = self.stay(present, evidence.stage, evidence.stages, evidence.total)
-        leave = None if told is None else present - told[0]
+        counts = self.stay(present, evidence.stage, evidence.stages, evidence.total)
+        leave = None if counts is None else present - counts[0]
         if leave == 0 and self.filter.among != "prompt":  # text may leave all the same
             return tokens
         leaving = self.filter(tokens, evidence, leave)
@@ -73,14 +80,14 @@ class Method:
     fields: dict[str, Any] = field(default_factory=dict)
 
     @property
-    def ahead(self) -> tuple[Reduction, ...]:
-        """The reductions in front of the projector."""
-        return tuple(r for r in self.reductions if isinstance(r.site, Ahead))
+    def before_projector(self) -> tuple[Reduction, ...]:
+        """The reductions in the vision tower, or between it and the projector."""
+        return tuple(r for r in self.reductions if isinstance(r.site, BeforeProjector))
 
     @property
-    def behind(self) -> tuple[Reduction, ...]:
-        """The reductions behind the projector."""
-        return tuple(r for r in self.reductions if not isinstance(r.site, Ahead))
+    def after_projector(self) -> tuple[Reduction, ...]:
+        """The reductions behind the projector, in front of the decoder or in it."""
+        return tuple(r for r in self.reductions if not isinstance(r.site, BeforeProjector))
 
     @property
     def needs(self) -> frozenset[str]:
@@ -90,7 +97,8 @@ class Method:
     def resolve(self, depth: int) -> "Method":
         """The method in a decoder of ``depth`` layers: defaults become numbers, impossible layers a `UserError`."""
         reductions = tuple(
-            r if isinstance(r.site, Ahead) else replace(r, site=r.site.resolve(depth)) for r in self.reductions
+            r if isinstance(r.site, BeforeProjector) else replace(r, site=r.site.resolve(depth))
+            for r in self.reductions
         )
         return replace(self, reductions=reductions)
 

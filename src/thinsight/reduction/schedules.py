@@ -1,8 +1,8 @@
 """How many tokens leave at each place: schedules as values.
 
 A schedule is asked at each stage (layer of its site) how many of the ``present`` visual tokens stay, and so can be
-played through without a model: that is what `thinsight.solve` does. Where the stages of a reduction make new tokens
-(a merged or recycled one), ``inclusive`` says whether they count among those that stay.
+simulated without a model: that is what `thinsight.solve` does. Where the stages of a reduction make new tokens (a
+merged or recycled one), ``inclusive`` says whether they count among those that stay.
 """
 
 import math
@@ -14,7 +14,7 @@ from thinsight.errors import UserError
 
 
 class Schedule(Protocol):
-    """``schedule(present, stage, stages, total)`` -> how many stay; None where the filter decides.
+    """``schedule(present, stage, stages, total)`` -> how many stay; None: the filter decides, sample by sample.
 
     present  visual tokens before this stage;  total  those that the picture came with
     stage    which of the ``stages`` layers of the site this is, counted from 0
@@ -26,27 +26,39 @@ class Schedule(Protocol):
 
 
 @dataclass(frozen=True)
-class Once:
-    """``keep`` visual tokens stay: a count (int), or a fraction of those it came with (float in 0..1)."""
+class Keep:
+    """``keep`` visual tokens stay, or as many as the filter decides.
 
-    keep: int | float = 0
-    inclusive = True
+    keep       a count (int), or a fraction of those the picture came with (float in 0..1), the same at every stage;
+               None: the filter decides, which only one that is ``adaptive`` can do
+    down       a fraction is rounded down, not to the nearest count
+    inclusive  whether a new token that the stages make counts among those that stay
+    """
+
+    keep: int | float | None = 0
+    down: bool = False
+    inclusive: bool = True
 
     def __post_init__(self) -> None:
-        check_keep(self.keep)
+        if self.keep is not None:
+            check_keep(self.keep)
 
-    def __call__(self, present: int, stage: int = 0, stages: int = 1, total: int | None = None) -> int:
-        return min(count(self.keep, present if total is None else total), present)
+    def __call__(self, present: int, stage: int = 0, stages: int = 1, total: int | None = None) -> int | None:
+        if self.keep is None:
+            return None
+        total = present if total is None else total
+        keep = int(self.keep * total) if self.down and isinstance(self.keep, float) else count(self.keep, total)
+        return min(keep, present)
 
 
 @dataclass(frozen=True)
 class Even:
-    """An equal number leaves at every stage, so that ``keep`` (as in `Once`) are left after the last; the first
+    """An equal number leaves at every stage, so that ``keep`` (as in `Keep`) are left after the last; the first
     stages take one more where it does not come out even.
 
     half   at most half of those present leave at a stage (ToMe's pairs)
-    share  only this share of those who have to leave does so here; the rest is another reduction's (FiCoCo-VL)
-    each   so many leave at every stage, whatever ``keep`` says; None: as many as it takes
+    share  only this share of those that have to leave does so here; the rest is another reduction's (FiCoCo-VL)
+    each   this many leave at every stage, whatever ``keep`` says; None: as many as it takes
     """
 
     keep: int | float = 0.5
@@ -70,39 +82,30 @@ class Even:
 
 @dataclass(frozen=True)
 class Geometric:
-    """After stage s of S, floor(total * keep^((s + 1) / S)) are left: equal ratios from stage to stage."""
+    """After stage s of S, floor(total * keep^((s + 1) / S)) are left: equal ratios from stage to stage.
 
-    keep: int | float = 0.125
+    keep  what is left after the last stage, as in `Keep`; None: the filter decides
+    """
+
+    keep: int | float | None = 0.125
     inclusive = True
 
     def __post_init__(self) -> None:
-        check_keep(self.keep)
+        if self.keep is not None:
+            check_keep(self.keep)
 
-    def __call__(self, present: int, stage: int, stages: int, total: int) -> int:
-        final = count(self.keep, total) / max(total, 1)
+    def __call__(self, present: int, stage: int, stages: int, total: int) -> int | None:
+        if self.keep is None:
+            return None
+        last = count(self.keep, total)
         if stage + 1 == stages:
-            return min(count(self.keep, total), present)
-        return min(int(total * final ** ((stage + 1) / stages) + 1e-9), present)
-
-
-@dataclass(frozen=True)
-class Rate:
-    """The fraction ``rate`` of those present stays at every stage, rounded up (EViT); new tokens come on top."""
-
-    rate: float = 0.7
-    inclusive = False
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.rate <= 1:
-            raise UserError(f"rate={self.rate} is no fraction between 0 and 1")
-
-    def __call__(self, present: int, stage: int, stages: int, total: int) -> int:
-        return math.ceil(self.rate * present)
+            return min(last, present)
+        return min(int(total * (last / max(total, 1)) ** ((stage + 1) / stages) + 1e-9), present)
 
 
 @dataclass(frozen=True)
 class Fixed:
-    """After stage s ``counts[s]`` are left, or that fraction of ``total`` (float; rounded down: PyramidDrop)."""
+    """After stage s ``counts[s]`` are left, or that fraction of ``total`` (float; rounded down)."""
 
     counts: Sequence[int | float]
     inclusive = True
@@ -119,40 +122,6 @@ class Fixed:
         return min(int(keep * total + 1e-9) if isinstance(keep, float) else keep, present)
 
 
-@dataclass(frozen=True)
-class Adaptive:
-    """The filter itself decides how many leave, sample by sample."""
-
-    inclusive = True
-
-    def __call__(self, present: int, stage: int, stages: int, total: int) -> None:
-        return None
-
-
-@dataclass(frozen=True)
-class Target:
-    """``keep`` as in `Once`, or None: the filter itself decides, as under `Adaptive`.
-
-    down       a fraction is rounded down, not to the nearest count
-    inclusive  whether a new token that the stages make counts among those that stay
-    """
-
-    keep: int | float | None = None
-    down: bool = False
-    inclusive: bool = True
-
-    def __post_init__(self) -> None:
-        if self.keep is not None:
-            check_keep(self.keep)
-
-    def __call__(self, present: int, stage: int = 0, stages: int = 1, total: int | None = None) -> int | None:
-        if self.keep is None:
-            return None
-        total = present if total is None else total
-        keep = int(self.keep * total) if self.down and isinstance(self.keep, float) else count(self.keep, total)
-        return min(keep, present)
-
-
 def check_keep(keep: int | float) -> None:
     """Refuse what is neither a count nor a fraction."""
     if isinstance(keep, bool) or not isinstance(keep, int | float):
@@ -164,18 +133,3 @@ def check_keep(keep: int | float) -> None:
 def count(keep: int | float, total: int) -> int:
     """A count as it is; a fraction of ``total``, rounded."""
     return round(keep * total) if isinstance(keep, float) else keep
-
-
-@dataclass(frozen=True)
-class Open:
-    """``keep`` visual tokens stay, as in `Once`, or in several stages in equal ratios; None: the filter decides."""
-
-    keep: int | float | None = None
-    inclusive = True
-
-    def __post_init__(self) -> None:
-        if self.keep is not None:
-            check_keep(self.keep)
-
-    def __call__(self, present: int, stage: int, stages: int, total: int) -> int | None:
-        return None if self.keep is None else Geometric(self.keep)(present, stage, stages, total)

@@ -150,15 +150,15 @@ class RandomDecoder:
         return (int(torch.randint(self.low, self.high + 1, (), generator=generator)),)
 
 
-Ahead = Vision | Features
+BeforeProjector = Vision | Features
 """Sites in front of the projector, where the tokens of one image are reduced without its prompt."""
 
 
-Behind = Projected | Decoder | RandomDecoder
+AfterProjector = Projected | Decoder | RandomDecoder
 """Sites behind the projector, where the visual tokens of one prompt are reduced."""
 
 
-Site = Ahead | Behind
+Site = BeforeProjector | AfterProjector
 
 
 def _check_positions(positions: str) -> None:

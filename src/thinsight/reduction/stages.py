@@ -12,13 +12,8 @@ from thinsight.reduction.evidence import Evidence
 from thinsight.reduction.tokens import Tokens
 
 
-def lowest(scores: Tensor, leave: int | None) -> Tensor:
-    """Rows (leave,) int64 of the lowest scores (n,), the best of them first; of equal ones the later leaves.
-
-    A schedule that leaves their number open is a `UserError`: a ranking does not say where to stop.
-    """
-    if leave is None:
-        raise UserError("this filter ranks tokens only: give it a schedule that says how many leave")
+def lowest(scores: Tensor, leave: int) -> Tensor:
+    """Rows (leave,) int64 of the lowest scores (n,), the best of them first; of equal ones the later leaves."""
     order = scores.float().argsort(descending=True, stable=True)
     return order[max(len(scores) - leave, 0) :].cpu().to(torch.int64)
 
@@ -218,7 +213,8 @@ def _fresh(gone: Tokens, routes: Routes, states: Tensor) -> Tokens:
 class Filter(Protocol):
     """``filter(tokens, evidence, leave)`` -> rows (leave,) of the tokens that leave, int64, any order.
 
-    ``among`` says what it is shown: "visual" tokens, or all of the "prompt" but its last token, which has to answer.
+    ``among`` says what it is shown: "visual" tokens, or all of the "prompt" but its last token, which has to answer, or
+    "all". A filter with ``adaptive = True`` also takes None for ``leave``, and decides by itself how many leave.
     """
 
     among: str
@@ -284,8 +280,15 @@ class ScoreOrder:
     others as they are."""
 
     def __call__(self, tokens: Tokens, evidence: Evidence) -> Tensor:
-        rank = {index: rank for rank, index in enumerate(evidence.notes["ranked"].tolist())}
+        rank = {index: rank for rank, index in enumerate(evidence.notes.ranked.tolist())}
         return torch.tensor([rank.get(index, len(rank)) for index in tokens.index.tolist()]).argsort(stable=True)
+
+
+def count_outliers(scores: Tensor, reach: float = 1.5) -> int:
+    """How many ``scores`` (any shape) lie above Q3 + ``reach`` (Q3 - Q1), quartiles interpolated linearly."""
+    scores = scores.flatten().double()
+    first, third = scores.quantile(torch.tensor([0.25, 0.75], dtype=scores.dtype, device=scores.device))
+    return int((scores > third + reach * (third - first)).sum())
 
 
 def ranked(score: Tensor) -> Tensor:

@@ -3,24 +3,17 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from IPython.display import Markdown, display
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from matplotlib.figure import Figure
-
-
-STATED = "stated"
-"""In an output's metadata: it says what the cell's figure shows, and the report begins the caption with it."""
+import pandas as pd
+from matplotlib.figure import Figure
 
 
 def save(
     folder: Path,
     facts: Mapping[str, Any],
-    tables: Mapping[str, "pd.DataFrame"] | None = None,
-    figures: Mapping[str, "Figure"] | None = None,
+    tables: Mapping[str, pd.DataFrame] | None = None,
+    figures: Mapping[str, Figure] | None = None,
 ) -> None:
     """``folder/facts.json``, a ``.csv`` for each table and an ``.svg`` for each figure; equal content, equal bytes."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -29,10 +22,3 @@ def save(
     for name, figure in (figures or {}).items():
         figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
     (folder / "facts.json").write_text(json.dumps(facts, indent=1) + "\n")
-
-
-def stating(figure: "Figure", *sentences: str) -> "Figure":
-    """The ``figure``, with what it shows in words (markdown; empty ones are left out) displayed in front of it."""
-    if said := " ".join(filter(None, sentences)):
-        display(Markdown(said), metadata={STATED: True})
-    return figure

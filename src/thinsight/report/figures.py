@@ -1,15 +1,16 @@
-"""Figure theme, palette, and pictures side by side.
+"""Figure theme, palette, intervals beside their names, and pictures side by side.
 
-Every function takes tidy data, draws on new axes and returns the figure.
+Every function of a page that draws takes tidy data and returns a figure.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from textwrap import fill
 from typing import Any
 
-import matplotlib as mpl
 import matplotlib.pyplot as plt
-import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 COLUMN, PAGE = 3.4, 7.0  # inches: one column of a paper, and its whole width
@@ -26,28 +27,27 @@ INK, BLUE, ORANGE, GREEN, PURPLE, SKY, RED, YELLOW = (
     "#D55E00",
     "#F0E442",
 )
-
-
 GREY = "#8A8A8A"
+PALETTE = (BLUE, ORANGE, GREEN, RED, PURPLE, SKY, YELLOW, INK)
+MARKERS = "osD^vPX*"
 
 
 def use_style() -> None:
     """The project's style for this process; in a notebook figures become SVG, the same bytes every time."""
-    mpl.rcParams.update(
-        {
-            "font.size": 8,
-            "axes.titlesize": 8,
-            "axes.labelsize": 8,
-            "legend.fontsize": 7,
-            "xtick.labelsize": 7,
-            "ytick.labelsize": 7,
-            "font.family": "DejaVu Sans",
+    sns.set_theme(
+        context="paper",
+        style="whitegrid",
+        palette=PALETTE,
+        font="DejaVu Sans",
+        font_scale=0.83,
+        rc={
             "axes.spines.top": False,
             "axes.spines.right": False,
-            "axes.linewidth": 0.6,
             "axes.edgecolor": "#444444",
-            "axes.grid": True,
-            "axes.axisbelow": True,
+            "axes.linewidth": 0.6,
+            "axes.titlesize": 8,
+            "axes.labelcolor": INK,
+            "text.color": INK,
             "grid.color": "#E6E6E6",
             "grid.linewidth": 0.5,
             "lines.linewidth": 1.4,
@@ -57,7 +57,7 @@ def use_style() -> None:
             "figure.dpi": 110,
             "svg.fonttype": "path",
             "svg.hashsalt": "thinsight",
-        }
+        },
     )
     try:
         from matplotlib_inline.backend_inline import set_matplotlib_formats
@@ -67,18 +67,57 @@ def use_style() -> None:
         pass
 
 
-def spaced(places: np.ndarray, apart: float) -> np.ndarray:
-    """Ascending ``places`` (n,) moved so that neighbours are ``apart`` or more: each pair that is closer gives way by
-    halves."""
-    places = np.array(places, float)
-    for _ in range(200):
-        gaps = np.diff(places)
-        if not (gaps < apart - 1e-6).any():
-            break
-        move = np.where(gaps < apart, (apart - gaps) / 2, 0)
-        places[:-1] -= move
-        places[1:] += move
-    return places
+def forest(
+    axis: Axes,
+    frame: pd.DataFrame,
+    *,
+    value: str,
+    low: str,
+    high: str,
+    label: str,
+    hue: str | None = None,
+    reference: float | None = 0.0,
+    scale: float = 1.0,
+    palette: Mapping[Any, str] | None = None,
+    legend: bool = True,
+) -> None:
+    """A forest plot: values with their intervals, a line per label in the order of the frame, the first on top.
+
+    value, low, high, label
+               columns; a missing value leaves its line empty
+    hue        column whose values stand side by side in one line, each with a colour and a marker; without it a line is
+               red or green if its whole interval is below or above ``reference``, and grey otherwise
+    reference  where a vertical line stands; None for none
+    scale      what values are multiplied by: 100 draws shares in percent
+    palette    value of ``hue`` -> colour
+    """
+    labels = list(dict.fromkeys(frame[label]))
+    hues = [None] if hue is None else list(dict.fromkeys(frame[hue]))
+    step = 0.7 / max(1, len(hues))  # no lines, no values of hue
+    for number, name in enumerate(hues):
+        part = frame if hue is None else frame[frame[hue] == name]
+        part = part.dropna(subset=[value])
+        middle, least, most = (scale * part[column] for column in (value, low, high))
+        places = part[label].map(labels.index) + step * (number - (len(hues) - 1) / 2)
+        if hue is not None:
+            colours = (palette or {}).get(name, PALETTE[number % len(PALETTE)])
+        elif reference is None:
+            colours = BLUE
+        else:
+            colours = [
+                RED if b < reference else GREEN if a > reference else GREY for a, b in zip(least, most, strict=True)
+            ]
+        axis.hlines(places, least, most, colors=colours, lw=1.2)
+        axis.scatter(
+            middle, places, c=colours, s=14, marker=MARKERS[number % len(MARKERS)], zorder=3,
+            label=None if hue is None else str(name),
+        )  # fmt: skip
+    if reference is not None:
+        axis.axvline(reference, color=INK, lw=0.8)
+    axis.set(yticks=range(len(labels)), yticklabels=labels, ylim=(len(labels) - 0.4, -0.6))
+    axis.grid(visible=False, axis="y")
+    if hue is not None and legend:
+        axis.legend()
 
 
 def subplots(*shape: int, **options: Any) -> tuple[Figure, Any]:

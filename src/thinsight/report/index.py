@@ -2,27 +2,25 @@
 
 import csv
 import json
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from html import unescape
 from pathlib import Path
 from typing import Any
 
 from thinsight.analysis.runs import FinishedRun, finished_runs
+from thinsight.config.catalogue import CONTROL, FAMILIES, MethodEntry, method_entries
 from thinsight.errors import UserError
 from thinsight.ledger.baseline_check import check_baseline
 from thinsight.ledger.verdicts import BADGES, RANGE, rules
 from thinsight.paths import ROOT
 from thinsight.pipeline.notebook import Summary, summarize
 from thinsight.pipeline.plan import CONTENTS, OVERVIEW, read_contents
-from thinsight.report.page import _write, executed_notebook, link, markdown, relink
+from thinsight.report.page import executed_notebook, link, markdown, pathless, relink, write_html
 
-LABELS = {RANGE: "within range"}
-
-
+LABELS = {RANGE: "within range"}  # verdicts that the index calls by a shorter name
 CELL = ("file", "paper", "arxiv", "version", "table", "model", "method", "tokens", "row", "column", "printed", "unit")
+"""What makes two lines of ledgers the same printed number."""
 
 
 @dataclass(frozen=True)
@@ -82,12 +80,10 @@ def _lines(file: Path) -> list[Mapping[str, str]]:
 
 def _counts(page: str, name: str, lines: Iterable[Mapping[str, str]]) -> Counts:
     lines = list(lines)
-    found = Counter(line["verdict"] for line in lines)
-    parts = [Part(kind, LABELS.get(verdict, verdict), found.pop(verdict, 0)) for verdict, kind in BADGES.items()]
-    if found:
-        raise UserError(
-            f"the ledger of {page} has a verdict that thinsight.ledger.verdicts does not know: {min(found)}"
-        )
+    left = Counter(line["verdict"] for line in lines)
+    parts = [Part(kind, LABELS.get(verdict, verdict), left.pop(verdict, 0)) for verdict, kind in BADGES.items()]
+    if left:
+        raise UserError(f"the ledger of {page} has a verdict that thinsight.ledger.verdicts does not know: {min(left)}")
     numbers = {line.get("arxiv", "") for line in lines}
     return Counts(page, name, numbers.pop() if len(numbers) == 1 else "", tuple(parts))
 
@@ -105,8 +101,8 @@ class Card:
 def index_cards(pages: Iterable[Path], reports: Path, order: Sequence[str] = ()) -> list[Card]:
     """The cards of pages in ``reports/pages``: as in ``order``, then by the order that their notebooks give."""
     place = {name: number for number, name in enumerate(order)}
-    found = [_card(page, reports) for page in pages]
-    return sorted(found, key=lambda one: (place.get(one.name, len(place)), one.summary.order, one.summary.title))
+    cards = [_card(page, reports) for page in pages]
+    return sorted(cards, key=lambda card: (place.get(card.name, len(place)), card.summary.order, card.summary.title))
 
 
 def _card(page: Path, reports: Path) -> Card:
@@ -115,32 +111,23 @@ def _card(page: Path, reports: Path) -> Card:
     return Card(page.stem, summarize(executed_notebook(notebook), notebook.name), *links)
 
 
-def shelves(cards: Iterable[Card], glance: VerdictCounts | None, findings: Mapping[str, str]) -> dict[str, list[Any]]:
+def shelves(
+    cards: Iterable[Card], verdicts: VerdictCounts | None, findings: Mapping[str, Any]
+) -> dict[str, list[dict[str, Any]]]:
     """``overview``; ``papers``, the pages with a ledger; ``others``: cards as the template wants them."""
-    counts: Mapping[str, Counts] = {of.page: of for of in glance.pages} if glance else {}
-    found: dict[str, list[Any]] = {"overview": [], "papers": [], "others": []}
-    for one in cards:
-        shelf = "overview" if one.name == OVERVIEW else "papers" if one.name in counts else "others"
-        found[shelf].append(vars(one) | {"finding": findings[one.name], "counts": counts.get(one.name)})
-    return found
+    counts = {page.page: page for page in verdicts.pages} if verdicts else {}
+    out: dict[str, list[dict[str, Any]]] = {"overview": [], "papers": [], "others": []}
+    for card in cards:
+        shelf = "overview" if card.name == OVERVIEW else "papers" if card.name in counts else "others"
+        out[shelf].append(vars(card) | {"finding": findings[card.name], "counts": counts.get(card.name)})
+    return out
 
 
-def listed_methods(page: Path) -> list[tuple[str, list[tuple[str, str]]]]:
-    """(where they act, [(name, title)]) of the catalogue on the methods' page; empty without the page.
-
-    Only methods that have a section on it, so that every link leads somewhere.
-    """
-    text = page.read_text(encoding="utf-8") if page.is_file() else ""
-    table = re.search(r'<table class="catalogue.*?</table>', text, flags=re.DOTALL)
-    sections = set(re.findall(r'<details id="method-(\w+)"', text))
-    found = []
-    for block in re.findall(r"<tbody>.*?</tbody>", table[0], flags=re.DOTALL) if table else []:
-        family = re.search(r'<tr class="block"><th[^>]*>(.*?)</th>', block)
-        entries = re.findall(r"<th[^>]*><code>(\w+)</code><small>(.*?)</small>", block)
-        entries = [(name, unescape(title)) for name, title in entries if name in sections]
-        if family and entries:
-            found.append((unescape(family[1]), entries))
-    return found
+def methods_by_place() -> list[tuple[str, list[MethodEntry]]]:
+    """(where they act, the methods that do so), controls last."""
+    entries = method_entries()
+    places = {place: [entry for entry in entries if entry.family == place] for place in (*FAMILIES, CONTROL)}
+    return [(place, group) for place, group in places.items() if group]
 
 
 DEVICES = {"cpu": "CPU", "cuda": "GPU", "mps": "GPU"}
@@ -165,12 +152,12 @@ def run_conditions(runs: Sequence[FinishedRun]) -> list[RunConditions]:
     for run in (run for run in runs if run.protocol.get("model")):
         shared = {key: value for key, value in run.protocol.items() if key not in ("method", "tasks")}
         groups.setdefault(json.dumps(shared, sort_keys=True), []).append(run)
-    found = []
+    conditions = []
     for group in groups.values():
         widest = max(group, key=_questions).protocol
         names = tuple(run.name for run in group)
-        found.append(RunConditions(widest["model"]["name"], tuple(_facts(widest)), widest.get("tasks", {}), names))
-    return sorted(found, key=lambda setting: -len(setting.runs))
+        conditions.append(RunConditions(widest["model"]["name"], tuple(_facts(widest)), widest.get("tasks", {}), names))
+    return sorted(conditions, key=lambda condition: -len(condition.runs))
 
 
 def _questions(run: FinishedRun) -> int:
@@ -180,7 +167,10 @@ def _questions(run: FinishedRun) -> int:
 def _facts(card: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     model, processor = card["model"], card.get("processor", {})
     if model.get("device"):
-        yield "hardware", DEVICES.get(model["device"], model["device"])
+        yield (
+            "hardware",
+            ", ".join([DEVICES.get(model["device"], model["device"]), *_hardware(card.get("hardware", {}))]),
+        )
     yield "checkpoint", _checkpoint(model)
     if attention := model.get("attention"):
         kinds = ", ".join(f"{kind} ({place})" for place, kind in attention.items())
@@ -194,10 +184,18 @@ def _facts(card: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "versions", " · ".join(f"{name} {number}" for name, number in card.get("versions", {}).items() if number)
 
 
+def _hardware(hardware: Mapping[str, Any]) -> list[str]:
+    """The GPU if there is one, the CPU with its instruction set and threads, the versions of torch's kernels."""
+    if not hardware:  # a card made before cards named it
+        return []
+    cpu = f"{hardware['cpu']} ({hardware['instructions']}, threads {hardware['threads']})"
+    kernels = [f"{name} {version}" for name, version in hardware["kernels"].items() if version]
+    return [*filter(None, [hardware.get("gpu")]), cpu, *kernels]
+
+
 def _checkpoint(model: Mapping[str, Any]) -> str:
     """Its name without the folders around it, and what identifies its weights."""
-    name = str(model.get("checkpoint") or model["name"])
-    name = name.rstrip("/").rpartition("/")[2] if name.startswith(("/", "~")) else name
+    name = pathless(str(model.get("checkpoint") or model["name"]))
     sha, revision = model.get("weights_sha256"), model.get("revision")
     return f"{name}, weights {sha[:12]}" if sha else f"{name}, revision {revision}" if revision else name
 
@@ -214,16 +212,16 @@ def index(reports: Path, folder: Path, listed: Path = CONTENTS, saved: Path = RO
     counted = verdict_counts(saved, [card.name for card in cards])
     runs, plots = finished_runs(folder), ROOT / "dvc_plots" / "index.html"
     relinked = {card.name: relink(markdown(card.summary.finding), reports, reports / "pages") for card in cards}
-    _write(
+    write_html(
         reports / "index.html",
         "index.html.j2",
         **shelves(cards, counted, relinked),
-        glance=counted,
+        verdicts=counted,
         made=[card.name for card in cards],
         names={page.name: page.short for page in order} or {card.name: card.summary.title for card in cards},
         rules=rules(),
         kinds=BADGES,
-        methods=listed_methods(reports / "pages" / "methods.html"),
+        methods=methods_by_place() if (reports / "pages" / "methods.html").is_file() else [],
         settings=run_conditions(runs),
         gate=check_baseline(folder) if runs else [],
         runs=runs,

@@ -5,70 +5,56 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from textwrap import fill
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from PIL.Image import Image
+from torch import Tensor
 
 from thinsight.errors import UserError
 from thinsight.report.figures import BLUE, GREEN, INK, ORANGE, PAGE, PURPLE, RED, SKY, YELLOW, subplots
+from thinsight.runtime.trace import Trace
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
-    from torch import Tensor
-
-    from thinsight.runtime.trace import Trace
-
-    Picture = Image | Tensor | np.ndarray
+Picture = Image | Tensor | np.ndarray
 
 
-CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-"""What CLIP's processors subtract and divide by, LLaVA's among them."""
+SLACK = 0.02  # what rounding to bytes before normalising may leave outside 0..1
 
 
-SLACK = 0.02  # rounding to bytes before normalising
-
-
-def pixels(image: Any) -> list[np.ndarray]:
+def pixels(image: Any, processor: Any = None) -> list[np.ndarray]:
     """One picture, or several, as (height, width, 3) floats in 0..1.
 
-    A PIL image or an (H, W, 3) array is taken as it is. A tensor (3, H, W), or (images, 3, H, W), is what a processor
-    gave the model: taken as it is if it lies in 0..1, un-normalised by CLIP's mean and deviation if that brings it
-    there, and stretched from its least to its largest value otherwise.
+    A PIL image or an (H, W, 3) array is taken as it is. A tensor (3, H, W), or (images, 3, H, W), is what ``processor``
+    gave the model, and its normalisation is undone. Without a processor a tensor is taken as it is if it lies in 0..1,
+    and stretched from its least to its largest value otherwise.
     """
-    if isinstance(image, Sequence):
-        return [one for part in image for one in pixels(part)]
-    if not hasattr(image, "permute"):
-        found = np.asarray(image)
-        found = found / 255 if found.dtype == np.uint8 else found.astype(float)
-        if found.ndim == 2:
-            found = found[..., None].repeat(3, -1)
-        if found.ndim != 3 or found.shape[2] not in (3, 4):
-            raise UserError(f"a picture has the shape (height, width, 3), not {found.shape}")
-        return [found[..., :3]]
-    if image.dim() == 4:
-        return [one for part in image for one in pixels(part)]
-    if image.dim() != 3 or image.shape[0] != 3:
-        raise UserError(f"pixels have the shape (3, height, width), not {tuple(image.shape)}")
-    return [_shown(image)]
+    if isinstance(image, Sequence) or getattr(image, "ndim", 0) == 4:
+        return [picture for part in image for picture in pixels(part, processor)]
+    if hasattr(image, "permute"):
+        return [_from_tensor(image, getattr(processor, "image_processor", processor))]
+    values = np.asarray(image)
+    values = values / 255 if values.dtype == np.uint8 else values.astype(float)
+    if values.ndim == 2:
+        values = values[..., None].repeat(3, -1)
+    if values.ndim != 3 or values.shape[2] not in (3, 4):
+        raise UserError(f"a picture has the shape (height, width, 3), not {values.shape}")
+    return [values[..., :3]]
 
 
-def _shown(tensor: "Tensor") -> np.ndarray:
-    found = tensor.detach().float().cpu().permute(1, 2, 0).numpy()
-    if _fits(found):
-        return found.clip(0, 1)
-    back = found * np.array(CLIP_STD) + np.array(CLIP_MEAN)
-    if _fits(back):
-        return back.clip(0, 1)
-    least, most = found.min(), found.max()
-    return (found - least) / max(most - least, 1e-9)
-
-
-def _fits(values: np.ndarray) -> bool:
-    return bool(values.min() >= -SLACK and values.max() <= 1 + SLACK)
+def _from_tensor(tensor: Tensor, image_processor: Any) -> np.ndarray:
+    if tensor.dim() != 3 or tensor.shape[0] != 3:
+        raise UserError(f"pixels have the shape (3, height, width), not {tuple(tensor.shape)}")
+    values = tensor.detach().float().cpu().permute(1, 2, 0).numpy()
+    if image_processor is not None and image_processor.do_normalize:
+        values = values * np.array(image_processor.image_std) + np.array(image_processor.image_mean)
+    least, most = values.min(), values.max()
+    if least >= -SLACK and most <= 1 + SLACK:
+        return values.clip(0, 1)
+    return (values - least) / max(most - least, 1e-9)
 
 
 @dataclass(frozen=True)
@@ -90,14 +76,17 @@ class KeptPatches:
 class StageOutcome:
     """The stages of one sample of a trace."""
 
-    def __init__(self, trace: "Trace", sample: int) -> None:
-        every = trace.pictures
-        if not -len(every) <= sample < len(every):
-            raise UserError(f"this trace has {len(every)} sample(s), so none with the number {sample}")
-        self.sizes = every[sample]
+    def __init__(self, trace: Trace, sample: int) -> None:
+        samples = trace.pictures
+        if not -len(samples) <= sample < len(samples):
+            raise UserError(f"this trace has {len(samples)} sample(s), so none with the number {sample}")
+        self.sizes = samples[sample]
         steps, shares = trace.steps, trace.shares
         self.tokens = {
-            where: [(name, dict(zip(of, part, strict=True))) for (name, of), part in zip(step, share, strict=True)]
+            where: [
+                (name, dict(zip(patches, weights, strict=True)))
+                for (name, patches), weights in zip(step, share, strict=True)
+            ]
             for where, step, share in ((where, steps[where][sample], shares[where][sample]) for where in steps)
         }
 
@@ -135,10 +124,11 @@ DARK, TINT = 0.8, 0.38  # how much of a dropped patch is covered, and how much o
 
 
 def overlay(
-    image: "Picture | Sequence[Picture]",
-    trace: "Trace",
+    image: Picture | Sequence[Picture],
+    trace: Trace,
     sample: int = 0,
     *,
+    processor: Any = None,
     question: str = "",
     answer: str = "",
     columns: int = 6,
@@ -148,9 +138,11 @@ def overlay(
     image   what the model got of the picture: a PIL image, or its (3, H, W) pixels; one for each image of the sample,
             which get rows of their own
     sample  which prompt of the batch
+    processor
+            what made the pixels of the picture, so that they can be shown in its colours (see `pixels`)
     A picture whose patches are no square grid (tiles with line breaks between them) is a `UserError`.
     """
-    stages, images = StageOutcome(trace, sample), pixels(image)
+    stages, images = StageOutcome(trace, sample), pixels(image, processor)
     if len(images) != len(stages.sizes):
         raise UserError(f"sample {sample} has {len(stages.sizes)} image(s), and {len(images)} were given to draw on")
     places = list(stages.tokens)
@@ -159,19 +151,19 @@ def overlay(
     figure, axes = _panels(lines * len(images), wide)
     for number, picture in enumerate(images):
         block = axes[number * lines : (number + 1) * lines].flat
-        draw_stages(block[0], picture, stages.whole(number))
+        draw_outcome(block[0], picture, stages.whole(number))
         block[0].set_title(f"the picture\n{stages.sizes[number]} tokens")
         for axis, where in zip(block[1:], places, strict=False):
             left = stages.left(where, number)
-            draw_stages(axis, picture, left)
+            draw_outcome(axis, picture, left)
             axis.set_title(f"{where}\n{_count(left)}")
-    _say(figure, question, answer)
+    _set_question(figure, question, answer)
     return figure
 
 
 def gallery(
-    image: "Picture",
-    traces: Mapping[str, "Trace"],
+    image: Picture | Sequence[Picture],
+    traces: Mapping[str, Trace],
     sample: int = 0,
     *,
     question: str = "",
@@ -183,19 +175,19 @@ def gallery(
     ``traces``: title -> trace of one image.
     """
     (picture,) = pixels(image)
-    found = {title: StageOutcome(trace, sample) for title, trace in traces.items()}
-    shown = 1 + len(found)
+    outcomes = {title: StageOutcome(trace, sample) for title, trace in traces.items()}
+    shown = 1 + len(outcomes)
     figure, axes = _panels(math.ceil(shown / columns), min(columns, shown))
-    for axis, (title, stages) in zip(axes.flat[1:], found.items(), strict=False):
-        draw_stages(axis, picture, stages.last(0))
+    for axis, (title, stages) in zip(axes.flat[1:], outcomes.items(), strict=False):
+        draw_outcome(axis, picture, stages.last(0))
         axis.set_title("\n".join(fill(line, 19) for line in title.splitlines()))
-    draw_stages(axes.flat[0], picture, stages.whole(0))
+    draw_outcome(axes.flat[0], picture, stages.whole(0))
     axes.flat[0].set_title("the picture" + (f"\n→ {answer}" if answer else ""))
-    _say(figure, question, "")
+    _set_question(figure, question, "")
     return figure
 
 
-def draw_stages(axis: Axes, picture: np.ndarray, left: KeptPatches) -> None:
+def draw_outcome(axis: Axes, picture: np.ndarray, left: KeptPatches) -> None:
     """``picture`` (height, width, 3), covered as ``left`` says; one unit of the axes is one patch."""
     side = math.isqrt(left.count)
     if side * side != left.count:
@@ -215,9 +207,9 @@ def draw_stages(axis: Axes, picture: np.ndarray, left: KeptPatches) -> None:
     lines, inks = [], []
     for group, tint in zip(left.groups, _tints(left.groups, side), strict=True):
         cover[[patch for patch in group if patch not in left.kept]] = (*to_rgb(tint), TINT)
-        found = _edges(group, side)
-        lines += found
-        inks += [tint] * len(found)
+        border = _edges(group, side)
+        lines += border
+        inks += [tint] * len(border)
     axis.imshow(cover.reshape(side, side, 4), extent=extent, interpolation="nearest")
     if len(left.kept) < left.count:
         axis.add_collection(LineCollection(_edges(left.kept, side), colors="white", linewidths=0.5))
@@ -229,15 +221,15 @@ def draw_stages(axis: Axes, picture: np.ndarray, left: KeptPatches) -> None:
 
 def _edges(patches: frozenset[int], side: int) -> list[list[tuple[int, int]]]:
     """The border of a set of patches as line segments."""
-    found = []
+    border = []
     for patch in patches:
         y, x = divmod(patch, side)
-        beside = {"up": patch - side, "down": patch + side}
-        beside |= {"left": patch - 1 if x else -1, "right": patch + 1 if x + 1 < side else -1}
+        neighbours = {"up": patch - side, "down": patch + side}
+        neighbours |= {"left": patch - 1 if x else -1, "right": patch + 1 if x + 1 < side else -1}
         ends = {"up": [(x, y), (x + 1, y)], "down": [(x, y + 1), (x + 1, y + 1)]}
         ends |= {"left": [(x, y), (x, y + 1)], "right": [(x + 1, y), (x + 1, y + 1)]}
-        found += [ends[where] for where, other in beside.items() if other not in patches]
-    return found
+        border += [ends[where] for where, other in neighbours.items() if other not in patches]
+    return border
 
 
 def _tints(groups: Sequence[frozenset[int]], side: int) -> list[str]:
@@ -266,7 +258,7 @@ def _panels(lines: int, columns: int) -> tuple[Figure, np.ndarray]:
     return figure, axes
 
 
-def _say(figure: Figure, question: str, answer: str) -> None:
+def _set_question(figure: Figure, question: str, answer: str) -> None:
     text = question + (f"  →  {answer}" if answer else "")
     if text:
         figure.suptitle(fill(text, int(figure.get_figwidth() * 16)), fontsize=8)

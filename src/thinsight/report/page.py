@@ -1,31 +1,36 @@
 """An executed notebook -> one HTML page: cells, captions, formulae, links.
 
-``python -m thinsight.report page IN OUT`` writes one page, ``python -m thinsight.report index [REPORTS]`` the index.
 A page holds its style, its figures and its formulae; it asks the network for nothing and reads on a phone and on paper.
 """
 
 import ast
-import html
 import os
 import re
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from bs4 import BeautifulSoup, NavigableString, Tag
 from nbconvert import HTMLExporter
 from nbconvert.filters import markdown2html
 from nbformat import NotebookNode
 
-from thinsight.analysis.results import finished
-from thinsight.analysis.runs import FinishedRun, config_facts, differing_settings, finished_runs, run_budgets
+from thinsight.analysis.runs import (
+    MAIN,
+    FinishedRun,
+    config_facts,
+    config_file,
+    differing_settings,
+    finished,
+    finished_runs,
+    run_budgets,
+)
 from thinsight.errors import UserError
 from thinsight.ledger.baseline_check import check_baseline
 from thinsight.paths import ROOT
-from thinsight.pipeline.notebook import _tagged, declared_parameters, load_notebook, summarize
+from thinsight.pipeline.notebook import declared_parameters, load_notebook, summarize, tagged_cells
 from thinsight.pipeline.plan import CONTENTS, read_contents
-from thinsight.report.artifacts import STATED
-from thinsight.report.tables import TEMPLATES
+from thinsight.report.tables import TEMPLATES, render
 
 _PARTS = re.compile(
     r"(?P<code>```.*?```|`[^`\n]*`)"  # code stays as it is
@@ -51,7 +56,7 @@ def to_mathml(text: str) -> str:
 HIDDEN = {"hide", "finding"}  # cells with these tags are not in the body; the finding stands under the title
 
 
-def page_body(notebook: NotebookNode) -> str:
+def page_body(notebook: NotebookNode) -> BeautifulSoup:
     """The cells as HTML, by nbconvert's basic template with our blocks (templates/cells), without the title."""
     exporter = HTMLExporter(
         extra_template_basedirs=[str(TEMPLATES)],
@@ -59,13 +64,22 @@ def page_body(notebook: NotebookNode) -> str:
         exclude_input_prompt=True,
         exclude_output_prompt=True,
     )
-    text = exporter.from_notebook_node(_arrange(notebook))[0]
-    return _tables(_anchors(re.sub(r"<h1\b.*?</h1>", "", text, count=1, flags=re.DOTALL)))
+    body = parse(exporter.from_notebook_node(_arrange(notebook))[0])
+    if body.h1:
+        body.h1.decompose()
+    _name_headings(body)
+    _box_tables(body)
+    return body
 
 
-def markdown(text: str) -> str:
+def parse(html: str) -> BeautifulSoup:
+    """HTML as elements."""
+    return BeautifulSoup(html, "html.parser")
+
+
+def markdown(text: str) -> BeautifulSoup:
     """Markdown, with formulae, as HTML."""
-    return markdown2html(to_mathml(text)).strip()
+    return parse(markdown2html(to_mathml(text)).strip())
 
 
 def _arrange(notebook: NotebookNode) -> NotebookNode:
@@ -84,38 +98,37 @@ def _arrange(notebook: NotebookNode) -> NotebookNode:
             continue
         text = cell.source
         if before.get("outputs") and re.match(r"\*\*(Figure|Table)\b", text):
-            caption, _, text = text.partition("\n\n")
-            before.metadata.caption = markdown(_stated(before, caption))
-            before.metadata.alt = html.unescape(re.sub(r"<math.*?</math>|<[^>]+>", "", before.metadata.caption)).strip()
+            first, _, text = text.partition("\n\n")
+            caption = markdown(first)
+            before.metadata.caption = str(caption)
+            for formula in caption.find_all("math"):
+                formula.decompose()
+            before.metadata.alt = caption.get_text().strip()
         if text.strip():
             cells.append(NotebookNode(cell | {"source": to_mathml(text)}))
     return NotebookNode(notebook | {"cells": cells})
 
 
-def _stated(cell: NotebookNode, caption: str) -> str:
-    """The ``caption`` with what the cell says that its figure shows, behind the number, and out of its outputs."""
-    said = [output for output in cell.outputs if output.get("metadata", {}).get(STATED)]
-    cell.outputs = [output for output in cell.outputs if output not in said]
-    number, _, rest = caption.partition("** ")
-    told = "".join(f'<span class="stated">{output.data["text/markdown"]}</span> ' for output in said)
-    return f"{number}** {told}{rest}"
-
-
-def _anchors(body: str) -> str:
+def _name_headings(body: BeautifulSoup) -> None:
     """Headings under names of letters, digits and hyphens, which a link can say as they are."""
-
-    def named(match: re.Match[str]) -> str:
-        name = re.sub(r"[^\w.]+", "-", unquote(html.unescape(match[2]))).strip("-")
-        return f'<{match[1]} id="{name}">' + re.sub(r'href="#[^"]*"', f'href="#{name}"', match[3]) + f"</{match[1]}>"
-
-    return re.sub(r'<(h\d) id="([^"]+)">(.*?)</\1>', named, body, flags=re.DOTALL)
+    for heading in body.find_all(["h2", "h3", "h4", "h5", "h6"], id=True):
+        heading["id"] = re.sub(r"[^\w.]+", "-", unquote(heading["id"])).strip("-")
+        for anchor in heading.find_all("a", class_="anchor-link"):
+            anchor["href"] = f"#{heading['id']}"
 
 
-def _tables(body: str) -> str:
+SHORT = 24  # letters of a cell that stay on one line
+
+
+def _box_tables(body: BeautifulSoup) -> None:
     """Tables in boxes that scroll by themselves, without pandas' own style, and with short cells kept on one line."""
-    body = re.sub(r"<style scoped>.*?</style>", "", body, flags=re.DOTALL)
-    body = re.sub(r"<(t[dh])([^>]*)>([^<]{1,24})</\1>", r"<\1\2 data-short>\3</\1>", body)
-    return re.sub(r"(<table\b.*?</table>)", r'<div class="scroll" tabindex="0">\1</div>', body, flags=re.DOTALL)
+    for style in body.find_all("style", scoped=True):
+        style.decompose()
+    for cell in body.find_all(["td", "th"]):
+        if isinstance(cell.string, NavigableString) and len(cell.string) <= SHORT and not cell.find(True):
+            cell["data-short"] = ""
+    for table in body.find_all("table"):
+        table.wrap(body.new_tag("div", attrs={"class": "scroll", "tabindex": "0"}))
 
 
 def link(target: Path, start: Path) -> str:
@@ -123,34 +136,37 @@ def link(target: Path, start: Path) -> str:
     return Path(os.path.relpath(target.resolve(), start.resolve())).as_posix()
 
 
-def relink(text: str, start: Path, pages: Path) -> str:
+def relink(html: BeautifulSoup, start: Path, pages: Path) -> BeautifulSoup:
     """A notebook's links are relative to ``notebooks/``; make them lead from ``start``, and to pages, not notebooks."""
-
-    def move(match: re.Match[str]) -> str:
-        path, hash_, anchor = match[1].partition("#")
+    for anchor in html.find_all("a", href=re.compile(r"^(?![a-z]+:|#)")):
+        path, hash_, name = anchor["href"].partition("#")
         target = ROOT / "notebooks" / path
-        beside = target.parent == ROOT / "notebooks" and target.suffix == ".ipynb"
-        target = pages / f"{target.stem}.html" if beside else target
-        return f'href="{link(target, start)}{hash_}{anchor}"'
+        if target.parent == ROOT / "notebooks" and target.suffix == ".ipynb":
+            target = pages / f"{target.stem}.html"
+        anchor["href"] = f"{link(target, start)}{hash_}{name}"
+    return html
 
-    return re.sub(r'href="(?![a-z]+:|#)([^"]+)"', move, text)
 
-
-def to_runs(text: str, folder: Path, start: Path) -> str:
+def link_runs(html: BeautifulSoup, folder: Path, start: Path) -> BeautifulSoup:
     """What names a finished run (``run <code>vtw</code>``, ``<th data-run="vtw">``) leads to its metrics and config."""
+    for code in html.find_all("code"):
+        before = code.previous_sibling
+        if isinstance(before, NavigableString) and re.search(r"\brun $", before):
+            _link_run(html, code, code.get_text(), folder, start)
+    for cell in html.find_all(["td", "th"], attrs={"data-run": True}):
+        if cell.contents:
+            _link_run(html, cell.contents[0], cell["data-run"], folder, start)
+    return html
 
-    def lead(match: re.Match[str]) -> str:
-        before, name, shown = match[1], match[2], match[match.lastindex or 0]
-        metrics, config = (folder / name / file for file in ("metrics.json", "config.yaml"))
-        if not metrics.is_file():
-            return match[0]
-        of = f'<a href="{link(metrics, start)}" title="metrics of the run {name}">{shown}</a>'
-        return (
-            f'{before}{of} <a class="config" href="{link(config, start)}" title="config of the run {name}">config</a>'
-        )
 
-    text = re.sub(r"(\brun )(?=<code>([\w-]+)</code>)(<code>[\w-]+</code>)", lead, text)
-    return re.sub(r'(<t[dh][^>]* data-run="([\w-]+)"[^>]*>)([^<]+)', lead, text)
+def _link_run(html: BeautifulSoup, shown: Tag | NavigableString, name: str, folder: Path, start: Path) -> None:
+    """``shown`` as a link to the metrics of the run, and a link to its config behind it."""
+    metrics = folder / name / "metrics.json"
+    if not metrics.is_file():
+        return
+    config = {"class": "config", "href": link(config_file(metrics.parent), start), "title": f"config of the run {name}"}
+    shown.insert_after(" ", html.new_tag("a", attrs=config, string="config"))
+    shown.wrap(html.new_tag("a", attrs={"href": link(metrics, start), "title": f"metrics of the run {name}"}))
 
 
 def pathless(value: str) -> str:
@@ -164,7 +180,7 @@ INJECTED = "injected-parameters"  # papermill's tag of the cell with the values 
 def injected_parameters(notebook: NotebookNode) -> dict[str, Any]:
     """The parameters of an executed notebook: those that it declares, with the values that this execution gave."""
     values = declared_parameters(notebook)
-    for cell in _tagged(notebook, INJECTED):
+    for cell in tagged_cells(notebook, INJECTED):
         for statement in ast.parse(cell.source).body:
             match statement:
                 case ast.Assign(targets=[ast.Name(id=name)], value=value) if name in values:
@@ -187,25 +203,27 @@ def page(source: Path, out: Path, folder: Path, listed: Path = CONTENTS) -> None
     """Write the page of the executed notebook ``source``; the runs in ``folder`` that it read are its protocol box.
 
     Code is hidden until asked for, unless the notebook's metadata say ``thinsight.code: true``. A notebook that reads
-    runs has on top what `thinsight.ledger.baseline_check` says of their baseline. ``listed``: the pages that the bar on top leads to.
+    runs has on top what `check_baseline` says of their baseline. ``listed``: the pages that the bar on top leads to.
     """
     notebook = executed_notebook(source)
     summary = summarize(notebook, source.name)
     code = bool(notebook.metadata.get("thinsight", {}).get("code"))
-    text = page_body(notebook)
-    text = re.sub(r'<div class="code" hidden[^>]*>', '<div class="code">', text) if code else text
+    body = page_body(notebook)
+    for cell in body.find_all("div", class_="code", hidden=True) if code else []:
+        del cell["hidden"]
     runs, absent = _read_by(notebook, folder)
     pages = read_contents(listed)
     place = next((number for number, other in enumerate(pages) if other.name == source.stem), None)
-    _write(
+    write_html(
         out,
         "page.html.j2",
         summary=summary,
         name=source.stem,
         finding=relink(markdown(summary.finding), out.parent, out.parent) if _has_tag(notebook, "finding") else "",
-        body=to_runs(relink(text, out.parent, out.parent), folder, out.parent),
-        sections=re.findall(r'<h2 id="([^"]+)">(.*?)<a class="anchor-link"', text, flags=re.DOTALL),
+        sections=[(heading["id"], _title(heading)) for heading in body.find_all("h2", id=True)],
+        body=link_runs(relink(body, out.parent, out.parent), folder, out.parent),
         runs=runs,
+        main=[run for run in runs if run.group == MAIN],
         absent=absent,
         gate=check_baseline(folder) if "runs" in injected_parameters(notebook) else [],
         pages=pages,
@@ -216,40 +234,40 @@ def page(source: Path, out: Path, folder: Path, listed: Path = CONTENTS) -> None
     )
 
 
+def _title(heading: Tag) -> str:
+    """What a heading says, as HTML."""
+    return "".join(str(part) for part in heading.contents if getattr(part, "name", None) != "a").strip()
+
+
 def _read_by(notebook: NotebookNode, folder: Path) -> tuple[list[FinishedRun], list[str]]:
-    """The runs that the notebook read, and the names and patterns it asked for that no finished run has."""
+    """The runs that the notebook read, and the names and patterns that it wanted and that no finished run has."""
     values = injected_parameters(notebook)
     if "runs" not in values:
         return [], []
-    asked = values.get("reads")
-    there = {file.parent.name for file in finished(folder, asked)}
-    absent = [name for name in asked or [] if not finished(folder, [name])]
-    return [run for run in finished_runs(folder) if run.name in there], absent
+    wanted = values.get("reads")
+    names = {file.parent.name for file in finished(folder, wanted)}
+    absent = [name for name in wanted or [] if not finished(folder, [name])]
+    return [run for run in finished_runs(folder) if run.name in names], absent
 
 
 def _has_tag(notebook: NotebookNode, tag: str) -> bool:
     return any(tag in cell.metadata.get("tags", []) for cell in notebook.cells)
 
 
-def _write(out: Path, template: str, **values: Any) -> None:
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        undefined=StrictUndefined,
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
+def write_html(out: Path, template: str, **values: Any) -> None:
+    """The filled template in ``out``, which is replaced when it is whole."""
+    text = render(
+        template,
+        link=lambda target: link(Path(target), out.parent),
+        executed=lambda name: ROOT / "reports" / "runs" / f"{name}.ipynb",
+        sheets=["style.css", *sorted({file.name for file in TEMPLATES.glob("*.css")} - {"style.css"})],
+        budgets=run_budgets,
+        differing=differing_settings,
+        facts_of=config_facts,
+        pathless=pathless,
+        **values,
     )
-    environment.filters |= {
-        "budgets": run_budgets,
-        "differ": differing_settings,
-        "facts": config_facts,
-        "pathless": pathless,
-    }
-    environment.tests["contains"] = lambda text, part: part in text
-    environment.globals["link"] = lambda target: link(Path(target), out.parent)
-    environment.globals["executed"] = lambda name: ROOT / "reports" / "runs" / f"{name}.ipynb"
-    environment.globals["sheets"] = ["style.css", *sorted({f.name for f in TEMPLATES.glob("*.css")} - {"style.css"})]
     out.parent.mkdir(parents=True, exist_ok=True)
     part = out.with_name(out.name + ".part")
-    part.write_text(environment.get_template(template).render(values), encoding="utf-8")
+    part.write_text(text, encoding="utf-8")
     part.replace(out)

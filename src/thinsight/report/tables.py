@@ -1,41 +1,67 @@
-"""HTML tables of a page."""
+"""HTML tables of a page, and the files of ``templates/`` filled.
 
-from collections.abc import Sequence
+`board` is the one way from a data frame to a table of the report: pandas' Styler writes it, and what Styler has no word
+for (blocks of rows, small print, links to runs) is added to its elements.
+"""
+
+import hashlib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from bs4 import BeautifulSoup, Tag
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from matplotlib.colors import Colormap, TwoSlopeNorm
 from pandas.io.formats.style import Styler
 
-from thinsight.analysis.results import FLOPS
+from thinsight.analysis.comparisons import MEAN
 from thinsight.ledger.verdicts import BADGES, VERDICTS, rules
 
 TEMPLATES = Path(__file__).parent / "templates"
+PAPERS = Path(__file__).parents[1] / "papers"  # whose folders hold the templates of their findings
+
+BETTER, WORSE = "▴", "▾"
+BLOCKS = {False: "methods", True: "controls"}  # whether a line is a control -> the heading of its block
+SHORT, LONG = 12, 100  # lines of a table, and of the ledger, up to which a table is shown without a click
 
 
 def render(template: str, **values: Any) -> str:
-    """A file of ``templates/``, filled."""
+    """A file of ``templates/`` or of the papers (``par/finding.md.j2``), filled; ``.html.j2`` escapes."""
     environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
+        loader=FileSystemLoader([TEMPLATES, PAPERS]),
         undefined=StrictUndefined,
-        autoescape=True,
+        autoescape=lambda name: bool(name and name.endswith(".html.j2")),
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["literal"] = _literal
-    return environment.get_template(template).render(**values)
+    environment.filters |= {"join_and": join_and, "percent": percent, "points": points, "literal": _literal}
+    return environment.get_template(template).render(values)
 
 
-def _literal(value: Any) -> str:
-    """A field's value as its file has it."""
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+def finding(template: str, facts: Mapping[str, Any]) -> str:
+    """Markdown of a ``.md.j2`` template over a page's facts; a paragraph ends at an empty line, and may be empty."""
+    paragraphs = re.split(r"\n\s*\n", render(template, **facts))
+    return "\n\n".join(filter(None, (" ".join(paragraph.split()) for paragraph in paragraphs)))
 
 
-BETTER, WORSE = "▴", "▾"
+def join_and(parts: Sequence[Any]) -> str:
+    """``a, b and c``."""
+    *first, last = map(str, parts)
+    return f"{', '.join(first)} and {last}" if first else last
 
 
-BLOCKS = {False: "methods", True: "controls"}
+def percent(share: float, digits: int = 0) -> str:
+    """A share as ``83%``."""
+    return f"{share:.{digits}%}"
+
+
+def points(difference: float, digits: int = 1) -> str:
+    """A difference of shares in percentage points with its sign: ``+1.5``, ``−0.3``."""
+    return signed(100 * difference, digits)
 
 
 def signed(value: float, digits: int = 0) -> str:
@@ -44,7 +70,166 @@ def signed(value: float, digits: int = 0) -> str:
     return f"{rounded:+.{digits}f}".replace("-", "−") if rounded else f"{0:.{digits}f}"
 
 
-SHORT, LONG = 12, 100  # lines of a table, and of the ledger, up to which a table is shown without a click
+def _literal(value: Any) -> str:
+    """A field's value as its file has it."""
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+@dataclass(frozen=True)
+class Heat:
+    """Colours behind numbers: ``low`` and ``high`` are what the two ends of ``cmap`` stand for, ``centre`` its middle.
+
+    columns  labels of the coloured columns; None for all
+    """
+
+    cmap: str | Colormap
+    low: float
+    high: float
+    centre: float | None = None
+    columns: Sequence[Any] | None = None
+
+
+def board(
+    frame: pd.DataFrame,
+    *,
+    caption: str | None = None,
+    formats: str | Callable[[Any], str] | Mapping[Any, Any] | None = None,
+    heat: Heat | None = None,
+    bold: pd.DataFrame | None = None,
+    small: pd.DataFrame | None = None,
+    tooltips: pd.DataFrame | None = None,
+    notes: Sequence[str] | None = None,
+    runs: Sequence[str] | None = None,
+    controls: Sequence[bool] | None = None,
+    text: Sequence[Any] = (),
+    html: bool = False,
+    classes: str = "board",
+) -> str:
+    """The frame as an HTML table of the report.
+
+    frame     two levels of columns give heads that span theirs, two levels of rows give blocks under the outer one (an
+              empty outer label: no heading). The (inner) index's name stands above the rows' titles. A line break in a
+              label is one in its heading. Missing values read "–"
+    formats   as `Styler.format` takes them: a format string, a function, or one of these for each column
+    bold, small, tooltips
+              frames with (some of) the labels of ``frame``: which cells are bold; small print below a cell; what a
+              pointer on it reads. Empty or missing: nothing
+    notes, runs, controls
+              one for each row: small print below its title; the run that its title leads to; whether it is a control,
+              which is drawn softer. Empty: nothing
+    text      columns of words, which begin at the left
+    html      labels, cells and small print are HTML already and are not escaped
+    classes   of the table: ``board``; with ``filter`` for a box that filters its rows whatever its length, with
+              ``upright`` for narrow columns under turned heads
+    """
+    escape = None if html else "html"
+    titles = frame.index.get_level_values(-1)
+    blocks = frame.index.get_level_values(0) if frame.index.nlevels == 2 else [""] * len(frame)
+    numbered = pd.MultiIndex.from_arrays([titles, range(len(frame))], names=[None, None])  # titles may be equal
+    columns = frame.columns.set_names([None] * frame.columns.nlevels)
+    style = Styler(frame.set_axis(numbered).set_axis(columns, axis=1), uuid="board", caption=caption)
+    style.hide(axis="index", level=1).format(formats, na_rep="–", escape=escape)
+    for axis in ("index", "columns"):
+        style.format_index(lambda label: str(label).replace("\n", "<br>"), axis=axis, escape=escape)
+    if heat is not None:
+        _shade(style, heat)
+    if bold is not None:
+        marks = bold.set_axis(numbered).reindex(columns=frame.columns).eq(True)
+        style.apply(lambda _: np.where(marks, "font-weight: 650", ""), axis=None)
+    if tooltips is not None:
+        style.set_tooltips(tooltips.set_axis(numbered), as_title_attribute=True)
+    soup = BeautifulSoup(style.to_html(table_attributes=f'class="{classes}"', sparse_index=False), "html.parser")
+    _plain(soup)
+    marks = _column_classes(frame, text)
+    _name_heads(soup, str(frame.index.names[-1] or ""), marks)
+    prints = None if small is None else small.reindex(columns=frame.columns).fillna("").to_numpy()
+    for number, row in enumerate(soup.tbody.find_all("tr")):
+        title, *cells = row.find_all(["th", "td"])
+        if notes is not None:
+            _add_small(title, notes[number], html)
+        if runs is not None and runs[number]:
+            title["data-run"] = runs[number]
+        if controls is not None and controls[number]:
+            row["class"] = "control"
+        for column, cell in enumerate(cells):
+            if prints is not None:
+                _add_small(cell, prints[number][column], html)
+            if marks[column]:
+                cell["class"] = marks[column]
+    _group_rows(soup, blocks, frame.shape[1] + 1)
+    text = str(soup).strip()
+    return text.replace("T_board", f"T_{hashlib.sha256(text.encode()).hexdigest()[:10]}")  # equal tables, equal bytes
+
+
+def _shade(style: Styler, heat: Heat) -> None:
+    columns = [name for name in style.columns if heat.columns is None or name in heat.columns]
+    centre = (heat.low + heat.high) / 2 if heat.centre is None else heat.centre
+    shares = TwoSlopeNorm(centre, heat.low, heat.high)(style.data[columns].to_numpy(float).clip(heat.low, heat.high))
+    dark = 0.18  # the luminance where black and white text stand out alike
+    style.background_gradient(
+        heat.cmap, axis=None, subset=columns, gmap=shares, vmin=0, vmax=1, text_color_threshold=dark
+    )
+    style.highlight_null(subset=columns, props="background-color: transparent; color: inherit")
+
+
+def _plain(soup: BeautifulSoup) -> None:
+    """Without the classes of pandas, and with the names of those cells alone that its styles are about."""
+    named = set(re.findall(r"#(\w+)", soup.style.string or "")) if soup.style else set()
+    for node in soup.table.find_all(True):
+        node.attrs.pop("class", None)
+        if node.get("id") not in named:
+            node.attrs.pop("id", None)
+    if soup.table["id"] not in named:
+        del soup.table["id"]
+    if soup.style and not named:
+        soup.style.decompose()
+
+
+def _column_classes(frame: pd.DataFrame, text: Sequence[Any]) -> list[list[str]]:
+    """Of each column: ``text`` if it is one of words, ``first`` if a span of columns begins with it."""
+    outer = frame.columns.get_level_values(0)
+    begins = ~outer.duplicated() if frame.columns.nlevels > 1 else [False] * len(outer)
+    return [
+        ["text"] * (name in text) + ["first"] * bool(first) for name, first in zip(frame.columns, begins, strict=True)
+    ]
+
+
+def _name_heads(soup: BeautifulSoup, corner: str, marks: Sequence[Sequence[str]]) -> None:
+    """The title of the first column, and the heads of the others in a `span` that can be turned."""
+    *spans, last = soup.thead.find_all("tr")
+    for row in spans:
+        row.th.string = ""
+    first, *heads = last.find_all("th")
+    first.string = corner
+    for head, classes in zip(heads, marks, strict=True):
+        if classes:
+            head["class"] = classes
+        words = soup.new_tag("span")
+        words.extend(list(head.contents))
+        head.append(words)
+
+
+def _add_small(cell: Tag, words: str, html: bool) -> None:
+    if not words:
+        return
+    small = BeautifulSoup(f"<small>{words}</small>", "html.parser").small if html else Tag(name="small")
+    if not html:
+        small.string = words
+    cell.append(small)
+
+
+def _group_rows(soup: BeautifulSoup, blocks: Sequence[str], width: int) -> None:
+    """Rows of one block in a body of their own, under its heading."""
+    rows = [row.extract() for row in soup.tbody.find_all("tr")]
+    soup.tbody.decompose()
+    for number, row in enumerate(rows):
+        if number == 0 or blocks[number] != blocks[number - 1]:
+            soup.table.append(body := soup.new_tag("tbody"))
+            if blocks[number]:
+                head = soup.new_tag("th", colspan=width, string=str(blocks[number]))
+                body.append(line := soup.new_tag("tr", attrs={"class": "block"}))
+                line.append(head)
+        body.append(row)
 
 
 def ledger_html(frame: pd.DataFrame) -> str:
@@ -52,32 +237,30 @@ def ledger_html(frame: pd.DataFrame) -> str:
     where = ["paper", "arxiv", "version", "table", "model"]
     groups = []
     for key, part in frame.groupby(where, sort=False):
-        said = dict(zip(where, key, strict=True))
         short = len(part) <= SHORT and len(frame) <= LONG
-        groups.append(said | {"lines": list(part.itertuples()), "counts": _counts(part["verdict"]), "short": short})
+        lines = {"lines": list(part.itertuples()), "counts": _counts(part["verdict"]), "short": short}
+        groups.append(dict(zip(where, key, strict=True)) | lines)
     return render("ledger.html.j2", groups=groups, rules=rules(), badges=BADGES)
 
 
 def _counts(verdicts: Sequence[str]) -> list[tuple[str, str, int]]:
     """(badge, verdict, how many) of those that occur, in the order of `VERDICTS`."""
-    found = pd.Series(verdicts).value_counts()
-    return [(BADGES[name], name, int(found[name])) for name in VERDICTS if name in found]
+    counts = pd.Series(verdicts).value_counts()
+    return [(BADGES[name], name, int(counts[name])) for name in VERDICTS if name in counts]
 
 
-def comparison(table: pd.DataFrame, base: str) -> Styler:
-    """`comparisons.compare` with a column per task in %, the mean over tasks, and costs as shares of the line ``base``.
+def comparison_table(table: pd.DataFrame, base: str) -> pd.DataFrame:
+    """`comparisons.compare` as text for `board`: a column per task and one for their mean in %, and costs as shares of
+    the line ``base``.
 
     A dagger marks a score whose paired interval of the difference to ``base`` excludes zero.
     """
-    order, tasks = list(dict.fromkeys(table["line"])), list(dict.fromkeys(table["task"]))
-    out = table.pivot(index="line", columns="task", values="accuracy").loc[order, tasks]
-    out["mean"] = out.mean(axis=1)
+    order = [list(dict.fromkeys(table[column])) for column in ("line", "task")]
     sure = (table["low"] > 0) | (table["high"] < 0)
-    marks = table.assign(mark=sure.map({True: "†", False: ""})).pivot(index="line", columns="task", values="mark")
-    text = (100 * out).map("{:.1f}".format)
-    text[tasks] = text[tasks] + marks.loc[order, tasks]
-    costs = table.groupby("line")[[*FLOPS, "kv_bytes"]].mean().loc[order]
-    titles = ("FLOPs, formula", "FLOPs, profiler", "KV bytes")
-    for name, title in zip((*FLOPS, "kv_bytes"), titles, strict=True):
-        text[title] = (costs[name] / costs.loc[base, name]).map("{:.0%}".format)
-    return text.rename_axis(index=None, columns=None).style
+    text = (100 * table["accuracy"]).map("{:.1f}".format) + sure.map({True: "†", False: ""})
+    out = table.assign(text=text).pivot(index="line", columns="task", values="text").loc[*order]
+    costs = table[table["task"] == MEAN].set_index("line")
+    titles = {"fastv": "FLOPs, formula", "profiler": "FLOPs, profiler", "kv_bytes": "KV bytes"}
+    for name, title in titles.items():
+        out[title] = (costs[name] / costs.loc[base, name]).map("{:.0%}".format)
+    return out.rename_axis(index=None, columns=None)

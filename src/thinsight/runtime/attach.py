@@ -11,27 +11,28 @@ from torch import Tensor, nn
 
 from thinsight.errors import UserError
 from thinsight.methods.vtw import AllVisual
-from thinsight.models.architecture import find_parts, find_tower
-from thinsight.reduction.attention import CapturedQK, LayerAttention, rotate, split_heads
+from thinsight.models.families import find_parts, find_tower
+from thinsight.reduction.attention import CapturedQK, LayerAttention
+from thinsight.reduction.evidence import StageNotes, Word
 from thinsight.reduction.method import Method
 from thinsight.reduction.prompt import Prompt, PromptInputs, read_prompt
 from thinsight.reduction.sites import Projected
 from thinsight.reduction.tokens import Tokens
-from thinsight.runtime.decoder import DecoderState, ReachableAttention
+from thinsight.runtime.decoder import AttentionAt, DecoderStart, DecoderState
 from thinsight.runtime.decoder_inputs import DecoderCall, current_tables, decoder_arguments, layer_arguments
-from thinsight.runtime.hooks import hook_owners, pre_hook, projection, split
+from thinsight.runtime.hooks import hook_owners, pre_hook, project_attention, projection, split
 from thinsight.runtime.trace import Trace
-from thinsight.runtime.vision import VisionReducer, enter_decoder
+from thinsight.runtime.vision import VisionReducer
 
 
-def filled(cache: object | None) -> bool:
+def is_filled(cache: object | None) -> bool:
     """Whether a cache holds anything yet."""
     return cache is not None and cache.get_seq_length() > 0
 
 
-def check(decoder: nn.Module, given: dict) -> None:
+def check_call(decoder: nn.Module, arguments: dict) -> None:
     """Refuse what would be wrong without a sign of it."""
-    cache, mask = given.get("past_key_values"), given.get("attention_mask")
+    cache, mask = arguments.get("past_key_values"), arguments.get("attention_mask")
     if decoder.training:
         raise UserError("reduce() is for inference: call model.eval() first")
     if cache is not None and (getattr(cache, "is_compileable", False) or any(getattr(cache, "is_sliding", ()))):
@@ -59,7 +60,7 @@ def check_packing(method: Method) -> None:
             raise UserError("positions=pack is not defined for multi-axis rotary embedding: use positions=keep")
 
 
-PARTS = ("input_layernorm", "self_attn", "post_attention_layernorm", "mlp")
+LAYER_PARTS = ("input_layernorm", "self_attn", "post_attention_layernorm", "mlp")
 """What Llama and its relatives call the parts of a layer."""
 
 
@@ -77,7 +78,7 @@ def reduce(model: nn.Module, method: Method, visual: Tensor | None = None) -> It
 
 @contextmanager
 def attached(model: nn.Module, method: Method, visual: Tensor | None = None) -> Iterator["Attachment"]:
-    """`reduce` for those who also want the passage of the prompt: the criterion that chooses a layer."""
+    """`reduce` for those who also want the state of the prompt: the criterion that chooses a layer."""
     attachment = Attachment(model, method, visual)
     with ExitStack() as stack:
         attachment.enter(model, stack)
@@ -85,186 +86,198 @@ def attached(model: nn.Module, method: Method, visual: Tensor | None = None) -> 
 
 
 class Attachment:
-    """The hooks on one model, and all state of one context."""
+    """The hooks on one model, and all state of one context.
+
+    states           cache -> the `DecoderState` of the prompt that filled it
+    prompt_inputs    what the assembler was given, until the decoder is called
+    pixels           one tensor per picture that the vision tower was given, until the decoder is called
+    call             the decoder's call that is under way
+    vision           the reductions in the vision tower, where there are any
+    captured_layers  decoder layers whose queries and keys a stage asks for, and ``captured``: those of this call
+    """
 
     def __init__(self, model: nn.Module, method: Method, visual: Tensor | None) -> None:
-        self.anatomy = find_parts(model)
-        if is_attached(self.anatomy.decoder):
+        self.parts = find_parts(model)
+        if is_attached(self.parts.decoder):
             raise UserError("this model is already inside reduce(): leave that context before entering another")
-        if visual is None and self.anatomy.image_token is None and method.reductions:
+        if visual is None and self.parts.image_token is None and method.reductions:
             raise UserError(f"{type(model).__name__} has no image token: say which columns are visual, visual=mask")
-        self.method, self.visual = method.resolve(self.anatomy.depth), visual
-        self.aids = getattr(model, "aids", None)
+        self.method, self.visual = method.resolve(self.parts.depth), visual
+        self.reader = getattr(model, "question_reader", None)
         self.trace = Trace(method.name)
-        self.passages: WeakKeyDictionary[object, DecoderState] = WeakKeyDictionary()
-        self.sight: PromptInputs | None = None
+        self.states: WeakKeyDictionary[object, DecoderState] = WeakKeyDictionary()
+        self.prompt_inputs: PromptInputs | None = None
         self.pixels: list[Tensor] | None = None
         self.call: DecoderCall | None = None
-        self.encoding: VisionReducer | None = None
-        if method.ahead or "features" in method.needs:
-            self.encoding = VisionReducer(find_tower(model, self.anatomy), method, self.aids)
-        looking = [r for r in self.method.behind if "attention" in r.needs]
-        self.recorded = {n if r.site.inside else n - 1 for r in looking for n in r.site.layers} - {-1}
-        self.records: dict[int, CapturedQK] = {}
+        self.vision: VisionReducer | None = None
+        if method.before_projector or "features" in method.needs:
+            self.vision = VisionReducer(find_tower(model), method, self.reader)
+        looking = [r for r in self.method.after_projector if "attention" in r.needs]
+        self.captured_layers = {n if r.site.inside else n - 1 for r in looking for n in r.site.layers} - {-1}
+        self.captured: dict[int, CapturedQK] = {}
 
     def enter(self, model: nn.Module, stack: ExitStack) -> None:
         """Register everything; leaving ``stack`` undoes it."""
-        parts = self.anatomy
-        modules = [(model, self.refuse), (parts.vision, self.watch), (parts.assembler, self.look)]
-        modules += [(parts.decoder, self.begin)]
-        modules += [(layer, partial(self.before, number)) for number, layer in enumerate(parts.layers)]
+        parts, layers = self.parts, range(self.parts.depth)
+        modules = [(model, self.on_model), (parts.vision, self.on_vision), (parts.assembler, self.on_assembler)]
+        modules += [(parts.decoder, self.on_decoder)]
+        modules += [(layer, partial(self.on_layer, number)) for number, layer in enumerate(parts.layers)]
         for module, function in modules:
             if module is not None:
                 stack.callback(pre_hook(module, function).remove)
-        for number in sorted(self.recorded & set(range(parts.depth))):
+        for number in sorted(self.captured_layers & set(layers)):
             attention = parts.layers[number].self_attn
-            stack.callback(pre_hook(attention, partial(self.attend, number)).remove)
+            stack.callback(pre_hook(attention, partial(self.on_attention, number)).remove)
             for part in ("queries", "keys"):
-                stack.callback(projection(attention, part, partial(self.record, number, part)).remove)
-        inside = {n for r in self.method.behind if r.site.inside for n in r.site.layers} & set(range(parts.depth))
+                stack.callback(projection(attention, part, partial(self.on_projection, number, part)).remove)
+        inside = {n for r in self.method.after_projector if r.site.inside for n in r.site.layers} & set(layers)
         for number in sorted(inside):
-            split(parts.layers[number], PARTS, partial(self.between, number), stack)
-        if self.encoding is not None:
-            self.encoding.enter(stack)
+            split(parts.layers[number], LAYER_PARTS, partial(self.inside_layer, number), stack)
+        if self.vision is not None:
+            self.vision.enter(stack)
 
-    def refuse(self, given: dict) -> None:
-        """The whole model is called: what cannot work there."""
-        if given.get("labels") is not None:
+    def on_model(self, arguments: dict) -> None:
+        """The whole model is called: refuse what cannot work there."""
+        if arguments.get("labels") is not None:
             raise UserError("labels do not fit a shortened sequence: take the logits inside reduce() and score them")
 
-    def watch(self, given: dict) -> None:
+    def on_vision(self, arguments: dict) -> None:
         """The vision tower is called, by the model or by generate ahead of it: keep the pixels for the next prompt."""
-        pixels = next((value for value in given.values() if isinstance(value, Tensor)), None)
-        tiled = hasattr(self.anatomy.assembler.config, "image_grid_pinpoints")  # rows are tiles then, not pictures
-        self.pixels = list(pixels) if pixels is not None and pixels.dim() == 4 and not tiled else None
-        if self.encoding is not None:
-            self.encoding.begin(pixels)
+        pixels = next((value for value in arguments.values() if isinstance(value, Tensor)), None)
+        whole = pixels is not None and pixels.dim() == 4 and not self.parts.tiled
+        self.pixels = list(pixels) if whole else None
+        if self.vision is not None:
+            self.vision.on_tower(pixels)
 
-    def look(self, given: dict) -> None:
+    def on_assembler(self, arguments: dict) -> None:
         """The assembler is called: token ids are still to be seen here."""
-        ids, encoded = given.get("input_ids"), (given.get("mm_encoder_outputs") or {}).get("image")
-        pictures = given.get("pixel_values") if encoded is None else encoded.pooler_output
-        self.sight = PromptInputs(ids, given.get("inputs_embeds"), None if pictures is None else list(pictures))
-        if given.get("pixel_values_videos") is not None and self.method.reductions:
+        ids, encoded = arguments.get("input_ids"), (arguments.get("mm_encoder_outputs") or {}).get("image")
+        pictures = arguments.get("pixel_values") if encoded is None else encoded.pooler_output
+        pictures = None if pictures is None else list(pictures)
+        self.prompt_inputs = PromptInputs(ids, arguments.get("inputs_embeds"), pictures)
+        if arguments.get("pixel_values_videos") is not None and self.method.reductions:
             raise UserError("reduce() knows images only: a video's tokens would stay, so pass frames as images")
-        if encoded is None and given.get("pixel_values") is None:
+        if pictures is None:
             return
-        if filled(given.get("past_key_values")):
+        if is_filled(arguments.get("past_key_values")):
             raise UserError("a new image cannot join a cached conversation here: pass the whole prompt, no cache")
-        if ids is not None and not ids.is_meta and not (ids == self.anatomy.image_token).any():
+        if ids is not None and not ids.is_meta and not (ids == self.parts.image_token).any():
             raise UserError("an image was given, but the prompt has no image token to stand for it")
 
-    def begin(self, given: dict) -> dict | None:
+    def on_decoder(self, arguments: dict) -> dict | None:
         """The decoder is called: begin a prompt, or go on with the one whose cache comes along."""
-        sight = self.sight or PromptInputs(given.get("input_ids"), given.get("inputs_embeds"))
-        self.sight, self.records = None, {}
-        check(self.anatomy.decoder, given)
-        cache = given.get("past_key_values")
-        if not filled(cache):
+        inputs = self.prompt_inputs or PromptInputs(arguments.get("input_ids"), arguments.get("inputs_embeds"))
+        self.prompt_inputs, self.captured = None, {}
+        check_call(self.parts.decoder, arguments)
+        cache = arguments.get("past_key_values")
+        if not is_filled(cache):
             if self.pixels is not None:
-                sight = replace(sight, pictures=self.pixels)
+                inputs = replace(inputs, pictures=self.pixels)
             self.pixels = None
-            passage, given = self.arrived(given, sight)
-            self.call = DecoderCall(self.anatomy, passage, prefill=True, cache=cache)
-        elif cache in self.passages:
-            self.call = DecoderCall(self.anatomy, self.passages[cache], prefill=False, cache=cache)
+            state, arguments = self.start_prompt(arguments, inputs)
+            self.call = DecoderCall(self.parts, state, prefill=True, cache=cache)
+        elif cache in self.states:
+            self.call = DecoderCall(self.parts, self.states[cache], prefill=False, cache=cache)
         else:
             raise UserError("this cache was filled outside this reduce(): let the prompt go through it as well")
-        return decoder_arguments(self.call, given)
+        return decoder_arguments(self.call, arguments)
 
-    def arrived(self, given: dict, sight: PromptInputs) -> tuple[DecoderState, dict]:
+    def start_prompt(self, arguments: dict, inputs: PromptInputs) -> tuple[DecoderState, dict]:
         """A new prompt, and the decoder's arguments without the holes of images that were reduced before."""
-        prompt = self.describe(given, sight)
+        prompt = self.describe_prompt(arguments, inputs)
         if self.method.reductions:
             check_end(prompt)
         self.trace.begin(prompt)
-        seen = None if self.encoding is None else self.encoding.seen
-        # called by its forward: the module's own hooks belong to the pictures
-        project = None if self.encoding is None else self.encoding.tower.projector.forward
-        start, embeds = enter_decoder(
-            self.method, prompt, sight, given.get("inputs_embeds"), seen, self.trace, self.aids, project
-        )
-        if self.encoding is not None:
-            self.encoding.seen = type(seen)()
-        norm = self.anatomy.decoder.norm
-        for more in start.more:
-            more["norm"] = lambda: norm
-        passage = DecoderState(self.method, prompt, self.anatomy.depth, start, self.trace)
-        return passage, given if embeds is None else {**given, "inputs_embeds": embeds, "input_ids": None}
+        samples, norm = range(len(prompt.alive)), self.parts.decoder.norm
+        words = [partial(self.words, prompt, inputs, sample) for sample in samples]
+        providers = [{"words": of_sample, "norm": lambda: norm} for of_sample in words]
+        start, embeds = DecoderStart(providers, [StageNotes() for _ in samples], self.reader), None
+        if self.vision is not None:
+            embeds = self.vision.enter_decoder(start, prompt, arguments.get("inputs_embeds"), self.trace)
+        state = DecoderState(self.method, prompt, self.parts.depth, start, self.trace)
+        return state, arguments if embeds is None else {**arguments, "inputs_embeds": embeds, "input_ids": None}
 
-    def describe(self, given: dict, sight: PromptInputs) -> Prompt:
+    def describe_prompt(self, arguments: dict, inputs: PromptInputs) -> Prompt:
         """The prompt of a prefill."""
-        data = given["input_ids"] if given.get("input_ids") is not None else given["inputs_embeds"]
-        position = given.get("position_ids")
+        data = arguments["input_ids"] if arguments.get("input_ids") is not None else arguments["inputs_embeds"]
+        position = arguments.get("position_ids")
         if position is None:
             position = torch.arange(data.shape[1])[None]
         if position.dim() == 3:
             check_packing(self.method)
         visual = self.visual
-        if visual is None and not self.method.reductions and self.anatomy.image_token is None:
+        if visual is None and not self.method.reductions and self.parts.image_token is None:
             visual = torch.zeros(data.shape[:2], dtype=torch.bool)  # nothing to remove, so nothing has to be known
-        return read_prompt(sight, self.anatomy.image_token, visual, given.get("attention_mask"), position)
+        return read_prompt(inputs, self.parts.image_token, visual, arguments.get("attention_mask"), position)
 
-    def before(self, number: int, given: dict) -> dict | None:
+    def words(self, prompt: Prompt, inputs: PromptInputs, sample: int) -> list[Word]:
+        """The words of a sample's question."""
+        if self.reader is None or inputs.ids is None:
+            raise UserError(
+                "the words of the question are needed, and this model has no tokenizer or this prompt no ids: load the "
+                "model with thinsight.load_model, or take the method's substitute (rewriting=none, space=llm)"
+            )
+        return self.reader.words(inputs.ids[sample].cpu(), prompt, sample)
+
+    def on_layer(self, number: int, arguments: dict) -> dict | None:
         """A decoder layer is called: cut what enters it."""
-        call, hidden = self.call, given["hidden_states"]
+        call, hidden = self.call, arguments["hidden_states"]
         if call.prefill:
-            if number == 0 and given.get("past_key_values") is not None:
-                self.passages[given["past_key_values"]] = call.passage  # the decoder may have made it just now
+            if number == 0 and arguments.get("past_key_values") is not None:
+                self.states[arguments["past_key_values"]] = call.state  # the decoder may have made it just now
             if number > 0:
-                hidden = call.passage.advance(number, hidden, self.looks(number, hidden, given))
-            self.records.pop(number - 1, None)
-            self.trace.record(call.passage.tokens)
-        changed = layer_arguments(call, number, hidden, given)
-        same = changed is None and hidden is given["hidden_states"]  # as many may stay, and yet not as they were
-        return None if same else {**given, "hidden_states": hidden, **(changed or {})}
+                hidden = call.state.advance(number, hidden, partial(self.attention_before, number, arguments))
+            self.captured.pop(number - 1, None)
+            self.trace.record(call.state.tokens)
+        changed = layer_arguments(call, number, hidden, arguments)
+        same = changed is None and hidden is arguments["hidden_states"]  # as many may stay, and yet not as they were
+        return None if same else {**arguments, "hidden_states": hidden, **(changed or {})}
 
-    def between(self, number: int, hidden: Tensor) -> Tensor:
+    def inside_layer(self, number: int, hidden: Tensor) -> Tensor:
         """Between the two halves of a decoder layer."""
         if not self.call.prefill:
             return hidden
-        return self.call.passage.inside(number, hidden, ReachableAttention(self.records.get(number), None))
+        return self.call.state.inside(number, hidden, partial(self.captured_attention, number))
 
-    def looks(self, number: int, hidden: Tensor, given: dict) -> ReachableAttention:
-        """What a reduction before layer ``number`` can look at."""
-        coming = partial(self.coming, number, given) if number < self.anatomy.depth else None
-        return ReachableAttention(self.records.get(number - 1), coming)
+    def captured_attention(self, number: int, sample: int, tokens: Tokens) -> AttentionAt:
+        """What a stage can look at whose nearest attention is that of layer ``number``, if that was captured."""
+        captured = self.captured.get(number)
+        return {} if captured is None else {"attention": partial(captured.layer_attention, sample)}
 
-    def attend(self, number: int, given: dict) -> None:
+    def attention_before(self, number: int, arguments: dict, sample: int, tokens: Tokens) -> AttentionAt:
+        """What a stage before layer ``number`` can look at."""
+        coming = {"next": partial(self.next_layer_attention, number, arguments, sample, tokens)}
+        return self.captured_attention(number - 1, sample, tokens) | coming
+
+    def on_attention(self, number: int, arguments: dict) -> None:
         """The attention of a layer is called whose queries and keys a stage will ask for."""
         if self.call.prefill:
-            passage, attention = self.call.passage, self.anatomy.layers[number].self_attn
-            index = [tokens.index for tokens in passage.tokens]
-            columns = passage.layouts[number].columns
-            rows = [torch.searchsorted(c.contiguous(), one) for c, one in zip(columns, index, strict=True)]
-            tables = given["position_embeddings"]
-            sizes = [tokens.size.log() for tokens in passage.tokens] if passage.proportional else None
-            self.records[number] = CapturedQK(
+            state, attention = self.call.state, self.parts.layers[number].self_attn
+            index = [tokens.index for tokens in state.tokens]
+            columns = state.layouts[number].columns
+            rows = [torch.searchsorted(c.contiguous(), i) for c, i in zip(columns, index, strict=True)]
+            tables = arguments["position_embeddings"]
+            sizes = [tokens.size.log() for tokens in state.tokens] if state.proportional else None
+            self.captured[number] = CapturedQK(
                 attention.head_dim, attention.scaling, index, rows, tables=tables, bias=sizes
             )
 
-    def record(self, number: int, part: str, _: nn.Module, __: tuple, states: Tensor) -> None:
-        """The projections of that layer."""
+    def on_projection(self, number: int, part: str, _: nn.Module, __: tuple, states: Tensor) -> None:
+        """Queries or keys of that layer."""
         if self.call.prefill:
-            setattr(self.records[number], part, states)
+            setattr(self.captured[number], part, states)
 
-    def coming(self, number: int, given: dict, sample: int, tokens: Tokens) -> LayerAttention:
+    def next_layer_attention(self, number: int, arguments: dict, sample: int, tokens: Tokens) -> LayerAttention:
         """Queries and keys that layer ``number`` would make of the tokens in front of it."""
-        layer, passage = self.anatomy.layers[number], self.call.passage
-        attention = layer.self_attn
-        tables = current_tables(self.call, given)
-        rows = torch.searchsorted(passage.layout.columns[sample].contiguous(), tokens.index).to(tokens.states.device)
+        layer, state = self.parts.layers[number], self.call.state
+        tables = current_tables(self.call, arguments)
+        rows = torch.searchsorted(state.layout.columns[sample].contiguous(), tokens.index).to(tokens.states.device)
         tables = tuple(table[min(sample, len(table) - 1)][rows] for table in tables)
-        states = layer.input_layernorm(tokens.states)
-        keys = rotate(split_heads(attention.k_proj(states), attention.head_dim), *tables)
-
-        def queries(at: Tensor) -> Tensor:
-            return rotate(split_heads(attention.q_proj(states[at]), attention.head_dim), *(t[at] for t in tables))
-
-        groups = attention.q_proj.out_features // attention.k_proj.out_features
-        keys = keys.repeat_interleave(groups, 0)
-        bias = tokens.size.log() if passage.proportional else None
-        return LayerAttention(tokens.index, queries, keys, attention.scaling, True, bias, tables)
+        bias = tokens.size.log() if state.proportional else None
+        scaling = layer.self_attn.scaling
+        return project_attention(
+            layer.self_attn, layer.input_layernorm(tokens.states), tokens.index, scaling, bias, tables
+        )
 
 
 def is_attached(decoder: nn.Module) -> bool:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from thinsight.errors import UserError
-from thinsight.models.architecture import find_parts
+from thinsight.models.families import find_parts
 from thinsight.reduction.attention import rotate, split_heads
 from thinsight.runtime.attach import is_attached
 from thinsight.runtime.hooks import pre_hook
@@ -28,23 +28,23 @@ def attention_rows(model: nn.Module, inputs: Mapping[str, Tensor], rows: Sequenc
     ``inputs`` are model inputs for one prompt without a cache; ``rows`` count from the end if negative, or are given
     per sample as (batch, rows). The plain model runs once; inside ``reduce`` columns move, so there it is refused.
     """
-    anatomy = find_parts(model)
-    if is_attached(anatomy.decoder):
+    parts = find_parts(model)
+    if is_attached(parts.decoder):
         raise UserError("attention_rows() looks at the plain model: call it outside reduce()")
-    found: list[Tensor] = []
-    modules = [layer.self_attn for layer in anatomy.layers]
+    maps: list[Tensor] = []
+    modules = [layer.self_attn for layer in parts.layers]
     for module in modules:
         if not hasattr(module, "q_proj") or hasattr(module, "q_norm"):
             raise UserError(
                 f"{type(module).__name__} does not make queries as Llama does: its rows cannot be recomputed"
             )
-    handles = [pre_hook(module, partial(_record, module, torch.as_tensor(rows), found)) for module in modules]
+    handles = [pre_hook(module, partial(_record, module, torch.as_tensor(rows), maps)) for module in modules]
     try:
         model(**inputs, use_cache=False, logits_to_keep=1)
     finally:
         for handle in handles:
             handle.remove()
-    return found
+    return maps
 
 
 def attention_by_group(attention: Tensor, groups: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -69,9 +69,13 @@ def prompt_groups(visual: Tensor, alive: Tensor, answer: int = 0) -> dict[str, T
     }
 
 
-def _record(module: nn.Module, rows: Tensor, found: list[Tensor], given: dict) -> None:
+def _record(module: nn.Module, rows: Tensor, maps: list[Tensor], arguments: dict) -> None:
     """The rows of one layer, from what enters its attention."""
-    hidden, (cos, sin), mask = given["hidden_states"], given["position_embeddings"], given.get("attention_mask")
+    hidden, (cos, sin), mask = (
+        arguments["hidden_states"],
+        arguments["position_embeddings"],
+        arguments.get("attention_mask"),
+    )
     batch, columns, _ = hidden.shape
     rows = (rows.to(hidden.device) % columns).expand(batch, -1)  # (batch, rows)
     cos, sin = cos.expand(batch, -1, -1), sin.expand(batch, -1, -1)
@@ -82,7 +86,7 @@ def _record(module: nn.Module, rows: Tensor, found: list[Tensor], given: dict) -
     key = rotate(split_heads(module.k_proj(hidden), module.head_dim), cos[:, None], sin[:, None])
     key = key.repeat_interleave(query.shape[1] // key.shape[1], 1)  # grouped-query attention
     scores = (query @ key.transpose(2, 3)).float() * module.scaling  # (batch, heads, rows, columns)
-    found.append((scores + _seen(mask, rows, columns)).softmax(-1).mean(1))
+    maps.append((scores + _seen(mask, rows, columns)).softmax(-1).mean(1))
 
 
 def _seen(mask: Tensor | None, rows: Tensor, columns: int) -> Tensor:

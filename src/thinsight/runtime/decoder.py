@@ -1,37 +1,43 @@
 """The state of one prompt on its way through the decoder: tokens and layouts by layer."""
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from thinsight.reduction.attention import CapturedQK
-from thinsight.reduction.evidence import Evidence
+from thinsight.reduction.attention import LayerAttention
+from thinsight.reduction.evidence import Evidence, Reader, StageNotes
 from thinsight.reduction.method import Method, Reduction, apply_reduction
 from thinsight.reduction.prompt import Prompt
 from thinsight.reduction.tokens import Tokens
 from thinsight.runtime.layout import Layout, take_rows
 from thinsight.runtime.trace import Trace
 
+AttentionAt = dict[str, Callable[[], LayerAttention]]
+"""The layers that a stage can look at from where it is: "attention" and "next" (see `Evidence.layer_attention`)."""
+
+ReachAttention = Callable[[int, Tokens], AttentionAt]
+"""(sample, its tokens) -> what a stage can look at."""
+
 
 @dataclass
 class DecoderStart:
     """What is known of a prompt before the decoder sees it.
 
-    tokens    per sample: what reductions in front of the projector have left of it; None if there were none
-    pack      whether its numbers close ranks then
-    more      per sample: name -> what `thinsight.reduction.evidence.Evidence.get` makes on demand
-    notes     per sample: what earlier stages left
-    aids      tokenizer and text tower of the model, or None
+    providers  per sample: name -> what `Evidence.get` makes on demand
+    notes      per sample: what earlier stages left
+    reader     reads the question: tokenizer and text tower of the model, or None
+    tokens     per sample: what reductions in front of the projector have left of it; None if there were none
+    pack       whether positions are counted anew then, without gaps
     """
 
+    providers: list[dict]
+    notes: list[StageNotes]
+    reader: Reader | None = None
     tokens: list[Tokens] | None = None
     pack: bool = False
-    more: list[dict] = field(default_factory=list)
-    notes: list[dict] = field(default_factory=list)
-    aids: Any = None
 
 
 class DecoderState:
@@ -44,7 +50,7 @@ class DecoderState:
     """
 
     def __init__(self, method: Method, prompt: Prompt, depth: int, start: DecoderStart, trace: Trace) -> None:
-        self.reductions, self.prompt, self.depth, self.trace = method.behind, prompt, depth, trace
+        self.reductions, self.prompt, self.depth, self.trace = method.after_projector, prompt, depth, trace
         self.start = start
         self.full = self.layout = Layout.full(prompt)
         self.layouts: list[Layout] = []
@@ -72,7 +78,7 @@ class DecoderState:
         chosen = [i for i, r in enumerate(self.reductions) if r.site.inside == inside]
         return any(layer in plan[i] for plan in self.plan for i in chosen)
 
-    def advance(self, layer: int, hidden: Tensor | None, looks: "ReachableAttention | None" = None) -> Tensor | None:
+    def advance(self, layer: int, hidden: Tensor | None, attention: ReachAttention | None = None) -> Tensor | None:
         """Apply what happens before ``layer`` to ``hidden`` (batch, held, width) and note the layout that enters it."""
         if self.acts(layer):
             if layer == 0 and self.start.tokens is not None:
@@ -80,7 +86,7 @@ class DecoderState:
                     [self.start.pack and len(t) < len(w) for t, w in zip(self.tokens, self.whole, strict=True)]
                 )
                 hidden = self._narrowed(self.whole, pack, hidden)
-            hidden = self._reduced(layer, False, hidden, looks, f"before layer {layer}")
+            hidden = self._reduced(layer, False, hidden, attention, f"before layer {layer}")
         self.layouts.append(self.layout)
         self.biases.append(self._bias() if self.proportional else None)
         return hidden
@@ -94,15 +100,15 @@ class DecoderState:
             bias[sample, self._rows(sample, tokens)] = tokens.size.log()
         return bias
 
-    def inside(self, layer: int, hidden: Tensor, looks: "ReachableAttention") -> Tensor:
+    def inside(self, layer: int, hidden: Tensor, attention: ReachAttention) -> Tensor:
         """Apply what happens between the halves of ``layer``."""
-        return self._reduced(layer, True, hidden, looks, f"in layer {layer}") if self.acts(layer, True) else hidden
+        return self._reduced(layer, True, hidden, attention, f"in layer {layer}") if self.acts(layer, True) else hidden
 
     def _reduced(
-        self, layer: int, inside: bool, hidden: Tensor, looks: "ReachableAttention | None", where: str
+        self, layer: int, inside: bool, hidden: Tensor, attention: ReachAttention | None, where: str
     ) -> Tensor:
         before = self.tokens
-        pairs = [self._reduce(layer, inside, sample, hidden, looks) for sample in range(len(before))]
+        pairs = [self._reduce(layer, inside, sample, hidden, attention) for sample in range(len(before))]
         if all(new is old for (new, _), old in zip(pairs, before, strict=True)):
             return hidden
         self.tokens = [tokens for tokens, _ in pairs]
@@ -133,7 +139,7 @@ class DecoderState:
         return reduction.site.where(blank) if self.prompt.visual[sample].any() else ()
 
     def _reduce(
-        self, layer: int, inside: bool, sample: int, hidden: Tensor, looks: "ReachableAttention | None"
+        self, layer: int, inside: bool, sample: int, hidden: Tensor, attention: ReachAttention | None
     ) -> tuple[Tokens, bool]:
         """One sample through all reductions of a place: its tokens after them, and whether its numbers close ranks."""
         tokens, pack = self.tokens[sample], False
@@ -143,7 +149,7 @@ class DecoderState:
             if tokens.states is None:
                 tokens = tokens.with_states(hidden[sample, self._rows(sample, tokens).to(hidden.device)])
             stage = layers.index(layer)
-            evidence = self._evidence(layer, sample, tokens, stage, len(layers), looks)
+            evidence = self._evidence(layer, sample, tokens, stage, len(layers), attention)
             after = apply_reduction(reduction, tokens, evidence, self.prompt.alive.shape[1])
             pack |= reduction.site.positions == "pack" and len(after) < len(tokens)
             tokens = after
@@ -151,24 +157,14 @@ class DecoderState:
         return (self.tokens[sample] if same else tokens), pack
 
     def _evidence(
-        self, layer: int, sample: int, tokens: Tokens, stage: int, stages: int, looks: "ReachableAttention | None"
+        self, layer: int, sample: int, tokens: Tokens, stage: int, stages: int, attention: ReachAttention | None
     ) -> Evidence:
-        more = dict(self.start.more[sample]) if self.start.more else {}
+        providers = dict(self.start.providers[sample])
         if self.embeds is not None:
-            more["embeddings"] = lambda: self.embeds[sample]
-        notes = self.start.notes[sample] if self.start.notes else {}
+            providers["embeddings"] = lambda: self.embeds[sample]
+        notes, reader = self.start.notes[sample], self.start.reader
         content, image = partial(self.prompt.content, sample), self.prompt.image[sample]
-        found = {} if looks is None else looks.of(sample, tokens)
-        return Evidence(layer, self.depth, image, content, stage, stages, tokens, found, more, notes, self.start.aids)
-
-
-class ReachableAttention:
-    """Which layers a reduction can look at from where it is: "attention" and "next" (see `Evidence.look`)."""
-
-    def __init__(self, record: CapturedQK | None, coming: Any) -> None:
-        self.record, self.coming = record, coming
-
-    def of(self, sample: int, tokens: Tokens) -> dict:
-        """The looks of one sample."""
-        found = {} if self.record is None else {"attention": partial(self.record.look, sample)}
-        return found if self.coming is None else found | {"next": partial(self.coming, sample, tokens)}
+        attention_at = {} if attention is None else attention(sample, tokens)
+        return Evidence(
+            layer, self.depth, image, content, stage, stages, tokens, attention_at, providers, notes, reader
+        )

@@ -1,7 +1,7 @@
-"""Forward pre-hooks with named arguments, and how a vision block is split into its halves."""
+"""Forward pre-hooks with named arguments, layers split into halves, and the attention that a module would compute."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from thinsight.errors import UserError
+from thinsight.reduction.attention import LayerAttention, rotate, split_heads
 
 
 def pre_hook(module: nn.Module, function: Callable[[dict], dict | None]) -> RemovableHandle:
@@ -54,8 +55,8 @@ def halves(block: nn.Module, names: tuple[str, str, str, str], between: Callable
     others = list(signature.parameters)[1:]
 
     def forward(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        beside = dict(zip(others, args, strict=False)) | kwargs
-        attended = attention(hidden_states=norm1(hidden_states), **beside)
+        named = dict(zip(others, args, strict=False)) | kwargs
+        attended = attention(hidden_states=norm1(hidden_states), **named)
         hidden_states = hidden_states + (attended[0] if isinstance(attended, tuple) else attended)
         hidden_states = between(hidden_states)
         return hidden_states + mlp(norm2(hidden_states))
@@ -72,3 +73,28 @@ def projection(attention: nn.Module, part: str, hook: object) -> RemovableHandle
             f"{type(attention).__name__} does not make queries as Llama and CLIP do, so attention cannot be looked at"
         )
     return module.register_forward_hook(hook)
+
+
+def project_attention(
+    attention: nn.Module,
+    states: Tensor,
+    index: Tensor,
+    scaling: float,
+    bias: Tensor | None = None,
+    tables: tuple[Tensor, Tensor] | None = None,
+) -> LayerAttention:
+    """Queries and keys that ``attention`` would make of normed ``states`` (tokens, width); see `LayerAttention`.
+
+    ``tables``: cosines and sines of the rotation, in a decoder, whose attention is causal; None in a vision tower.
+    """
+
+    def heads(projected: Tensor, turn: Sequence[Tensor]) -> Tensor:
+        split_states = split_heads(projected, attention.head_dim)
+        return rotate(split_states, *turn) if turn else split_states
+
+    def queries(at: Tensor) -> Tensor:
+        return heads(attention.q_proj(states[at]), [table[at] for table in tables or ()])
+
+    keys = heads(attention.k_proj(states), tables or ())
+    keys = keys.repeat_interleave(attention.q_proj.out_features // attention.k_proj.out_features, 0)
+    return LayerAttention(index, queries, keys, scaling, tables is not None, bias, tables)

@@ -14,52 +14,56 @@ from torch.nn.functional import log_softmax
 from torch.utils.hooks import RemovableHandle
 
 from thinsight.errors import UserError, nearest
-from thinsight.models.architecture import ModelParts, find_parts
+from thinsight.models.architecture import ModelParts
+from thinsight.models.families import find_parts
 from thinsight.reduction.method import Method
 from thinsight.reduction.sites import POSITIONS
 from thinsight.runtime.attach import Attachment, attached
-from thinsight.runtime.decoder_inputs import cut
+from thinsight.runtime.decoder_inputs import cut_arguments
 from thinsight.runtime.hooks import pre_hook
 from thinsight.runtime.layout import Layout, take_rows
 
 
 class SharedPrefix:
-    """What a plain pass leaves behind: the text rows that enter each candidate layer, and what goes beside them."""
+    """What a plain pass leaves: the text rows that enter each candidate layer, and the layers' other arguments."""
 
-    def __init__(self, anatomy: ModelParts, attachment: Attachment, layers: list[int], pack: bool) -> None:
-        self.anatomy, self.attachment, self.layers, self.pack = anatomy, attachment, layers, pack
+    def __init__(self, parts: ModelParts, attachment: Attachment, layers: list[int], pack: bool) -> None:
+        self.parts, self.attachment, self.layers, self.pack = parts, attachment, layers, pack
         self.states: dict[int, Tensor] = {}  # layer -> (batch, held, width)
         self.final: Tensor  # (batch, columns, width): what enters the final norm
         self.layout: Layout  # without the visual columns
-        self.aside: dict
+        self.arguments: dict
 
     def hook(self) -> list[RemovableHandle]:
         """Listen at the candidates and at the final norm."""
-        handles = [pre_hook(self.anatomy.layers[layer], partial(self._record, layer)) for layer in self.layers]
-        return [*handles, self.anatomy.decoder.norm.register_forward_pre_hook(self._end)]
+        handles = [pre_hook(self.parts.layers[layer], partial(self._record, layer)) for layer in self.layers]
+        return [*handles, self.parts.decoder.norm.register_forward_pre_hook(self._end)]
 
     def finish(self, layer: int) -> Tensor:
         """The text rows through the rest of the decoder, from ``layer`` on."""
         hidden = self.states.pop(layer)
-        for block in self.anatomy.layers[layer:]:
-            hidden = block(hidden, **self.aside)
+        for block in self.parts.layers[layer:]:
+            hidden = block(hidden, **self.arguments)
             hidden = hidden[0] if isinstance(hidden, tuple) else hidden
         return hidden
 
     @property
     def layout_before(self) -> Layout:
         """The prompt as it came."""
-        return self.attachment.call.passage.full
+        return self.attachment.call.state.full
 
-    def _record(self, layer: int, given: dict) -> None:
-        hidden, full = given.pop("hidden_states"), self.layout_before
+    def _record(self, layer: int, arguments: dict) -> None:
+        hidden, full = arguments.pop("hidden_states"), self.layout_before
         if not self.states:
-            prompt = self.attachment.call.passage.prompt
-            stay = [tokens.index[~tokens.visual] for tokens in self.attachment.call.passage.tokens]
+            prompt = self.attachment.call.state.prompt
+            stay = [tokens.index[~tokens.visual] for tokens in self.attachment.call.state.tokens]
             self.layout = full.narrow(prompt, stay, prompt.visual.any(1) & self.pack)
         text = take_rows(hidden, self.layout.rows_in(full, hidden.device))
         if not self.states:
-            self.aside = {**given, **cut(self.attachment.call, layer, text, given, self.layout, full)}
+            self.arguments = {
+                **arguments,
+                **cut_arguments(self.attachment.call, layer, text, arguments, self.layout, full),
+            }
         self.states[layer] = text
 
     def _end(self, module: nn.Module, args: tuple) -> None:
@@ -117,16 +121,16 @@ def select_layer(
         raise nearest("direction", direction, DIRECTIONS)
     if positions not in POSITIONS:
         raise nearest("positions", positions, POSITIONS)
-    anatomy = find_parts(model)
-    layers = sorted(set(range(1, anatomy.depth) if candidates is None else candidates))
-    if not layers or not 0 <= layers[0] <= layers[-1] < anatomy.depth:
-        raise UserError(f"candidates are layers from 0 to {anatomy.depth - 1}, at least one of them, not {layers}")
-    if anatomy.head is None:
+    parts = find_parts(model)
+    layers = sorted(set(range(1, parts.depth) if candidates is None else candidates))
+    if not layers or not 0 <= layers[0] <= layers[-1] < parts.depth:
+        raise UserError(f"candidates are layers from 0 to {parts.depth - 1}, at least one of them, not {layers}")
+    if parts.head is None:
         raise UserError(f"{type(model).__name__} has no LM head: the criterion compares next-token distributions")
     per_sample: dict[int, list[float]] = {layer: [] for layer in layers}
     for batch in batches:
-        found = _one_batch(model, anatomy, batch, layers, direction, positions)
-        for layer, row in zip(layers, found.tolist(), strict=True):
+        values = _one_batch(model, parts, batch, layers, direction, positions)
+        for layer, row in zip(layers, values.tolist(), strict=True):
             per_sample[layer] += row
     if not per_sample[layers[0]]:
         raise UserError("no sample has an image, so there is nothing whose withdrawal could be measured")
@@ -141,7 +145,7 @@ def select_layer(
 
 def _one_batch(
     model: nn.Module,
-    anatomy: ModelParts,
+    parts: ModelParts,
     batch: Mapping[str, Tensor],
     layers: list[int],
     direction: str,
@@ -150,26 +154,26 @@ def _one_batch(
     """(candidates, samples with an image) fp32."""
     inputs = {key: value.to(model.device) if isinstance(value, Tensor) else value for key, value in batch.items()}
     with attached(model, Method("plain"), inputs.pop("visual", None)) as attachment:
-        prefix = SharedPrefix(anatomy, attachment, layers, positions == "pack")
+        prefix = SharedPrefix(parts, attachment, layers, positions == "pack")
         handles = prefix.hook()
         try:
             model(**inputs, use_cache=False, logits_to_keep=1)
         finally:
             for handle in handles:
                 handle.remove()
-    full = _distribution(anatomy, prefix.final, prefix.layout_before)
-    shown = attachment.call.passage.prompt.visual.any(1)
+    full = _distribution(parts, prefix.final, prefix.layout_before)
+    with_image = attachment.call.state.prompt.visual.any(1)
     rows = []
     for layer in layers:
-        withdrawn = _distribution(anatomy, prefix.finish(layer), prefix.layout)
+        withdrawn = _distribution(parts, prefix.finish(layer), prefix.layout)
         q, p = (withdrawn, full) if direction == "withdrawn_to_full" else (full, withdrawn)
         rows.append((q.exp() * (q - p)).sum(-1))
-    return torch.stack(rows).cpu()[:, shown]
+    return torch.stack(rows).cpu()[:, with_image]
 
 
-def _distribution(anatomy: ModelParts, hidden: Tensor, layout: Layout) -> Tensor:
+def _distribution(parts: ModelParts, hidden: Tensor, layout: Layout) -> Tensor:
     """(batch, vocabulary) fp32 log-probabilities after each sample's last token."""
     columns = torch.arange(layout.held).expand_as(layout.alive)
     last = columns.masked_fill(~layout.alive, -1).amax(1, keepdim=True)
-    logits = anatomy.head(anatomy.decoder.norm(take_rows(hidden, last)))
+    logits = parts.head(parts.decoder.norm(take_rows(hidden, last)))
     return log_softmax(logits[:, 0].float(), dim=-1)

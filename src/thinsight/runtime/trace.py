@@ -51,9 +51,9 @@ class Trace:
 
     def record(self, tokens: list[Tokens]) -> None:
         """Note what enters the next layer."""
-        for sample, one in enumerate(tokens):
-            self.lengths[sample].append(int(one.visual.sum()))
-            self.sequence_lengths[sample].append(len(one))
+        for sample, entering in enumerate(tokens):
+            self.lengths[sample].append(int(entering.visual.sum()))
+            self.sequence_lengths[sample].append(len(entering))
         self._tokens = list(tokens)
         self._entered.append(self._tokens)
 
@@ -85,18 +85,21 @@ class Trace:
     @property
     def steps(self) -> dict[str, list[list[tuple[int, list[int]]]]]:
         """Where something was reduced -> per sample, per token left there: its patch and the patches merged into it."""
-        found = {}
+        steps = {}
         for where, tokens in self._steps.items():
             pairs = zip(self._kept(tokens), self._merged(tokens), strict=True)
-            found[where] = [
+            steps[where] = [
                 [(patch, patches) for patch, (patches, _) in zip(kept, merged, strict=True)] for kept, merged in pairs
             ]
-        return found
+        return steps
 
     @property
     def shares(self) -> dict[str, list[list[list[float]]]]:
         """The same shape as `steps`: per sample, per token left there, the share of each patch that went in."""
-        return {where: [[of for _, of in one] for one in self._merged(tokens)] for where, tokens in self._steps.items()}
+        return {
+            where: [[shares for _, shares in sample] for sample in self._merged(tokens)]
+            for where, tokens in self._steps.items()
+        }
 
     @property
     def pictures(self) -> list[list[int]]:
@@ -108,17 +111,17 @@ class Trace:
         return [self._patches(sample, tokens.named[tokens.visual]) for sample, tokens in enumerate(samples)]
 
     def _merged(self, samples: list[Tokens]) -> list[list[tuple[list[int], list[float]]]]:
-        found = []
+        merged = []
         for sample, tokens in enumerate(samples):
             if tokens.sources is None:
                 kept = self._patches(sample, tokens.named[tokens.visual])
-                found.append([([patch], [1.0]) if patch >= 0 else ([], []) for patch in kept])
+                merged.append([([patch], [1.0]) if patch >= 0 else ([], []) for patch in kept])
                 continue
             visual = self._prompt.visual[sample]
             shares = tokens.sources[tokens.visual] * visual
             rows = [row.nonzero().squeeze(1) for row in shares]
-            found.append([(self._patches(sample, at), row[at].tolist()) for at, row in zip(rows, shares, strict=True)])
-        return found
+            merged.append([(self._patches(sample, at), row[at].tolist()) for at, row in zip(rows, shares, strict=True)])
+        return merged
 
     def _patches(self, sample: int, columns: Tensor) -> list[int]:
         return torch.where(columns < 0, -1, self._prompt.patch[sample, columns]).tolist()

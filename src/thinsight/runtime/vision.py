@@ -1,6 +1,5 @@
 """Reductions inside and behind the vision tower, and their tokens placed in the prompt's columns."""
 
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -10,15 +9,15 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from thinsight.errors import UserError
-from thinsight.models.architecture import PARTS, VisionTower
-from thinsight.reduction.attention import CapturedQK, LayerAttention, split_heads
-from thinsight.reduction.evidence import Evidence
+from thinsight.models.architecture import BLOCK_PARTS, VisionTower
+from thinsight.reduction.attention import CapturedQK, LayerAttention
+from thinsight.reduction.evidence import Evidence, Reader, StageNotes
 from thinsight.reduction.method import Method, Reduction, apply_reduction
-from thinsight.reduction.prompt import Prompt, PromptInputs, as_bytes
+from thinsight.reduction.prompt import Prompt, as_bytes
 from thinsight.reduction.sites import Features, Vision
 from thinsight.reduction.tokens import Tokens
 from thinsight.runtime.decoder import DecoderStart
-from thinsight.runtime.hooks import pre_hook, projection, split
+from thinsight.runtime.hooks import pre_hook, project_attention, projection, split
 from thinsight.runtime.trace import Trace
 
 VisionPlan = list[tuple[Reduction, int, int]]
@@ -40,28 +39,28 @@ class EncodedImages:
     steps: dict[str, list[Tokens]] = field(default_factory=dict)
     lengths: list[list[int]] = field(default_factory=list)
     features: list[Tensor] = field(default_factory=list)
-    notes: list[dict] = field(default_factory=list)
+    notes: list[StageNotes] = field(default_factory=list)
 
 
 class VisionReducer:
-    """The hooks on a vision tower, and what is left of the images that are in it."""
+    """The hooks on a vision tower, and the images that go through it."""
 
-    def __init__(self, tower: VisionTower, method: Method, aids: object | None) -> None:
-        self.tower, self.aids, self.seen = tower, aids, EncodedImages()
-        self.active, self.needs_features = bool(method.ahead), "features" in method.needs
+    def __init__(self, tower: VisionTower, method: Method, reader: Reader | None) -> None:
+        self.tower, self.method, self.reader, self.encoded = tower, method, reader, EncodedImages()
+        self.active, self.needs_features = bool(method.before_projector), "features" in method.needs
         self.inside: dict[int, VisionPlan] = {}
         self.before: dict[int, VisionPlan] = {}
-        self.behind: VisionPlan = [(r, 0, 1) for r in method.ahead if isinstance(r.site, Features)]
-        self.proportional = any(getattr(r.site, "proportional", False) for r in method.ahead)
-        recorded = {tower.used - 1} if any("attention" in r.needs for r, _, _ in self.behind) else set()
-        for reduction in (r for r in method.ahead if isinstance(r.site, Vision)):
+        self.behind: VisionPlan = [(r, 0, 1) for r in method.before_projector if isinstance(r.site, Features)]
+        self.proportional = any(getattr(r.site, "proportional", False) for r in method.before_projector)
+        captured = {tower.used - 1} if any("attention" in r.needs for r, _, _ in self.behind) else set()
+        for reduction in (r for r in method.before_projector if isinstance(r.site, Vision)):
             blocks = reduction.site.blocks(len(tower.blocks), tower.used)
             for stage, block in enumerate(blocks):
                 plan = self.inside if reduction.site.inside else self.before
                 plan.setdefault(block, []).append((reduction, stage, len(blocks)))
                 if "attention" in reduction.needs:
-                    recorded.add(block if reduction.site.inside else block - 1)
-        self.recorded = sorted(recorded - {-1})
+                    captured.add(block if reduction.site.inside else block - 1)
+        self.captured_blocks = sorted(captured - {-1})
         if "cls" in method.needs and not tower.classes:
             raise UserError(
                 f"method {method.name} looks at a class token, and this vision tower has none: name a substitute "
@@ -73,60 +72,64 @@ class VisionReducer:
         blocks, projector = self.tower.blocks, self.tower.projector
         if self.active:
             for number, block in enumerate(blocks):
-                stack.callback(pre_hook(block, partial(self.block, number)).remove)
-            stack.callback(blocks[self.tower.used - 1].register_forward_hook(self.selected).remove)
-        for number in self.recorded:
+                stack.callback(pre_hook(block, partial(self.on_block, number)).remove)
+            stack.callback(blocks[self.tower.used - 1].register_forward_hook(self.on_last_block).remove)
+        for number in self.captured_blocks:
             for part in ("queries", "keys"):
-                hook = projection(blocks[number].self_attn, part, partial(self.record, number, part))
+                hook = projection(blocks[number].self_attn, part, partial(self.on_projection, number, part))
                 stack.callback(hook.remove)
         for number in self.inside:
-            split(blocks[number], PARTS, partial(self.between, number), stack)
+            split(blocks[number], BLOCK_PARTS, partial(self.inside_block, number), stack)
         if self.active or self.needs_features:
-            stack.callback(pre_hook(projector, self.enter_projector).remove)
-            stack.callback(projector.register_forward_hook(self.leave_projector).remove)
+            stack.callback(pre_hook(projector, self.on_projector).remove)
+            stack.callback(projector.register_forward_hook(self.after_projector).remove)
 
-    def begin(self, pixels: Tensor) -> None:
+    def on_tower(self, pixels: Tensor) -> None:
         """The tower is called with (images, 3, height, width), once for all images of a batch of prompts. What a call
         that failed has left is forgotten."""
-        self.pixels, self.images, self.records, self.seen = list(pixels), [], {}, EncodedImages()
+        self.pixels, self.images, self.captured, self.encoded = list(pixels), [], {}, EncodedImages()
 
-    def block(self, number: int, given: dict) -> dict:
+    def on_block(self, number: int, arguments: dict) -> dict:
         """A block is called."""
-        hidden = given["hidden_states"]
+        hidden = arguments["hidden_states"]
         if not self.images:
             self.columns = hidden.shape[1]
             index = torch.arange(self.columns)
             self.images = [Tokens.fresh(index, index >= self.tower.classes)] * len(hidden)
-            self.first = len(self.seen.lengths)
-            self.seen.lengths += [[] for _ in self.images]
-            self.seen.notes += [{} for _ in self.images]
+            self.first = len(self.encoded.lengths)
+            self.encoded.lengths += [[] for _ in self.images]
+            self.encoded.notes += [StageNotes() for _ in self.images]
         if number in self.before:
             hidden = self.reduce(self.before[number], number, hidden, f"before vision block {number}")
-        for tokens, lengths in zip(self.images, self.seen.lengths[self.first :], strict=True):
+        for tokens, lengths in zip(self.images, self.encoded.lengths[self.first :], strict=True):
             lengths.append(len(tokens))
-        if number in self.recorded:
-            self.records[number] = self.blank(number)
-        return {**given, "hidden_states": hidden, "attention_mask": self.mask(hidden, given.get("attention_mask"))}
+        if number in self.captured_blocks:
+            self.captured[number] = self.captured_block(number)
+        return {
+            **arguments,
+            "hidden_states": hidden,
+            "attention_mask": self.mask(hidden, arguments.get("attention_mask")),
+        }
 
-    def between(self, number: int, hidden: Tensor) -> Tensor:
+    def inside_block(self, number: int, hidden: Tensor) -> Tensor:
         """Between the two halves of a block."""
         return self.reduce(self.inside[number], number, hidden, f"in vision block {number}")
 
-    def selected(self, _: nn.Module, __: tuple, hidden: Tensor) -> None:
+    def on_last_block(self, _: nn.Module, __: tuple, hidden: Tensor) -> None:
         """The states that the projector reads, class token included, leave the last block that it reads."""
         self.hidden = hidden
 
-    def enter_projector(self, given: dict) -> dict | None:
+    def on_projector(self, arguments: dict) -> dict | None:
         """Features enter the projector: reduce them here, or just look at them."""
-        name, features = next((key, value) for key, value in given.items() if isinstance(value, Tensor))
+        name, features = next((key, value) for key, value in arguments.items() if isinstance(value, Tensor))
         if self.needs_features:
-            self.seen.features += list(features)
+            self.encoded.features += list(features)
         if not self.behind:
             return None
         self.hidden = self.reduce(self.behind, self.tower.used, self.hidden, "features")
-        return {**given, name: self.hidden[:, self.tower.classes :]}
+        return {**arguments, name: self.hidden[:, self.tower.classes :]}
 
-    def leave_projector(self, _: nn.Module, __: tuple, projected: Tensor) -> Tensor | None:
+    def after_projector(self, _: nn.Module, __: tuple, projected: Tensor) -> Tensor | None:
         """Projected rows go to the places of their patches. The empty places hold NaN until they leave the prompt."""
         if not self.active:
             return None
@@ -134,7 +137,7 @@ class VisionReducer:
         for image, tokens in enumerate(self.images):
             places = tokens.index[tokens.visual] - self.tower.classes
             full[image, places.to(full.device)] = projected[image, : len(places)]
-        self.seen.tokens += self.images
+        self.encoded.tokens += self.images
         return full
 
     def reduce(self, plan: VisionPlan, number: int, hidden: Tensor, where: str) -> Tensor:
@@ -147,55 +150,50 @@ class VisionReducer:
                 tokens = apply_reduction(reduction, tokens, evidence, self.columns)
             after.append(tokens)
         self.images = [tokens.with_states(None) for tokens in after]
-        self.seen.steps.setdefault(where, []).extend(self.images)
+        self.encoded.steps.setdefault(where, []).extend(self.images)
         return pad_sequence([tokens.states for tokens in after], batch_first=True)
 
     def evidence(self, image: int, number: int, tokens: Tokens, stage: int, stages: int, site: object) -> Evidence:
         """What a stage may ask about one image at block ``number``."""
-        own = number if getattr(site, "inside", False) else number - 1
-        looks = {}
-        if own in self.records:
-            looks["attention"] = partial(self.records[own].look, image)
-        if own == number - 1 and number < len(self.tower.blocks):
-            looks["next"] = partial(self.coming, number, tokens)
-        shown = torch.full((self.columns,), -1)
-        shown[self.tower.classes :] = 0
-        more = {"features": lambda: self.hidden[image, self.tower.classes :]}
-        notes, content = self.seen.notes[self.first + image], partial(as_bytes, self.pixels[image])
+        before = number if getattr(site, "inside", False) else number - 1  # the last block whose attention is known
+        attention_at = {}
+        if before in self.captured:
+            attention_at["attention"] = partial(self.captured[before].layer_attention, image)
+        if before == number - 1 and number < len(self.tower.blocks):
+            attention_at["next"] = partial(self.next_block_attention, number, tokens)
+        image_of = torch.full((self.columns,), -1)
+        image_of[self.tower.classes :] = 0
+        providers = {"features": lambda: self.hidden[image, self.tower.classes :]}
+        notes, content = self.encoded.notes[self.first + image], partial(as_bytes, self.pixels[image])
         depth = len(self.tower.blocks)
-        return Evidence(number, depth, shown, content, stage, stages, tokens, looks, more, notes, self.aids)
+        return Evidence(
+            number, depth, image_of, content, stage, stages, tokens, attention_at, providers, notes, self.reader
+        )
 
-    def blank(self, number: int) -> CapturedQK:
+    def captured_block(self, number: int) -> CapturedQK:
         """A record of a block that is about to run."""
         attention = self.tower.blocks[number].self_attn
         index = [tokens.index for tokens in self.images]
         bias = [tokens.size.log() for tokens in self.images] if self.proportional else None
-        rows = [torch.arange(len(one)) for one in index]
+        rows = [torch.arange(len(columns)) for columns in index]
         return CapturedQK(attention.head_dim, attention.head_dim**-0.5, index, rows, bias=bias)
 
-    def record(self, number: int, part: str, _: nn.Module, __: tuple, states: Tensor) -> None:
+    def on_projection(self, number: int, part: str, _: nn.Module, __: tuple, states: Tensor) -> None:
         """The projections of a block."""
-        setattr(self.records[number], part, states)
+        setattr(self.captured[number], part, states)
 
-    def coming(self, number: int, tokens: Tokens) -> LayerAttention:
+    def next_block_attention(self, number: int, tokens: Tokens) -> LayerAttention:
         """Queries and keys that block ``number`` would make of ``tokens``."""
         block = self.tower.blocks[number]
-        states, width = block.layer_norm1(tokens.states), block.self_attn.head_dim
-        return LayerAttention(
-            tokens.index,
-            lambda at: split_heads(block.self_attn.q_proj(states[at]), width),
-            split_heads(block.self_attn.k_proj(states), width),
-            width**-0.5,
-            False,
-            tokens.size.log() if self.proportional else None,
-        )
+        bias, scaling = tokens.size.log() if self.proportional else None, block.self_attn.head_dim**-0.5
+        return project_attention(block.self_attn, block.layer_norm1(tokens.states), tokens.index, scaling, bias)
 
-    def mask(self, hidden: Tensor, given: Tensor | None) -> Tensor | None:
-        """(images, 1, rows, rows) additive: log sizes of the keys, rows that only fill up hidden; or ``given``."""
+    def mask(self, hidden: Tensor, mask: Tensor | None) -> Tensor | None:
+        """(images, 1, rows, rows) additive: log sizes of the keys, rows that only fill up hidden; or ``mask``."""
         counts = torch.tensor([len(tokens) for tokens in self.images])
         sized = self.proportional and any(bool((tokens.size != 1).any()) for tokens in self.images)
         if not sized and bool((counts == hidden.shape[1]).all()):
-            return given
+            return mask
         if "flash" in (self.tower.blocks[0].self_attn.config._attn_implementation or ""):
             raise UserError(
                 "merged sizes and images of different lengths are beyond FlashAttention in the vision tower: load the "
@@ -205,52 +203,42 @@ class VisionReducer:
         bias = sizes.log().clamp(min=torch.finfo(hidden.dtype).min).to(hidden)
         return bias[:, None, None].expand(-1, 1, hidden.shape[1], -1)
 
+    def enter_decoder(self, start: DecoderStart, prompt: Prompt, embeds: Tensor | None, trace: Trace) -> Tensor | None:
+        """Hand the encoded images over: complete ``start`` and return the embeddings without holes; None where they
+        need no change.
 
-def enter_decoder(
-    method: Method,
-    prompt: Prompt,
-    sight: PromptInputs,
-    embeds: Tensor | None,
-    seen: EncodedImages | None,
-    trace: Trace,
-    aids: object,
-    projector: Callable | None = None,
-) -> tuple[DecoderStart, Tensor | None]:
-    """What the decoder starts with, and its embeddings without holes; None where they need no change.
-
-    embeds (batch, columns, width) with NaN in the visual columns whose patches are gone.
-    """
-    samples = range(len(prompt.alive))
-    more = [{"words": partial(_words, prompt, sight, aids, sample)} for sample in samples]
-    notes: list[dict] = [{} for _ in samples]
-    start = DecoderStart(more=more, notes=notes, aids=aids)
-    if seen is None or not prompt.visual.any():
-        return start, None
-    trace.tower = seen.lengths
-    numbers = _images(prompt, len(seen.tokens) or len(seen.features))
-    if seen.features and numbers is not None:
-        for sample in samples:
-            own = [seen.features[i] for i in numbers[sample]]
-            more[sample]["features"] = partial(torch.cat, own)
-            more[sample]["projector"] = lambda: projector
-    if numbers is not None and seen.notes:
-        for sample in samples:
-            notes[sample]["images"] = [seen.notes[i] for i in numbers[sample]]
-    if not method.ahead:
-        return start, None
-    if not seen.tokens:
-        raise UserError(
-            f"method {method.name} acts before the projector, but its picture came encoded already: pass the pixels"
-        )
-    hole = embeds[..., 0].isnan().cpu() & prompt.visual
-    if numbers is None:
-        start.tokens = [prompt.tokens(s).take(~hole[s][prompt.tokens(s).index]) for s in samples]
-    else:
-        start.tokens = [in_prompt(prompt, s, [seen.tokens[i] for i in numbers[s]]) for s in samples]
-        for where, images in seen.steps.items():
-            trace.step(where, [in_prompt(prompt, s, [images[i] for i in numbers[s]]) for s in samples])
-    start.pack = any(r.site.positions == "pack" for r in method.ahead)
-    return start, embeds.masked_fill(hole.to(embeds.device)[..., None], 0.0)
+        embeds (batch, columns, width) with NaN in the visual columns whose patches are gone.
+        """
+        encoded, self.encoded, samples = self.encoded, EncodedImages(), range(len(prompt.alive))
+        if not prompt.visual.any():
+            return None
+        trace.tower = encoded.lengths
+        numbers = _images(prompt, len(encoded.tokens) or len(encoded.features))
+        if encoded.features and numbers is not None:
+            projector = self.tower.projector.forward  # the module's own hooks belong to the pictures
+            for sample in samples:
+                features = [encoded.features[i] for i in numbers[sample]]
+                start.providers[sample]["features"] = partial(torch.cat, features)
+                start.providers[sample]["projector"] = lambda: projector
+        if numbers is not None and encoded.notes:
+            for sample in samples:
+                start.notes[sample].images = [encoded.notes[i] for i in numbers[sample]]
+        if not self.method.before_projector:
+            return None
+        if not encoded.tokens:
+            raise UserError(
+                f"method {self.method.name} acts before the projector, but its picture came encoded already: pass the "
+                "pixels"
+            )
+        hole = embeds[..., 0].isnan().cpu() & prompt.visual
+        if numbers is None:
+            start.tokens = [prompt.tokens(s).take(~hole[s][prompt.tokens(s).index]) for s in samples]
+        else:
+            start.tokens = [in_prompt(prompt, s, [encoded.tokens[i] for i in numbers[s]]) for s in samples]
+            for where, images in encoded.steps.items():
+                trace.step(where, [in_prompt(prompt, s, [images[i] for i in numbers[s]]) for s in samples])
+        start.pack = any(r.site.positions == "pack" for r in self.method.before_projector)
+        return embeds.masked_fill(hole.to(embeds.device)[..., None], 0.0)
 
 
 def in_prompt(prompt: Prompt, sample: int, images: list[Tokens]) -> Tokens:
@@ -258,7 +246,7 @@ def in_prompt(prompt: Prompt, sample: int, images: list[Tokens]) -> Tokens:
     text = prompt.tokens(sample)
     text = text.take(~text.visual)
     traced = any(image.sources is not None for image in images)
-    found = text.traced(prompt.alive.shape[1]) if traced else text
+    tokens = text.traced(prompt.alive.shape[1]) if traced else text
     for number, image in enumerate(images):
         columns = (prompt.image[sample] == number).nonzero().squeeze(1)
         patches = image.take(image.visual)
@@ -268,12 +256,12 @@ def in_prompt(prompt: Prompt, sample: int, images: list[Tokens]) -> Tokens:
         sources = None
         if traced:
             sources = torch.zeros(len(patches), prompt.alive.shape[1])
-            own = patches.sources if image.sources is not None else torch.eye(first + len(columns))[patches.index]
-            sources[:, columns] = own[:, first:]
+            shares = patches.sources if image.sources is not None else torch.eye(first + len(columns))[patches.index]
+            sources[:, columns] = shares[:, first:]
         placed = Tokens(None, index, patches.visual, patches.size, sources, origin)
-        found = found.joined(placed)
-    same = found.origin is None or torch.equal(found.origin, found.index)
-    return replace(found, origin=None) if same else found
+        tokens = tokens.joined(placed)
+    same = tokens.origin is None or torch.equal(tokens.origin, tokens.index)
+    return replace(tokens, origin=None) if same else tokens
 
 
 def _images(prompt: Prompt, count: int) -> list[list[int]] | None:
@@ -287,12 +275,3 @@ def _images(prompt: Prompt, count: int) -> list[list[int]] | None:
         return None
     ends = torch.tensor(each).cumsum(0).tolist()
     return [list(range(end - m, end)) for end, m in zip(ends, each, strict=True)]
-
-
-def _words(prompt: Prompt, sight: PromptInputs, aids: object, sample: int) -> list:
-    if aids is None or sight.ids is None:
-        raise UserError(
-            "the words of the question are needed, and this model has no tokenizer or this prompt no ids: load the "
-            "model with thinsight.load_model, or take the method's substitute (rewriting=none, space=llm)"
-        )
-    return aids.words(sight.ids[sample].cpu(), prompt, sample)

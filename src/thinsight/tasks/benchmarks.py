@@ -1,42 +1,25 @@
-"""Columns of POPE, GQA, TextVQA, ScienceQA, MMBench and MME -> questions.
+"""Readers of POPE, GQA, TextVQA, ScienceQA, MMBench and MME: one line of the data set -> one question.
 
-The data sets are those of lmms-lab on the hub, whose columns are read here; the questions are worded as in LLaVA's own
-question files (github.com/haotian-liu/LLaVA, docs/Evaluation.md), the last line of a prompt standing in ``suffix`` of
-conf/task. What is scored together (the two questions of a picture, the rotations of a choice) shares a ``group``.
+A reader takes the line's number, its columns but the picture, and the task; it returns the fields of a
+`tasks.rows.Row` but the picture. The columns that must be there, and what they hold, stand as ``columns`` in conf/task.
+
+The data sets are those of lmms-lab on the hub; the questions are worded as in LLaVA's own question files
+(github.com/haotian-liu/LLaVA, docs/Evaluation.md), the last line of a prompt being ``suffix`` in conf/task. What is
+scored together (the two questions of a picture, the rotations of a choice) shares a ``group``.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from typing import Any
 
 from omegaconf import DictConfig
 
-from thinsight.errors import nearest
-
 Record = Mapping[str, Any]
-
 
 LETTERS = "ABCDEFGH"
 
-
 ROTATION = 10**6
 """MMBench numbers the rotations of question n as n, 1000000 + n, 2000000 + n, ..."""
-
-
-@dataclass(frozen=True)
-class Reader:
-    """``columns``: what must be there -> what it holds (text, texts, number, image, any). ``fields``: of the row's
-    number, its columns but the picture and the task, the fields of a `thinsight.tasks.rows.Row` but the picture."""
-
-    columns: Mapping[str, str]
-    fields: Callable[[int, Record, DictConfig], dict[str, Any]]
-
-
-def reader_of(task: DictConfig) -> Reader:
-    """The reader that ``task.reader`` names."""
-    if task.reader not in READERS:
-        raise nearest(f"reader of task {task.name}", str(task.reader), READERS)
-    return READERS[task.reader]
 
 
 def pope(number: int, record: Record, task: DictConfig) -> dict[str, Any]:
@@ -52,11 +35,11 @@ def gqa(number: int, record: Record, task: DictConfig) -> dict[str, Any]:
     return _fields(record["id"], record["question"], record["answer"], kind or "all")
 
 
-def textvqa(number: int, record: Record, task: DictConfig) -> dict[str, Any]:
-    """Ten people's answers; LLaVA's file appends the words that OCR found (``ocr``)."""
+def textvqa(number: int, record: Record, task: DictConfig, ocr: bool = True) -> dict[str, Any]:
+    """Ten people's answers. ``ocr``: append the words that OCR found in the picture, as LLaVA's file does."""
     question = record["question"].strip()
     question = question[:1].upper() + question[1:]  # as LLaVA's file has it; the data set begins in lower case
-    if task.ocr:
+    if ocr:
         question += f"\nReference OCR token: {', '.join(record['ocr_tokens'])}"
     answers = tuple(record["answers"])
     most = max(answers, key=answers.count, default="")
@@ -75,8 +58,7 @@ def scienceqa(number: int, record: Record, task: DictConfig) -> dict[str, Any]:
 def mmbench(number: int, record: Record, task: DictConfig) -> dict[str, Any]:
     """The hint, the question, up to four lettered choices. A question stands there once for each rotation of them."""
     hint = [] if _none(record["hint"]) else [record["hint"]]
-    given = [record[letter] for letter in "ABCD"]
-    choices = given[: next((i for i, choice in enumerate(given) if _none(choice)), len(given))]
+    choices = list(takewhile(lambda choice: not _none(choice), (record[letter] for letter in "ABCD")))
     question = "\n".join([*hint, record["question"], *_lettered(choices)])
     group = str(int(record["index"]) % ROTATION)
     return _fields(record["index"], question, record["answer"], record["category"]) | {"group": group}
@@ -100,38 +82,3 @@ def _lettered(choices: Sequence[str]) -> list[str]:
 def _none(value: object) -> bool:
     """Whether a cell of MMBench is empty: its tables came through pandas, which wrote that as a word."""
     return value is None or str(value).lower() in ("nan", "none", "")
-
-
-CHOICE_SUFFIX = {"question": "text", "answer": "text"}
-
-
-READERS = {
-    "pope": Reader({"question_id": "any", **CHOICE_SUFFIX, "image": "image", "category": "text"}, pope),
-    "gqa": Reader({"id": "any", "imageId": "any", **CHOICE_SUFFIX, "types": "any"}, gqa),
-    "textvqa": Reader(
-        {"question_id": "any", "question": "text", "image": "image", "answers": "texts", "ocr_tokens": "texts"}, textvqa
-    ),
-    "scienceqa": Reader(
-        {
-            "image": "image",
-            "question": "text",
-            "choices": "texts",
-            "answer": "number",
-            "hint": "text",
-            "subject": "text",
-        },
-        scienceqa,
-    ),
-    "mmbench": Reader(
-        {
-            "index": "any",
-            **CHOICE_SUFFIX,
-            "hint": "any",
-            **dict.fromkeys("ABCD", "any"),
-            "category": "text",
-            "image": "image",
-        },
-        mmbench,
-    ),
-    "mme": Reader({"question_id": "text", "image": "image", **CHOICE_SUFFIX, "category": "text"}, mme),
-}

@@ -12,7 +12,8 @@ from PIL import Image
 
 from thinsight.config.compose import load_task
 from thinsight.errors import UserError
-from thinsight.tasks.sources import COLUMNS, task_table
+from thinsight.tasks import benchmarks, metrics, sources
+from thinsight.tasks.functions import task_function
 
 if TYPE_CHECKING:
     from transformers import BatchFeature, ProcessorMixin
@@ -43,7 +44,7 @@ class StoredImage:
 class Row:
     """One question.
 
-    ``picture``: an RGB image or a `StoredImage` one; ``kind`` the sub-kind that scores are broken down by; ``answers``: all
+    ``picture``: an RGB image or a stored one; ``kind``: the sub-kind that scores are broken down by; ``answers``: all
     references where a question has several; ``group``: what is scored together with it, e.g. the picture's other
     question.
     """
@@ -62,6 +63,21 @@ class Row:
         return self.picture.decoded() if isinstance(self.picture, StoredImage) else self.picture
 
 
+def run_tasks(config: DictConfig) -> list[DictConfig]:
+    """The tasks of a run: ``config.tasks``, or ``config.task`` alone.
+
+    The functions that they name are looked up, so that a wrong name is a `UserError` before anything is computed.
+    """
+    tasks = [load_task(name) for name in config.tasks] or [config.task]
+    for task in tasks:
+        task_function(task, "kind", sources)
+        task_function(task, "metric", metrics)
+        for key, module in (("reader", benchmarks), ("summary", metrics)):
+            if task[key]:
+                task_function(task, key, module)
+    return tasks
+
+
 def load_rows(task: DictConfig, limit: int | None = None) -> list[Row]:
     """The rows of a task, the first ``limit`` of an order that depends on nothing but their ids.
 
@@ -69,7 +85,7 @@ def load_rows(task: DictConfig, limit: int | None = None) -> list[Row]:
     every kind of question and a longer run begins with the rows of a shorter one; a limit never parts a group. Missing
     or unreadable data, and a row without picture, question or answer, are `UserError`s.
     """
-    table = task_table(task)
+    table = task_function(task, "kind", sources)(task)
     if table.empty:
         raise UserError(f"task {task.name} has no rows.")
     if table["id"].duplicated().any():
@@ -78,7 +94,7 @@ def load_rows(task: DictConfig, limit: int | None = None) -> list[Row]:
     ordered = table.assign(_group=group.map(_hash), _id=table["id"].map(_hash)).sort_values(["_group", "_id"])
     if limit is not None:
         ordered = ordered[ordered["_group"].isin(set(ordered["_group"].iloc[:limit]))]
-    columns = [c for c in (*COLUMNS, "answers", "group") if c in table]
+    columns = [c for c in (*sources.COLUMNS, "answers", "group") if c in table]
     lines = zip(*(ordered[c] for c in columns), strict=True)
     return [_row(task.name, **dict(zip(columns, values, strict=True))) for values in lines]
 

@@ -1,153 +1,130 @@
 """Figures of the page on efficiency."""
 
-from collections.abc import Mapping, Sequence
-
-import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
 
-from thinsight.config.catalogue import FAMILIES
+from thinsight.config.catalogue import CONTROL
 from thinsight.costs.conventions import CONVENTIONS
-from thinsight.costs.flops import DecoderShape
-from thinsight.costs.model_costs import ModelSizes, method_cost
-from thinsight.papers.efficiency.claims import baseline_flops
-from thinsight.report.figures import BLUE, GREEN, INK, ORANGE, PAGE, PURPLE, RED, SKY, spaced, subplots
+from thinsight.costs.flops import prefill_flops
+from thinsight.costs.model_costs import method_cost
+from thinsight.papers.efficiency.page import Efficiency
+from thinsight.report.figures import BLUE, GREEN, GREY, INK, MARKERS, ORANGE, PAGE, PURPLE, RED, SKY, subplots
 
-INKS = dict(zip([c.name for c in CONVENTIONS], (BLUE, BLUE, ORANGE, ORANGE, GREEN, PURPLE, RED), strict=True))
-
-
-FAMILY_INKS = dict(zip(FAMILIES, (GREEN, BLUE, RED, PURPLE), strict=True)) | {"control": "#8A8A8A"}
+COLOURS = dict(zip([c.name for c in CONVENTIONS], (BLUE, BLUE, ORANGE, ORANGE, GREEN, PURPLE, RED), strict=True))
 
 
-MARKS = "osD^"
-
-
-NEAR = 0.02  # printed numbers that differ by less are named together
-
-
-def conventions_figure(found: pd.DataFrame, shape: DecoderShape, visual: int, most: int = 128) -> Figure:
-    """Operations of the whole model by each convention against its text tokens, and the printed numbers on them.
-
-    ``found``: `thinsight.papers.efficiency.claims.baseline_conventions`; numbers of one layer are left out.
-    """
-    figure, axis = subplots(figsize=(PAGE, 3.0))
-    texts, ends = range(0, most + 1, 4), []
-    for c in CONVENTIONS:
-        counts = [baseline_flops(shape, visual, text, c) / 1e12 for text in texts]
-        axis.plot(texts, counts, color=INKS[c.name], ls=":" if c.visual_only else "-", lw=1.2)
-        ends.append((counts[-1], c.name, INKS[c.name]))
-    _names(axis, ends, most)
-    own = found[found["layers"] == shape.layers].sort_values("number")
-    own = own.assign(middle=own[["least", "greatest"]].astype(float).mean(axis=1).fillna(0.0))
-    for _, line in own.iterrows():
-        colour, count = INKS[line["convention"]], line["number"] / 1e12
-        axis.plot(line["middle"], count, "o", ms=4.5, mew=1.0, color=colour, zorder=5, clip_on=False,
-                  mfc=colour if line["off"] == 0 else "white")  # fmt: skip
-    near = (own["number"].pct_change() > NEAR).cumsum()  # numbers that nearly meet share a label
-    for _, part in own.groupby(near):
-        names = part.drop_duplicates("value")[["value", "papers"]].itertuples(index=False)
-        at, count = part["middle"].max(), part["number"].min() / 1e12
-        axis.annotate("\n".join(f"{value}  {papers}" for value, papers in names), (at, count), xytext=(4, -4),
-                      textcoords="offset points", va="top", ha="right" if at > 0.8 * most else "left", fontsize=6.5,
-                      bbox={"fc": "white", "ec": "none", "alpha": 0.85, "pad": 0.6})  # fmt: skip
+def conventions_figure(page: Efficiency, most: int) -> Figure:
+    """Operations of the whole model by each convention against its text tokens up to ``most``, and the printed numbers
+    on them; those of one layer are left out."""
+    figure, axis = subplots(figsize=(PAGE, 3.4))
+    shape, visual = page.first.stage.shape, page.first.stage.total
+    lines = [
+        (text, prefill_flops(shape, [visual] * shape.layers, text, c) / 1e12, c.name, c.visual_only)
+        for c in CONVENTIONS
+        for text in range(0, most + 1, 4)
+    ]
+    sns.lineplot(
+        pd.DataFrame(lines, columns=["text", "count", "convention", "visual only"]), x="text", y="count",
+        hue="convention", palette=COLOURS, style="visual only", style_order=[False, True], dashes=["", (1, 1)], ax=axis,
+    )  # fmt: skip
+    handles, labels = axis.get_legend_handles_labels()
+    keys = [handle for handle, label in zip(handles, labels, strict=True) if label in COLOURS]
+    for key, convention in zip(keys, CONVENTIONS, strict=True):
+        key.set_linestyle(":" if convention.visual_only else "-")
+    axis.legend(keys, list(COLOURS), loc="upper left", bbox_to_anchor=(1.01, 1.0), title="counted by", alignment="left")
+    printed = page.baselines[page.baselines["layers"] == shape.layers]
+    printed = printed.assign(text=printed[["least", "greatest"]].astype(float).mean(axis=1).fillna(0.0))
+    points = []
+    for (value, part), marker in zip(printed.groupby("value", sort=False), MARKERS, strict=False):
+        for number, (_, row) in enumerate(part.iterrows()):
+            colour = COLOURS[row["convention"]]
+            dots = axis.plot(
+                row["text"], row["number"] / 1e12, marker, ms=6, color=colour, clip_on=False, zorder=5,
+                mfc=colour if row["off"] == 0 else "white", label=f"{value} T: {row['papers']}",
+            )  # fmt: skip
+            points += dots if number == 0 else []
+    figure.legend(handles=points, loc="outside lower center", ncols=2, title="printed")
     axis.set(
         xlim=(-2, most), ylim=(0, None), xlabel="text tokens in the prompt", ylabel="prefill of the whole model, T"
     )
-    axis.set_xticks(range(0, most + 1, 16))
     return figure
 
 
-def summary_figure(found: pd.DataFrame, sizes: Mapping[str, ModelSizes], first: str) -> Figure:
-    """Four panels. Of the model ``first``: cache against the label, and the tower's FLOPs of methods that act in it. Of
-    all models: FLOPs left against the mean over layers, and how much of a prefill is the tower's and projector's."""
-    figure, axes = subplots(2, 2, figsize=(PAGE, 5.4))
-    one, counted = sizes[first], found[found["why"] == ""]
-    own = counted[counted["model"] == one.name]
-    _cache(axes[0, 0], own, one, first)
-    _line(axes[0, 1], counted, sizes)
-    _tower(axes[1, 0], own, one, first)
-    _vision(axes[1, 1], counted, sizes)
+def summary_figure(page: Efficiency) -> Figure:
+    """Four panels. Of the first model: cache against the label, and the tower's FLOPs of methods that act in it. Of all
+    models: FLOPs left against the mean over layers, and how much of a prefill is the tower's and projector's."""
+    figure, axes = subplots(2, 2, figsize=(PAGE, 6.0))
+    costs = page.counted.assign(short=page.counted["title"].str.partition(" (")[0])
+    titles = {model.name: title for title, model in page.sizes.items()}
+    costs = costs.assign(model=costs["model"].map(titles), label=costs["share"] * page.first.stage.total)
+    own = costs[costs["model"] == page.title]
+    _cache(axes[0, 0], own, page)
+    _layer_mean(axes[0, 1], costs, page)
+    _tower(axes[1, 0], own, page)
+    _vision_share(axes[1, 1], costs, page)
     return figure
 
 
-def _cache(axis: Axes, own: pd.DataFrame, one: ModelSizes, title: str) -> None:
-    ends, seen = [], {}
-    for method, part in own.groupby("method", sort=False):
-        key = tuple(part["cache"])
-        if key in seen or (part["family"] == "control").all():
-            continue
-        seen[key] = method
-        same = own.groupby("method", sort=False).filter(lambda p, key=key: tuple(p["cache"]) == key)
-        names = list(dict.fromkeys(same[same["family"] != "control"]["title"].str.partition(" (")[0]))
-        colour = FAMILY_INKS[part["family"].iloc[0]]
-        labels, sizes = part["share"] * one.stage.total, part["cache"] / 1e6
-        axis.plot(labels, sizes, marker="o", ms=3, color=colour)
-        text = f"{len(names)} methods before layer 0" if len(names) > 3 else ", ".join(names)
-        ends.append((float(sizes.iloc[0]), text, colour))
-    right = float((own["share"] * one.stage.total).max())
-    whole = method_cost(one, one.whole)["cache"] / 1e6
-    axis.axhline(whole, color=INK, lw=0.8, ls="--")
-    axis.annotate("whole model", (right * 0.3, whole), xytext=(0, 2), textcoords="offset points", fontsize=6.5)
-    axis.set(title=f"a. Cache by label, {title}", xlabel="label: tokens that keep is set to", ylabel="KV cache, MB",
-             xlim=(right * 0.25, right * 1.02), ylim=(0, whole * 1.12))  # fmt: skip
-    axis.set_xticks(sorted(own["share"].unique() * one.stage.total))
-    _names(axis, ends, right, size=6.2)
+def _cache(axis: Axes, own: pd.DataFrame, page: Efficiency) -> None:
+    """Methods whose caches are equal share a line."""
+    own = own[own["family"] != CONTROL]
+    caches = own.groupby("method")["cache"].agg(tuple)
+    names = own.drop_duplicates("method").groupby(caches.reindex(own["method"].unique()).to_numpy())["short"].agg(list)
+    texts = {
+        cache: ", ".join(some) if len(some) < 4 else f"{len(some)} methods before layer 0"
+        for cache, some in names.items()
+    }
+    own = own.assign(line=own["method"].map(caches).map(texts), MB=own["cache"] / 1e6)
+    order = own[own["share"] == own["share"].min()].sort_values("MB", ascending=False)["line"].unique()
+    sns.lineplot(
+        own.drop_duplicates(["line", "share"]), x="label", y="MB", hue="line", hue_order=order, style="line",
+        style_order=order, dashes=False, markers=list(MARKERS + "phH<>dXP")[: len(order)], ms=5, palette="husl",
+        ax=axis,
+    )  # fmt: skip
+    axis.axhline(
+        method_cost(page.first, page.first.whole)["cache"] / 1e6, color=INK, lw=0.8, ls="--", label="whole model"
+    )
+    axis.legend(fontsize=5.5, loc="upper left", bbox_to_anchor=(0, 0.97))
+    axis.set(
+        title=f"a. Cache by label, {page.title}", xlabel="label: tokens that keep is set to", ylabel="KV cache, MB"
+    )
+    axis.set(ylim=(0, None), xticks=sorted(own["label"].unique()))
 
 
-def _line(axis: Axes, counted: pd.DataFrame, sizes: Mapping[str, ModelSizes]) -> None:
-    for (title, one), mark in zip(sizes.items(), MARKS, strict=False):
-        part = counted[counted["model"] == one.name]
-        axis.plot(
-            part["layer_mean"] / one.stage.total, part["profiler_left"], mark, ms=3, alpha=0.65, label=title, mew=0
-        )
-    axis.plot([0, 1], [0, 1], color="#999999", lw=0.7, zorder=0)
-    top = 1.06 * float(counted["profiler_left"].max())
-    axis.set(title="b. FLOPs left by mean over layers", xlabel="layer mean, share of the visual tokens",
-             ylabel="decoder FLOPs left", xlim=(0, top), ylim=(0, top))  # fmt: skip
-    axis.legend(loc="upper left", handletextpad=0.2)
+def _layer_mean(axis: Axes, costs: pd.DataFrame, page: Efficiency) -> None:
+    totals = costs["model"].map({title: model.stage.total for title, model in page.sizes.items()})
+    sns.scatterplot(
+        costs.assign(mean=costs["layer_mean"] / totals), x="mean", y="profiler_left", hue="model", style="model", s=18,
+        alpha=0.7, lw=0, ax=axis,
+    )  # fmt: skip
+    axis.axline((0, 0), slope=1, color=GREY, lw=0.7, zorder=0)
+    axis.legend(title=None, loc="lower right")
+    axis.set(title="b. FLOPs left by mean over layers", xlabel="layer mean, share of the visual tokens")
+    axis.set(ylabel="decoder FLOPs left", xlim=(0, None), ylim=(0, None))
 
 
-def _tower(axis: Axes, own: pd.DataFrame, one: ModelSizes, title: str) -> None:
-    inside = own[own.groupby("method")["vision"].transform("min") < 0.999 * (one.vision - one.projector)]
-    names = list(dict.fromkeys(inside["title"].str.partition(" (")[0]))
-    shares = sorted(own["share"].unique(), reverse=True)
-    width = 0.8 / len(shares)
-    for number, (share, colour) in enumerate(zip(shares, (SKY, BLUE, INK), strict=False)):
-        part = inside[inside["share"] == share]
-        axis.bar(np.arange(len(part)) + (number - (len(shares) - 1) / 2) * width, part["vision"] / 1e12, width * 0.92,
-                 color=colour, label=f"{share * one.stage.total:.0f} tokens")  # fmt: skip
-    whole = one.vision / 1e12
-    axis.axhline(whole, color=INK, lw=0.8, ls="--", label="whole")
-    axis.set(title=f"c. Tower and projector, {title}", ylabel="T", ylim=(0, whole * 1.45))
-    axis.set_xticks(range(len(names)), names)
-    axis.grid(visible=False, axis="x")
-    axis.legend(loc="upper right", ncols=2)
+def _tower(axis: Axes, own: pd.DataFrame, page: Efficiency) -> None:
+    """Of methods that save more than the projector's part."""
+    saved = own.groupby("method")["vision"].transform("min") < 0.999 * (page.first.vision - page.first.projector)
+    inside = own[saved].assign(T=own["vision"] / 1e12, tokens=own["label"].map("{:.0f} tokens".format))
+    sns.barplot(inside, x="short", y="T", hue="tokens", palette=(SKY, BLUE, INK), legend=True, ax=axis)
+    axis.axhline(page.first.vision / 1e12, color=INK, lw=0.8, ls="--", label="whole")
+    axis.legend(title=None, ncols=2, loc="upper right")
+    axis.set(title=f"c. Tower and projector, {page.title}", xlabel="", ylim=(0, page.first.vision / 1e12 * 1.45))
 
 
-def _vision(axis: Axes, counted: pd.DataFrame, sizes: Mapping[str, ModelSizes]) -> None:
-    shares = sorted(counted["share"].unique(), reverse=True)
-    ticks = ["whole", *(f"{share:.0%}" for share in shares)]
-    for (title, one), mark, colour in zip(sizes.items(), MARKS, (BLUE, ORANGE, GREEN, RED), strict=False):
-        part = counted[(counted["model"] == one.name) & (counted["method"] == "random")]
-        values = [
-            method_cost(one, one.whole)["vision_share"],
-            *part.sort_values("share", ascending=False)["vision_share"],
-        ]
-        axis.plot(range(len(values)), values, marker=mark, ms=4, color=colour, label=title)
-    axis.set(title="d. Tower and projector, share of a prefill", xlabel="visual tokens kept before the decoder",
-             ylabel="share of all FLOPs", ylim=(0, 1))  # fmt: skip
-    axis.set_xticks(range(len(ticks)), ticks)
-    axis.legend(loc="upper left")
-
-
-def _names(axis: Axes, ends: Sequence[tuple[float, str, str]], at: float, size: float = 6.5) -> None:
-    """Names beside the right ends of lines, moved apart where they would cover each other."""
-    ends = sorted(ends)
-    low, high = axis.get_ylim()
-    places = spaced(np.array([end[0] for end in ends]), 0.055 * (high - low))
-    for (value, text, colour), place in zip(ends, places, strict=True):
-        axis.annotate(text, (at, value), xytext=(1.02, place), textcoords=("axes fraction", "data"), va="center",
-                      fontsize=size, color=colour, annotation_clip=False,
-                      arrowprops={"arrowstyle": "-", "lw": 0.3, "color": colour, "shrinkA": 0, "shrinkB": 1},
-                      )  # fmt: skip
+def _vision_share(axis: Axes, costs: pd.DataFrame, page: Efficiency) -> None:
+    random = costs.loc[costs["method"] == "random", ["model", "share", "vision_share"]]
+    whole = [(title, 1.0, method_cost(model, model.whole)["vision_share"]) for title, model in page.sizes.items()]
+    table = pd.concat([pd.DataFrame(whole, columns=random.columns), random]).sort_values("share", ascending=False)
+    table = table.assign(kept=table["share"].map(lambda share: "whole" if share == 1 else f"{share:.0%}"))
+    sns.pointplot(
+        table, x="kept", y="vision_share", hue="model", markers=list(MARKERS[: len(page.sizes)]), ms=4, lw=1.2, ax=axis
+    )
+    axis.legend(title=None, loc="upper left")
+    axis.yaxis.set_major_formatter(PercentFormatter(1.0))
+    axis.set(title="d. Tower and projector, share of a prefill", xlabel="visual tokens kept before the decoder")
+    axis.set(ylabel="share of all FLOPs", ylim=(0, 1))

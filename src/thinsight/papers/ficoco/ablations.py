@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from thinsight.analysis.results import finished, load_answers
-from thinsight.ledger.verdicts import order
-from thinsight.stats import Resampled, Score
+from thinsight.analysis.comparisons import MEAN, compare
+from thinsight.analysis.results import load_answers
+from thinsight.evaluation.budget import Budget
+from thinsight.ledger.verdicts import same_order
+from thinsight.stats import Bootstrap
 
 AS_IT_IS = "fixed"  # the point {} of a sweep
 
@@ -50,9 +52,8 @@ POINTS = {
 
 
 def answers_of(folder: Path, run: str) -> pd.DataFrame:
-    """What `thinsight.analysis.results.load_answers` reads of one run; no lines if it is not there."""
-    columns = ["run", "budget", "task", "id", "prediction", "correct"]
-    return load_answers(folder, [run]) if finished(folder, [run]) else pd.DataFrame(columns=columns)
+    """What `load_answers` reads of one run; no lines if it is not there."""
+    return load_answers(folder, [run], missing_ok=True)
 
 
 def ficoco_ablation(published: pd.DataFrame, rows: pd.DataFrame, method: str, run: str) -> pd.DataFrame:
@@ -62,11 +63,12 @@ def ficoco_ablation(published: pd.DataFrame, rows: pd.DataFrame, method: str, ru
     the run's tasks, mean (all in %), difference (points, mean over tasks, to the method as it is) with low and high
     (paired bootstrap, 95 %), same (share of questions with the very same answer), agrees (see `ablation_direction`).
 
-    rows  as `thinsight.analysis.results.load_answers` reads them; a run that is not there leaves the measured part empty
+    rows  as `load_answers` reads them; a run that is not there leaves the measured part empty
     """
     own = rows[rows["run"] == run] if len(rows) else rows
-    sampled = Resampled(own) if len(own) else None
+    sampled = Bootstrap(own) if len(own) else None
     points = list(dict.fromkeys(own["budget"])) if len(own) else []
+    compared = compare(None, own, {point: (run, [point]) for point in points}, AS_IT_IS) if points else pd.DataFrame()
     prints = _printed(published, method)
     lines = [(row, POINTS[method].get(row)) for row in prints.index if row in POINTS[method]]
     known = {point for _, point in lines}
@@ -74,23 +76,23 @@ def ficoco_ablation(published: pd.DataFrame, rows: pd.DataFrame, method: str, ru
     out = []
     for row, point in lines:
         said = prints.loc[row].to_dict() if row in prints.index else dict.fromkeys(PAIRS, float("nan"))
-        found = _found(sampled, own, run, point) if point in points else {"point": None}
+        measured = _measured(compared, own, point) if point in points else {"point": None}
         agrees = None
         if point in points and row in prints.index and point != AS_IT_IS:
             agrees = ablation_direction(prints, row, sampled, run, point)
-        out.append({"row": row, **said, **found, "agrees": agrees})
+        out.append({"row": row, **said, **measured, "agrees": agrees})
     return pd.DataFrame(out)
 
 
-def ablation_direction(prints: pd.DataFrame, row: str, sampled: Resampled, run: str, point: str) -> bool | None:
+def ablation_direction(prints: pd.DataFrame, row: str, sampled: Bootstrap, run: str, point: str) -> bool | None:
     """Whether print and run agree on which is better, this row or the method as it is: the mean over the benchmarks of
-    `PAIRS` that are printed and over their tasks, by `thinsight.ledger.verdicts.order`; None: undecided on either side."""
+    `PAIRS` that are printed and over their tasks, by `same_order`; None: undecided on either side."""
     there = [name for name in PAIRS if prints.loc[row].notna()[name] and PAIRS[name] in sampled.tasks]
     change = (prints.loc[row, there] - prints.loc["full", there]).mean()
     at = [sampled.tasks.index(PAIRS[name]) for name in there]
     both = [sampled.score(run, [p]) for p in (point, AS_IT_IS)]
-    ours, base = (Score(s.point[at], s.boots[:, at]) for s in both)
-    return order(change, ours.minus(base).interval())
+    ours, base = (score.select(at) for score in both)
+    return same_order(change, ours.minus(base).interval())
 
 
 def budget_curve(rows: pd.DataFrame, run: str, field: str, default: float) -> pd.DataFrame:
@@ -98,16 +100,15 @@ def budget_curve(rows: pd.DataFrame, run: str, field: str, default: float) -> pd
     shares of the mean score of the method as it is, paired on the same questions."""
     if not len(rows):
         return pd.DataFrame(columns=["value", "share", "low", "high"])
-    sampled = Resampled(rows[rows["run"] == run])
+    sampled = Bootstrap(rows[rows["run"] == run])
     base, out = sampled.score(run, [AS_IT_IS]), []
     for point in dict.fromkeys(rows.loc[rows["run"] == run, "budget"]):
-        name, _, text = point.partition("=")
-        if point != AS_IT_IS and (name != field or "," in text):
+        fields = Budget.parse(point).fields
+        if point != AS_IT_IS and set(fields) != {field}:
             continue
         score = sampled.score(run, [point])
-        boots = pd.Series(score.boots.mean(1) / base.boots.mean(1))
-        low, high = boots.quantile([0.025, 0.975])
-        value = default if point == AS_IT_IS else float(text)
+        low, high = score.average().over(base.average()).interval()
+        value = default if point == AS_IT_IS else float(fields[field])
         out.append({"value": value, "share": score.mean / base.mean, "low": low, "high": high})
     return pd.DataFrame(out).sort_values("value", ignore_index=True)
 
@@ -132,13 +133,10 @@ def _printed(published: pd.DataFrame, method: str) -> pd.DataFrame:
     return own.pivot_table(index="row", columns="column", values="number", sort=False).reindex(columns=list(PAIRS))
 
 
-def _found(sampled: Resampled, own: pd.DataFrame, run: str, point: str) -> dict[str, object]:
-    """What a point of the run scored, beside the method as it is."""
-    score, base = (sampled.score(run, [budget]) for budget in (point, AS_IT_IS))
-    change = score.minus(base)
-    low, high = change.interval()
-    said = own.pivot(index=["task", "id"], columns="budget", values="prediction")
-    tasks = {task: 100 * value for task, value in zip(sampled.tasks, score.point, strict=True)}
-    found = {"point": point, **tasks, "mean": 100 * score.mean, "difference": 100 * change.mean}
-    same = float((said[point] == said[AS_IT_IS]).mean())
-    return found | {"low": 100 * low, "high": 100 * high, "same": same}
+def _measured(compared: pd.DataFrame, rows: pd.DataFrame, point: str) -> dict[str, object]:
+    """What a point of the run scored, in %, beside the method as it is; ``compared``: `compare`."""
+    line = compared[compared["line"] == point].set_index("task")
+    tasks, mean = 100 * line["accuracy"].drop(MEAN), 100 * line.loc[MEAN, ["accuracy", "difference", "low", "high"]]
+    predictions = rows.pivot(index=["task", "id"], columns="budget", values="prediction")
+    same = float((predictions[point] == predictions[AS_IT_IS]).mean())
+    return {"point": point, **tasks, **mean.rename({"accuracy": "mean"}), "same": same}

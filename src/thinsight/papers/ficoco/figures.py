@@ -4,15 +4,14 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from thinsight.analysis.results import PICTURE_TOKENS
 from thinsight.papers.ficoco.internals import OTHER, row_edges
-from thinsight.report.figures import BLUE, GREEN, GREY, INK, ORANGE, PAGE, PURPLE, RED, subplots
-
-OWN = {"FiCoCo-V": BLUE, "FiCoCo-L": RED, "FiCoCo-VL": PURPLE}
-
+from thinsight.report.figures import BLUE, GREEN, GREY, INK, MARKERS, ORANGE, PAGE, RED, forest, subplots
 
 LABELS = {
     "row_softmax": "row softmax (equation)",
@@ -21,33 +20,29 @@ LABELS = {
 }
 
 
-def agreement_heatmap(both: pd.DataFrame, ranks: Mapping[int, tuple[float, int]]) -> Figure:
-    """A panel per number of tokens, a line per method: share of the whole model's score, as printed (open) and measured
-    (filled, with its interval).
+def shares_figure(both: pd.DataFrame, correlations: Mapping[int, tuple[float, int]]) -> Figure:
+    """A panel per number of tokens, a line per method: share of the whole model's score, as printed and as measured.
 
-    both   tokens, method, printed, share, low, high;  ranks  tokens -> (Spearman's rho, number of methods)
+    both   tokens, method, printed, share, low, high;  correlations  tokens -> (Spearman's rho, number of methods)
     """
     budgets = sorted(set(both["tokens"]), reverse=True)
-    least = both.sort_values(["tokens", "printed"])  # in the printed order of the smallest budget
-    names = list(dict.fromkeys(least["method"]))
-    left = both[["printed", "low"]].min().min() - 2
-    size = (PAGE, 0.9 + 0.19 * len(names))
+    order = list(dict.fromkeys(both.sort_values(["tokens", "printed"])["method"]))[::-1]  # of the smallest budget
+    size = (PAGE, 1.2 + 0.19 * len(order))
     figure, axes = subplots(1, len(budgets), figsize=size, sharex=True, sharey=True, squeeze=False)
     for axis, tokens in zip(axes[0], budgets, strict=True):
-        part = both[both["tokens"] == tokens]
-        for _, row in part.iterrows():
-            at, color = names.index(row["method"]), OWN.get(row["method"], "#555555")
-            axis.plot([row["printed"], row["share"]], [at, at], color=color, lw=0.7, alpha=0.6)
-            axis.plot([row["low"], row["high"]], [at, at], color=color, lw=3.2, alpha=0.25, solid_capstyle="butt")
-            axis.plot(row["printed"], at, "o", ms=4, mfc="white", mec=color)
-            axis.plot(row["share"], at, "o", ms=4, color=color)
-        rho, count = ranks[tokens]
-        said = f"rank correlation {rho:+.2f}, {count} methods" if rho == rho else "too few methods to rank"
-        axis.set_title(f"{tokens} of 576 tokens\n{said}")
-        axis.set(xlim=(left, 103), ylim=(-0.6, len(names) - 0.4))
+        part = both[both["tokens"] == tokens].set_index("method").reindex(order).reset_index()
+        forest(axis, part, value="share", low="low", high="high", label="method", reference=None)
+        axis.collections[-1].set_label("measured here, 95 % interval")
+        axis.scatter(
+            part["printed"], range(len(order)), s=22, fc="white", ec=ORANGE, lw=1.2, zorder=4,
+            label="printed for LLaVA-1.5-7B",
+        )  # fmt: skip
+        rho, count = correlations[tokens]
+        agreement = f"rank correlation {rho:+.2f}, {count} methods" if rho == rho else "too few methods to rank"
+        axis.set_title(f"{tokens} of {PICTURE_TOKENS} tokens\n{agreement}")
         axis.axvline(100, color="#BBBBBB", lw=0.6, zorder=0)
-    axes[0, 0].set_yticks(range(len(names)), names)
-    axes[0, len(budgets) // 2].set_xlabel("score, % of the whole model's:  ○ printed  ● measured here")
+    axes[0, len(budgets) // 2].set_xlabel("score, % of the whole model's")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure
 
 
@@ -60,13 +55,14 @@ def constant_edges_figure(epsilons: Sequence[float], marks: Mapping[str, int], c
     axis, n = axes[0], np.arange(2, 3000)
     for epsilon, color in zip(epsilons, (BLUE, GREEN, ORANGE, RED), strict=False):
         axis.plot(n, [row_edges(int(m), epsilon) for m in n], color=color, lw=1.2, label=f"ε = {epsilon:g}")
-    for name, size in marks.items():
+    for size in marks.values():
         axis.axvline(size, color="#AAAAAA", lw=0.6, ls=":", zorder=0)
-        axis.annotate(name, (size, 0.98), xycoords=("data", "axes fraction"), xytext=(-2, 0), rotation=90,
-                      textcoords="offset points", fontsize=5.5, color=GREY, ha="right", va="top")  # fmt: skip
-    axis.set(xscale="log", xlabel="tokens that stay, n", ylabel="edges of every leaver, K", title="by arithmetic")
+    axis.set(xscale="log", xlabel="tokens that stay, n", ylabel="edges of every leaver, K")
     axis.set_xlim(10, 3200)
     axis.set_ylim(0, 25)
+    top = axis.secondary_xaxis("top")
+    top.set_xticks(list(marks.values()), list(marks), rotation=30, ha="left", fontsize=6)
+    top.set_xticks([], minor=True)
     axis.legend(loc="upper left", fontsize=6, handlelength=0.9, borderaxespad=0.2)
     most = min(int(counted["edges"].max()), 12)
     for axis, point in zip(axes[1:], points, strict=True):
@@ -128,33 +124,32 @@ def readings_figure(
     below = lines[1].subgridspec(1, 2 * len(shares), width_ratios=[1.25, 1] * len(shares))
     for at, (title, table) in enumerate(shares.items()):
         axis = figure.add_subplot(below[0, 2 * at])
-        for (reading, label), color in zip(LABELS.items(), (RED, BLUE, GREEN), strict=True):
-            part = table[table["reading"] == reading]
-            axis.plot(part["layer"], 100 * part["share"], "o-", ms=2.5, color=color, label=label)
+        shown = table.assign(percent=100 * table["share"], reading=table["reading"].map(LABELS))
+        sns.lineplot(
+            shown, x="layer", y="percent", hue="reading", hue_order=LABELS.values(), palette=(RED, BLUE, GREEN),
+            style="reading", style_order=LABELS.values(), dashes=False, markers=list(MARKERS[:3]), ms=4, lw=1.2,
+            ax=axis,
+        )  # fmt: skip
         axis.set(title=title, xlabel="block" if at == 0 else "layer", ylim=(-3, 103))
         axis.set_xticks(sorted(set(table["layer"])))
-        if at == 0:
-            axis.set_ylabel("% of the score's spread")
-            handles = axis.get_legend_handles_labels()
+        axis.set_ylabel("" if at else "% of the score's spread")
+        handles = axis.get_legend_handles_labels()
+        axis.get_legend().remove()
         _matrix(figure.add_subplot(below[0, 2 * at + 1]), ranks[title])
     figure.legend(*handles, loc="outside lower center", ncols=3)
     return figure
 
 
 def _matrix(axis: Axes, ranks: pd.DataFrame) -> None:
-    """Rank correlations of the terms, the mean over layers, as numbers on colours."""
-    names = [*LABELS, OTHER]
-    means = ranks.groupby(["first", "second"])["rho"].mean()
-    values = np.eye(len(names))
-    for (first, second), rho in means.items():
-        at = names.index(first), names.index(second)
-        values[at] = values[at[::-1]] = rho
-    axis.imshow(values, cmap="RdBu", vmin=-1, vmax=1)
-    for row, column in np.ndindex(values.shape):
-        ink = "white" if abs(values[row, column]) > 0.6 else INK
-        axis.text(column, row, f"{values[row, column]:+.1f}", ha="center", va="center", fontsize=5.5, color=ink)
-    short = ["row", "column", "logits", "other"]
-    axis.set_xticks(range(len(names)), short, rotation=45, fontsize=5.5, ha="right")
-    axis.set_yticks(range(len(names)), short, fontsize=5.5)
-    axis.grid(visible=False)
+    """Rank correlations of the terms, the mean over layers."""
+    names = dict(zip([*LABELS, OTHER], ["row", "column", "logits", "other"], strict=True))
+    means = ranks.groupby(["first", "second"])["rho"].mean().unstack().reindex(index=list(names), columns=list(names))
+    grid = means.combine_first(means.T).loc[list(names), list(names)].rename(index=names, columns=names)
+    sns.heatmap(
+        grid.fillna(1.0), annot=True, fmt="+.1f", cmap="RdBu", vmin=-1, vmax=1, cbar=False, square=True, lw=1, ax=axis,
+        annot_kws={"fontsize": 5.5},
+    )  # fmt: skip
+    axis.set(xlabel="", ylabel="")
     axis.set_title("rank correlation", fontsize=6.5)
+    axis.tick_params(labelsize=5.5, rotation=0)
+    axis.tick_params(axis="x", rotation=45)

@@ -13,13 +13,14 @@ from typing import Any
 import pandas as pd
 from torch import nn
 
+from thinsight.config.catalogue import printed_models
 from thinsight.config.compose import load_config
 from thinsight.config.methods import load_method
 from thinsight.costs.budgets import Stage, lengths_only, simulate
 from thinsight.costs.conventions import PROFILER, PROFILER_LAST
-from thinsight.costs.flops import DecoderShape, decoder_shape, flops, kv_bytes
+from thinsight.costs.flops import DecoderShape, decoder_shape, flops, kv_bytes, prefill_flops
 from thinsight.costs.meta_device import count_prefill
-from thinsight.models.architecture import find_parts, find_tower
+from thinsight.models.families import find_tower
 from thinsight.models.loading import meta_model
 
 TERA = 1e12
@@ -51,7 +52,7 @@ class PrintedModel:
     @property
     def stage(self) -> Stage:
         """The sizes that budgets depend on."""
-        tower = find_tower(self.meta, find_parts(self.meta))
+        tower = find_tower(self.meta)
         return Stage(self.shape.layers, self.visual, len(tower.blocks), tower.used, self.text, self.shape)
 
     def counted(self, visual: int) -> float:
@@ -62,7 +63,7 @@ class PrintedModel:
     def tera(self, visual: Sequence[int]) -> float:
         """TFLOPs of a prefill with so many visual tokens in each layer: two operations a multiply-add, one row of the
         LM head."""
-        return flops(self.shape, [n + self.text for n in visual], PROFILER_LAST) / TERA
+        return prefill_flops(self.shape, visual, self.text, PROFILER_LAST) / TERA
 
     def uniform(self, visual: int) -> float:
         """The same with ``visual`` tokens in every layer."""
@@ -78,11 +79,9 @@ class PrintedModel:
         return min((n for n in (above - 1, above) if n >= 0), key=lambda n: abs(self.uniform(n) - tera))
 
 
-PRINTED_MODELS = (
-    PrintedModel("LLaVA-1.5-7B", "llava_1_5_7b", 576, 60),
-    PrintedModel("LLaVA-1.5-13B", "llava_1_5_13b", 576, 512),
-    PrintedModel("LLaVA-NeXT-7B", "llava_next_vicuna_7b", 2880, 64),
-    PrintedModel("Video-LLaVA", "llava_1_5_7b", 2056, 60),
+PRINTED_MODELS = tuple(
+    PrintedModel(title, *printed_models()[title], text)
+    for title, text in {"LLaVA-1.5-7B": 60, "LLaVA-1.5-13B": 512, "LLaVA-NeXT-7B": 64, "Video-LLaVA": 60}.items()
 )
 
 
@@ -128,7 +127,7 @@ def tflops_costs(paper: PrintedModel, lines: Mapping[str, tuple[str, Mapping[str
     """
     stage, out = paper.stage, []
     nodes = {name: load_config([f"method={name}"]).method for name in {name for name, _ in lines.values()}}
-    blocks = DecoderShape.of(find_tower(paper.meta, find_parts(paper.meta)).blocks)
+    blocks = DecoderShape.of(find_tower(paper.meta).blocks)
     for label, (name, fields) in lines.items():
         method = load_method(nodes[name], **fields)
         played = simulate(method, stage)
@@ -152,19 +151,6 @@ def tflops_costs(paper: PrintedModel, lines: Mapping[str, tuple[str, Mapping[str
 def cost_floor(paper: PrintedModel, layers: Sequence[int]) -> dict[int, float]:
     """TFLOPs that are left if no visual token at all goes on after so many whole layers: no schedule gets below."""
     return {k: paper.tera([paper.visual] * k + [0] * (paper.shape.layers - k)) for k in layers}
-
-
-def saved(tokens: int, leave: int, width: int, ffn: int, printed: bool = False) -> int:
-    """Multiply-adds that one layer saves when ``leave`` of ``tokens`` are gone: 4 n d^2 + 2 n^2 d + 2 n d m before less
-    after; ``printed``: as v4's appendix simplifies it for V, 2 (N N_S - N_S^2) D for the middle term."""
-    middle = 2 * (tokens * leave - leave**2) if printed else 2 * (2 * tokens * leave - leave**2)
-    return 4 * leave * width**2 + middle * width + 2 * leave * width * ffn
-
-
-def overhead(tokens: int, leave: int, width: int, text: int = 0) -> int:
-    """What choosing and merging costs by v4's appendix, in the tower, or in a decoder with ``text`` (twice the map)."""
-    maps = (tokens**2 + 2 * tokens) * (2 if text else 1)
-    return maps + leave * (tokens - leave + 2 * width + 1) + width
 
 
 def _block(blocks: DecoderShape, tokens: int) -> int:

@@ -10,15 +10,15 @@ At every stage of a run all readings are computed on the tokens that are there; 
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations, pairwise
-from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
 from scipy import stats
 from torch import Tensor
+from transformers import PreTrainedModel, ProcessorMixin
 
 from thinsight.config.methods import load_method
 from thinsight.costs.budgets import Stage, simulate
@@ -30,20 +30,10 @@ from thinsight.reduction.tokens import Tokens
 from thinsight.runtime.attach import reduce
 from thinsight.tasks.rows import Row, collate, training_task
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, ProcessorMixin
-
 
 def row_edges(stayers: int, epsilon: float) -> int:
     """K of one row of ``stayers`` entries without ties."""
     return math.floor((1 - epsilon) * (stayers - 1) + 1e-9) + 1
-
-
-def edges_by_stage(epsilons: Sequence[float], stayers: Iterable[int]) -> pd.DataFrame:
-    """K for each epsilon (rows) at each stage of a method that leaves ``stayers`` (columns, one per stage)."""
-    counts = list(stayers)
-    lines = [[row_edges(n, epsilon) for n in counts] for epsilon in epsilons]
-    return pd.DataFrame(lines, index=pd.Index(epsilons, name="epsilon"), columns=counts)
 
 
 def stayers(method: Method, stage: Stage) -> list[int]:
@@ -54,7 +44,7 @@ def stayers(method: Method, stage: Stage) -> list[int]:
 
 
 @dataclass(frozen=True)
-class Watched:
+class RecordingCorrelate:
     """A correlation as it is, noting for each call (layer, stayers, edges (leaving,), the largest weight received)."""
 
     correlate: Correlate
@@ -72,16 +62,16 @@ class Watched:
         return weights
 
 
-def watched(method: Method) -> tuple[Method, list[Watched]]:
-    """``method`` with its correlations under watch."""
-    found = [Watched(r.correlate) for r in method.reductions]
-    parts = (replace(r, correlate=w) for r, w in zip(method.reductions, found, strict=True))
-    return replace(method, reductions=tuple(parts)), found
+def recording_edges(method: Method) -> tuple[Method, list[RecordingCorrelate]]:
+    """``method`` with correlations that note their edges."""
+    recordings = [RecordingCorrelate(r.correlate) for r in method.reductions]
+    parts = (replace(r, correlate=w) for r, w in zip(method.reductions, recordings, strict=True))
+    return replace(method, reductions=tuple(parts)), recordings
 
 
 def edges_of(
-    model: "PreTrainedModel",
-    processor: "ProcessorMixin",
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
     task: str,
     rows: Sequence[Row],
     name: str,
@@ -94,12 +84,12 @@ def edges_of(
     """
     out = []
     for label, fields in points.items():
-        method, watches = watched(load_method(name, **fields))
+        method, recordings = recording_edges(load_method(name, **fields))
         for row in rows:
             inputs = collate(processor, [row], training_task(task)).to(model.device, model.dtype)
             with torch.inference_mode(), reduce(model, method):
                 model(**inputs, logits_to_keep=1)
-        for layer, count, edges, most in (call for watch in watches for call in watch.seen):
+        for layer, count, edges, most in (call for recording in recordings for call in recording.seen):
             out += [(label, layer, count, k, most) for k in edges.tolist()]
     return pd.DataFrame(out, columns=["point", "layer", "stayers", "edges", "most"])
 
@@ -122,7 +112,7 @@ class Moment:
 
 
 @dataclass(frozen=True)
-class Overheard:
+class RecordingFilter:
     """A filter of FiCoCo as it is, noting a `Moment` at each call."""
 
     filter: EncoderRedundancy | DecoderRedundancy
@@ -135,23 +125,23 @@ class Overheard:
         return self.filter.needs
 
     def __call__(self, tokens: Tokens, evidence: Evidence, leave: int) -> Tensor:
-        own = {reading: replace(self.filter, reading=reading) for reading in READINGS}
-        bare = {reading: replace(one, penalty=1.0) for reading, one in own.items()}
+        filters = {reading: replace(self.filter, reading=reading) for reading in READINGS}
+        bare = {reading: replace(score, penalty=1.0) for reading, score in filters.items()}
         self.seen.append(
             Moment(
                 evidence.layer,
                 evidence.cells(tokens.index),
-                {r: replace(one, weight=1.0).scores(tokens, evidence) for r, one in bare.items()},
-                {r: -replace(one, weight=0.0).scores(tokens, evidence) for r, one in bare.items()},
-                {r: one(tokens, evidence, leave) for r, one in own.items()},
+                {r: replace(score, weight=1.0).scores(tokens, evidence) for r, score in bare.items()},
+                {r: -replace(score, weight=0.0).scores(tokens, evidence) for r, score in bare.items()},
+                {r: choose(tokens, evidence, leave) for r, choose in filters.items()},
             )
         )
         return self.filter(tokens, evidence, leave)
 
 
 def moments(
-    model: "PreTrainedModel",
-    processor: "ProcessorMixin",
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
     task: str,
     rows: Sequence[Row],
     name: str,
@@ -160,16 +150,16 @@ def moments(
     """For each of the training ``rows`` of ``task`` the moments of one prefill under the method ``name``."""
     out, method = [], load_method(name, **fields)
     for row in rows:
-        heard = [Overheard(r.filter) for r in method.reductions]
-        parts = tuple(replace(r, filter=one) for r, one in zip(method.reductions, heard, strict=True))
+        filters = [RecordingFilter(r.filter) for r in method.reductions]
+        parts = tuple(replace(r, filter=recording) for r, recording in zip(method.reductions, filters, strict=True))
         inputs = collate(processor, [row], training_task(task)).to(model.device, model.dtype)
         with torch.inference_mode(), reduce(model, replace(method, reductions=parts)):
             model(**inputs, logits_to_keep=1)
-        out.append([moment for one in heard for moment in one.seen])
+        out.append([moment for recording in filters for moment in recording.seen])
     return out
 
 
-def spreads(found: Sequence[Sequence[Moment]], weight: float) -> pd.DataFrame:
+def spreads(pictures: Sequence[Sequence[Moment]], weight: float) -> pd.DataFrame:
     """How far each reading tells tokens apart: layer, reading, variation, share, same; means over pictures.
 
     variation  standard deviation of u over the tokens, divided by the size of its mean
@@ -177,7 +167,7 @@ def spreads(found: Sequence[Sequence[Moment]], weight: float) -> pd.DataFrame:
     same       share of the leavers that would leave under the first of the other readings as well: col_softmax
     """
     out = []
-    for moment in (moment for picture in found for moment in picture):
+    for moment in (moment for picture in pictures for moment in picture):
         usual = set(moment.leaves["col_softmax"].tolist())
         for reading, u in moment.redundant.items():
             own, other = weight * float(u.std()), (1 - weight) * float(moment.matters[reading].std())
@@ -187,11 +177,11 @@ def spreads(found: Sequence[Sequence[Moment]], weight: float) -> pd.DataFrame:
     return pd.DataFrame(out).groupby(["layer", "reading"], sort=False).mean().reset_index()
 
 
-def ranks(found: Sequence[Sequence[Moment]]) -> pd.DataFrame:
+def ranks(pictures: Sequence[Sequence[Moment]]) -> pd.DataFrame:
     """Spearman's rank correlation over tokens between readings, and of each with the term that is subtracted: layer,
     first, second, rho; means over pictures."""
     out = []
-    for moment in (moment for picture in found for moment in picture):
+    for moment in (moment for picture in pictures for moment in picture):
         terms = {**moment.redundant, OTHER: moment.matters["col_softmax"]}
         for first, second in combinations(terms, 2):
             rho = stats.spearmanr(terms[first].numpy(), terms[second].numpy()).statistic

@@ -1,38 +1,54 @@
 """Figures of the pages on PAR and TRSM."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
-import numpy as np
+import matplotlib.pyplot as plt
 import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from thinsight.ledger.verdicts import EXACT
-from thinsight.report.figures import BLUE, COLUMN, GREEN, GREY, INK, ORANGE, PAGE, PURPLE, RED, SKY, subplots
+from thinsight.ledger.verdicts import TOLERANCE
+from thinsight.report.figures import (
+    BLUE,
+    COLUMN,
+    GREEN,
+    GREY,
+    INK,
+    ORANGE,
+    PAGE,
+    PURPLE,
+    RED,
+    SKY,
+    forest,
+    subplots,
+)
 
 STYLES = {
-    "par": {"color": BLUE, "marker": "o", "lw": 1.8},
-    "par-adaptive": {"color": BLUE, "marker": "o", "mfc": "white", "ls": "--", "lw": 1.2},
-    "trsm": {"color": RED, "marker": "s"},
-    "trsm-20": {"color": INK, "marker": "*", "ms": 9, "ls": "none"},
-    "cdpruner": {"color": GREEN, "marker": "^"},
-    "divprune": {"color": PURPLE, "marker": "D"},
-    "visionzip": {"color": ORANGE, "marker": "v"},
-    "sparsevlm": {"color": SKY, "marker": "P"},
+    "par": (BLUE, "o"),
+    "par-adaptive": (INK, "X"),
+    "trsm": (RED, "s"),
+    "trsm-20": (INK, "*"),
+    "cdpruner": (GREEN, "^"),
+    "divprune": (PURPLE, "D"),
+    "visionzip": (ORANGE, "v"),
+    "sparsevlm": (SKY, "P"),
+    "grid": (GREY, "h"),
 }
-"""How each run is drawn, on every figure of the two pages."""
+"""Colour and marker of each run, on every figure of the two pages."""
 
+INTERVALS = {
+    "par": ("low", "high"),
+    "par-adaptive": ("low", "high"),
+    "trsm": ("low", "high"),
+    "trsm-20": ("low", "high"),
+    "grid": ("least", "most"),
+}
+"""Runs with bars, and the columns between which they go: a control that was drawn several times shows its draws."""
 
-OTHER = {"color": GREY, "ls": ":", "lw": 1.0, "marker": "."}
-
-
-ENDS = {"grid": ("least", "most")}
-"""Between which columns a control's bars go that was drawn several times."""
-
-
-TICKS = {1: "1", 1 / 2: "1/2", 1 / 4: "1/4", 1 / 9: "1/9", 1 / 18: "1/18", 1 / 36: "1/36"}
+SHARES = {1: "1", 1 / 2: "1/2", 1 / 4: "1/4", 1 / 9: "1/9", 1 / 18: "1/18", 1 / 36: "1/36"}
+BIN = 3  # tokens of a histogram's bin
 
 
 def compression_figure(
@@ -40,224 +56,169 @@ def compression_figure(
 ) -> Figure:
     """Two panels over the share of the tokens that is left: the score, and how often an absent thing is affirmed.
 
-    points  `thinsight.analysis.curves.compression_curve`;  wrong  `thinsight.analysis.hallucination.false_yes_rates`;  titles  run -> label
+    points  `analysis.curves.compression_curve`;  wrong  `analysis.hallucination.false_yes_rates`;  titles  run -> label
     claim   a printed (share of the tokens, share of the score), drawn as a star
     """
     figure, axes = subplots(1, 2, figsize=(PAGE, 3.1))
-    whole = wrong[wrong["run"] == "plain"]
-    for axis, table, y in ((axes[0], points, "score"), (axes[1], wrong, "false_yes")):
-        _random(axis, table, y)
-        for run, title in titles.items():
-            part = table[(table["run"] == run) & (table["share"] < 1)].sort_values("share")
-            if part.empty:
-                if run not in set(points["run"]):
-                    axis.plot([], [], ls="none", label=f"{title}: not run")
-                continue
-            style = STYLES.get(run, OTHER) | {"ms": 3.5, "label": title}
-            _line(axis, part, y, ("low", "high") if run in ("par", "par-adaptive") else ENDS.get(run), style)
-        _shares(axis)
-    axes[0].axhline(1.0, color="#999999", lw=0.7)
+    _share_panel(axes[0], points, "score", titles)
+    _share_panel(axes[1], wrong, "false_yes", titles)
     axes[0].set(ylabel="score, share of the whole model", title="what is kept of the score")
-    axes[1].set(ylabel="false yes rate on absent things", title="what is seen that is not there")
-    axes[1].set_ylim(bottom=0)
-    if len(whole):
-        axes[1].axhline(whole["false_yes"].iloc[0], color="#999999", lw=0.7)
+    axes[1].set(ylabel="false yes rate on absent things", title="what is seen that is not there", ylim=(0, None))
+    for rate in wrong.loc[wrong["run"] == "plain", "false_yes"]:
+        axes[1].axhline(rate, color=GREY, lw=0.7)
     if claim is not None:
         axes[0].plot(*claim, marker="*", ms=11, color=INK, ls="none", label="PAR as printed", zorder=6)
-    handles = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    handles = dict(handle for axis in axes for handle in zip(*axis.get_legend_handles_labels()[::-1], strict=True))
+    for axis in axes:
+        axis.get_legend().remove()
     figure.legend(handles.values(), handles, loc="outside lower center", ncols=5)
     return figure
 
 
 def score_curve_figure(points: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
-    """The left panel of `compression_figure` alone."""
-    figure, axis = subplots(figsize=(COLUMN * 1.35, 2.7))
-    _random(axis, points, "score")
-    for run, title in titles.items():
-        part = points[(points["run"] == run) & (points["share"] < 1)].sort_values("share")
-        if part.empty:
-            axis.plot([], [], ls="none", label=f"{title}: not run")
-            continue
-        style = STYLES.get(run, OTHER) | {"label": title}
-        _line(axis, part, "score", ("low", "high") if run.startswith("trsm") else ENDS.get(run), style)
-    axis.axhline(1.0, color="#999999", lw=0.7)
-    _shares(axis)
+    """The score over the share of the tokens that is left, as in `compression_figure`."""
+    figure, axis = subplots(figsize=(COLUMN * 1.8, 2.7))
+    _share_panel(axis, points, "score", titles)
     axis.set(ylabel="score, share of the whole model")
-    axis.legend(loc="lower left")
+    sns.move_legend(axis, "center left", bbox_to_anchor=(1, 0.5))
     return figure
 
 
-def counting_figure(found: pd.DataFrame, printed: float, labels: Mapping[str, str]) -> Figure:
-    """The reduction of FLOPs over the length of the text, a colour per number of whole layers and a line style per
-    convention, with a band of all that `thinsight.ledger.verdicts.meets` the ``printed`` share, in whole percent: cut to it at
-    most, within `EXACT` of it at least. ``found``: `thinsight.papers.par.page.flops_curves`."""
-    figure, axis = subplots(figsize=(COLUMN * 1.35, 2.6))
-    axis.axhspan(100 * printed * (1 - EXACT), 100 * printed + 1, color=INK, alpha=0.12, lw=0)
-    axis.annotate(f"printed: {printed:.0%}", (1.0, 100 * printed), xycoords=("axes fraction", "data"), xytext=(3, 0),
-                  textcoords="offset points", va="center", fontsize=7, annotation_clip=False)  # fmt: skip
-    for (layers, color), (name, style) in [
-        (one, two)
-        for one in zip(sorted(found["layers"].unique()), (BLUE, ORANGE, GREEN, PURPLE), strict=False)
-        for two in zip(labels, ("-", "--", ":"), strict=False)
-    ]:
-        part = found[(found["layers"] == layers) & (found["convention"] == name)]
-        label = f"K = {layers}, {labels[name]}"
-        axis.plot(part["text"], 100 * part["reduction"], color=color, ls=style, lw=1.2, label=label)
-    axis.set(xlabel="tokens of the prompt besides the picture, L", ylabel="FLOPs saved, %")
-    axis.set_xlim(found["text"].min(), found["text"].max())
-    axis.legend(loc="upper right", ncols=2 if len(labels) > 1 else 1)
-    axis.set_ylim(top=axis.get_ylim()[1] + 7)
-    return figure
-
-
-def _line(axis: Axes, part: pd.DataFrame, y: str, ends: tuple[str, str] | None, style: Mapping) -> None:
-    """One run's points, with bars between two columns if ``ends`` names them."""
-    if ends is None:
-        axis.plot(part["share"], part[y], **style)
-        return
-    error = [(part[y] - part[ends[0]]).clip(lower=0), (part[ends[1]] - part[y]).clip(lower=0)]
-    axis.errorbar(part["share"], part[y], yerr=error, elinewidth=0.5, capsize=0, zorder=5, **style)
-
-
-def _random(axis: Axes, table: pd.DataFrame, y: str) -> None:
-    """The band of random subsets, from the lowest to the highest seed."""
-    part = table[(table["run"] == "random") & (table["share"] < 1)].sort_values("share")
-    if len(part):
+def _share_panel(axis: Axes, table: pd.DataFrame, y: str, titles: Mapping[str, str]) -> None:
+    """Column ``y`` over the share of the tokens that is left: a line per run of ``titles``, and the band of random
+    subsets from the lowest to the highest seed. A run that is not in ``table`` stands in the legend as not run."""
+    table = table[table["share"] < 1]
+    random = table[table["run"] == "random"].sort_values("share")
+    if len(random):
         axis.fill_between(
-            part["share"], part["least"], part["most"], color=GREY, alpha=0.35, lw=0, label="random, 3 seeds"
+            random["share"], random["least"], random["most"], color=GREY, alpha=0.35, lw=0, label="random, 3 seeds"
         )
-        axis.plot(part["share"], part[y], color=GREY, lw=0.8)
+    for run in INTERVALS.keys() & titles:
+        part, ends = table[table["run"] == run], INTERVALS[run]
+        axis.vlines(part["share"], part[ends[0]], part[ends[1]], color=STYLES[run][0], lw=0.7)
+    there = [run for run in titles if run in set(table["run"])]
+    colours, markers = ({titles[run]: STYLES[run][number] for run in there} for number in (0, 1))
+    sns.lineplot(
+        table[table["run"].isin(there)].assign(method=table["run"].map(titles)), x="share", y=y, hue="method",
+        style="method", hue_order=colours, style_order=markers, palette=colours, markers=markers, dashes=False, ms=5,
+        mew=0, lw=1.1, ax=axis,
+    )  # fmt: skip
+    if y == "score":
+        axis.axhline(1.0, color=GREY, lw=0.7)
+        for run in (run for run in titles if run not in there):
+            axis.plot([], [], ls="none", label=f"{titles[run]}: not run")
+    axis.set(xscale="log", xlim=(1.05, 1 / 40), xlabel="visual tokens left, share of the picture's")
+    axis.set_xticks(list(SHARES), SHARES.values())
+    axis.set_xticks([], minor=True)
+    axis.legend()
 
 
-def _shares(axis: Axes, ticks: Mapping[float, str] = TICKS) -> None:
-    """A logarithmic axis of shares, whole on the left."""
-    axis.set_xscale("log")
-    axis.set_xlim(1.05, 1 / 40)
-    axis.xaxis.set_major_locator(FixedLocator(list(ticks)))
-    axis.xaxis.set_minor_locator(NullLocator())
-    axis.xaxis.set_major_formatter(
-        FuncFormatter(lambda x, _: next((t for v, t in ticks.items() if abs(v - x) < 1e-6), ""))
+def counting_figure(table: pd.DataFrame, printed: float, conventions: Mapping[str, str]) -> Figure:
+    """The reduction of FLOPs (`papers.par.flops.reductions`) over the length of the text, a colour per number of whole
+    layers and a line style for each of ``conventions`` (name -> label), with a band of all that meets the ``printed``
+    share by the ledger's rule, in whole percent: cut to it at most, within `TOLERANCE` of it at least."""
+    table = table.assign(
+        saved=100 * table["reduction"], counted=table["convention"].map(conventions), K=table["layers"]
     )
-    axis.set_xlabel("visual tokens left, share of the picture's")
-
-
-SAND = "#C9B458"
-
-
-WIDE = 3  # tokens of a histogram's bin
+    figure, axis = subplots(figsize=(COLUMN * 1.6, 2.6))
+    axis.axhspan(
+        100 * printed * (1 - TOLERANCE),
+        100 * printed + 1,
+        color=INK,
+        alpha=0.12,
+        lw=0,
+        label=f"as printed, {printed:.0%}",
+    )
+    sns.lineplot(table, x="text", y="saved", hue="K", style="counted", palette=[BLUE, ORANGE, GREEN], ax=axis)
+    axis.set(xlabel="tokens of the prompt besides the picture, L", ylabel="FLOPs saved, %")
+    axis.set_xlim(table["text"].min(), table["text"].max())
+    axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
 
 
 def adaptive_figure(counts: pd.DataFrame, spread: pd.DataFrame, labels: Mapping[str, str]) -> Figure:
-    """How many tokens each question keeps: a histogram per setting of the thresholds, by mean, beside its numbers.
+    """How many tokens each question keeps: a histogram per setting of the thresholds, by mean, under its numbers.
 
-    counts  `thinsight.analysis.curves.kept_counts`;  spread  `thinsight.analysis.curves.kept_spread`;  labels  budget -> text
+    counts  `analysis.curves.kept_counts`;  spread  `analysis.curves.kept_spread`;  labels  budget -> text
     """
-    figure, axis = subplots(figsize=(PAGE, 0.36 * len(spread) + 0.75))
     picture = int(counts["picture"].max())
-    for y, line in enumerate(spread.itertuples()):
-        kept = counts.loc[counts["budget"] == line.budget, "kept"]
-        heights, edges = np.histogram(kept, bins=np.arange(-0.5, picture + WIDE, WIDE))
-        axis.stairs(y + 0.85 * heights / heights.max(), edges, baseline=y, fill=True, color=BLUE, alpha=0.45, lw=0)
-        axis.plot([line.mean] * 2, [y, y + 0.85], color=RED, lw=1.4)
-        axis.axhline(y, color="#BBBBBB", lw=0.5)
-        text = f"{line.mean:5.1f} ± {line.sd:.1f}, {line.least}–{line.most}; FLOPs {line.flops:.1%}"
-        text += f" (of the mean {line.flops_of_mean:.1%})"
-        axis.annotate(
-            text, (1.01, y + 0.3), xycoords=("axes fraction", "data"), va="center", fontsize=6.5, annotation_clip=False
-        )
-    axis.set(yticks=[y + 0.3 for y in range(len(spread))])
-    axis.set(yticklabels=[symbols(labels.get(b, b)) for b in spread["budget"]])
-    axis.tick_params(axis="y", length=0)
-    axis.set(xlabel=f"tokens kept of {picture}", xlim=(0, picture), ylim=(-0.15, len(spread) + 0.05))
-    axis.grid(axis="y", visible=False)
-    return figure
+    with plt.rc_context({"figure.constrained_layout.use": False}):  # the grid has a layout of its own
+        grid = sns.displot(
+            counts, x="kept", col="budget", col_order=spread["budget"], col_wrap=3, binwidth=BIN, binrange=(0, picture),
+            color=BLUE, lw=0, height=1.45, aspect=PAGE / 3 / 1.45, facet_kws={"sharey": False, "xlim": (0, picture)},
+        )  # fmt: skip
+    for line in spread.itertuples():
+        axis = grid.axes_dict[line.budget]
+        axis.axvline(line.mean, color=RED, lw=1.2)
+        numbers = f"{line.mean:.1f} ± {line.sd:.1f}, {line.least}–{line.most}; FLOPs {line.flops:.1%}"
+        axis.set_title(f"{_symbols(labels[line.budget])}\n{numbers} ({line.flops_of_mean:.1%})", fontsize=7)
+        axis.set(yticks=[])
+    grid.set_axis_labels(f"tokens kept of {picture}", "questions").tight_layout()
+    plt.close(grid.figure)
+    return grid.figure
 
 
 def variants_figure(table: pd.DataFrame, titles: Mapping[object, str]) -> Figure:
-    """What each variant changes: differences to the method as it is with their paired intervals, a panel per value of
-    ``keep`` (``titles``: value -> title), variants in groups of their part. ``table``: `thinsight.analysis.ablation.ablation_table`."""
-    rows = list(dict.fromkeys(zip(table["part"], table["variant"], table["base"], strict=True)))
-    rows = [(part, variant) for part, variant, base in rows if not base]
+    """What each variant changes: differences to the method as it is with their paired intervals, a column of panels per
+    value of ``keep`` (``titles``: value -> title), a row of panels per part. ``table``: `analysis.ablation_table`."""
+    table = table[~table["base"].astype(bool)].assign(label=table["variant"].map(_symbols))
+    parts = dict(list(table.groupby("part", sort=False)))
+    heights = [rows["label"].nunique() for rows in parts.values()]
     figure, axes = subplots(
-        1, len(titles), figsize=(PAGE, 0.185 * len(rows) + 0.8), sharey=True, sharex=True, squeeze=False
-    )
-    for axis, (keep, title) in zip(axes[0], titles.items(), strict=True):
-        own = table[(table["keep"] == keep) | table["keep"].isna()].set_index(["part", "variant"])
-        for y, key in enumerate(rows):
-            if key not in own.index:
-                continue
-            line = own.loc[[key]].iloc[0]
-            color = RED if line["most"] < 0 else GREEN if line["least"] > 0 else GREY
-            axis.plot([100 * line["least"], 100 * line["most"]], [y, y], color=color, lw=1.1)
-            axis.plot(100 * line["difference"], y, marker="o", ms=3.5, color=color)
-        axis.axvline(0, color=INK, lw=0.7)
-        axis.set(title=title, xlabel="points to the method as it is", ylim=(len(rows) - 0.4, -0.6))
-        for y in range(1, len(rows)):
-            if rows[y][0] != rows[y - 1][0]:
-                axis.axhline(y - 0.5, color="#BBBBBB", lw=0.5)
-        axis.grid(axis="y", visible=False)
-    first = {part: next(y for y, row in enumerate(rows) if row[0] == part) for part, _ in rows}
-    axes[0, 0].set(yticks=range(len(rows)), yticklabels=[symbols(variant) for _, variant in rows])
-    for part, y in first.items():
-        axes[0, -1].annotate(part, (1.01, y), xycoords=("axes fraction", "data"), va="center", fontsize=7,
-                             color="#555555", annotation_clip=False)  # fmt: skip
+        len(parts), len(titles), figsize=(PAGE, 0.17 * sum(heights) + 0.12 * len(parts) + 0.7), sharex=True,
+        sharey="row", squeeze=False, height_ratios=heights,
+    )  # fmt: skip
+    for row, (part, rows) in zip(axes, parts.items(), strict=True):
+        for axis, keep in zip(row, titles, strict=True):
+            here = rows[(rows["keep"] == keep) | rows["keep"].isna()].set_index("label")
+            here = here.reindex(rows["label"].unique()).reset_index()
+            forest(axis, here, value="difference", low="least", high="most", label="label", scale=100)
+        row[0].set_ylabel(part, rotation=0, ha="right", va="center")
+    for axis, title in zip(axes[0], titles.values(), strict=True):
+        axis.set_title(title)
+    figure.supxlabel("points to the method as it is", fontsize=8)
+    figure.align_ylabels(axes[:, 0])
     return figure
 
 
 def prompt_swap_figure(table: pd.DataFrame) -> Figure:
-    """Whether methods listen: tokens in common with another question's choice, and the score that this choice leaves.
-
-    ``table``: `thinsight.analysis.prompt_awareness.prompt_swap_table`.
-    """
-    figure, axes = subplots(1, 2, figsize=(PAGE, 0.3 * len(table) + 0.85), sharey=True)
-    for y, line in enumerate(table.itertuples()):
-        axes[0].barh(y, 100 * line.common, color=BLUE, alpha=0.75, height=0.55)
-        axes[0].plot([100 * line.chance] * 2, [y - 0.35, y + 0.35], color=INK, lw=1.2)
-        sure = line.high < 0
-        axes[1].plot([100 * line.own, 100 * line.other], [y, y], color=RED if sure else GREY, lw=1.4, zorder=1)
-        axes[1].plot(100 * line.own, y, marker="o", color=BLUE, ms=5, ls="none", label="its own question chose")
-        axes[1].plot(100 * line.other, y, marker="X", color=ORANGE, ms=5, ls="none", label="another question chose")
-        text = f"{100 * line.difference:+.1f} ({100 * line.low:+.0f} to {100 * line.high:+.0f})"
-        axes[1].annotate(
-            text, (1.01, y), xycoords=("axes fraction", "data"), va="center", fontsize=6.5, annotation_clip=False
-        )
-    axes[0].set(xlabel="kept tokens in common, %", xlim=(0, 100), title="tokens that another question keeps as well")
+    """Whether methods go by the prompt: tokens in common with another question's choice, the accuracy with its own and
+    with that choice, and the difference. ``table``: `analysis.prompt_awareness.prompt_swap_table`."""
+    figure, axes = subplots(1, 3, figsize=(PAGE, 0.25 * len(table) + 0.95), sharey=True)
+    table = table.assign(share=100 * table["common"], random=100 * table["chance"])
+    sns.barplot(table, x="share", y="method", color=BLUE, alpha=0.75, width=0.6, ax=axes[0])
+    axes[0].scatter(table["random"], table.index, marker="|", s=90, color=INK, zorder=3, label="two random sets")
+    choices = {"own": "its own question chose", "other": "another question chose"}
+    scores = table.rename(columns=choices).melt("method", choices.values(), var_name="choice", value_name="accuracy")
+    scores["accuracy"] *= 100
+    sns.stripplot(
+        scores, x="accuracy", y="method", hue="choice", palette=[BLUE, ORANGE], jitter=False, size=5, ax=axes[1]
+    )
+    forest(axes[2], table, value="difference", low="low", high="high", label="method", scale=100)
+    axes[0].set(xlabel="kept tokens in common, %", xlim=(0, 100), ylabel="", title="another question keeps as well")
     axes[1].set(xlabel="accuracy, %", title="score on its own question")
-    axes[0].set(yticks=range(len(table)), yticklabels=table["method"], ylim=(len(table) - 0.4, -0.6))
-    for axis in axes:
-        axis.grid(axis="y", visible=False)
-    handles, labels = axes[1].get_legend_handles_labels()
-    figure.legend(handles[:2], labels[:2], loc="outside lower center", ncols=2)
+    axes[2].set(xlabel="points", title="difference")
+    axes[1].legend_.remove()
+    handles = [pair for axis in axes[:2] for pair in zip(*axis.get_legend_handles_labels(), strict=True)]
+    figure.legend(*zip(*handles, strict=True), loc="outside lower center", ncols=3)
     return figure
 
 
-def difference_panels(table: pd.DataFrame, panels: Mapping[str, Sequence[str]], base: str) -> Figure:
+def differences_figure(table: pd.DataFrame, panels: Mapping[str, Mapping[str, str]], base: str) -> Figure:
     """Differences to the line ``base`` task by task with their paired intervals, a panel per group of lines.
 
-    table   `thinsight.analysis.comparisons.compare`, with the mean over tasks as one more task;  panels  title -> labels of lines
+    table   `analysis.comparisons.compare`;  panels  title -> (line -> its name in the legend)
     """
-    tasks, panels = list(dict.fromkeys(table["task"])), panels or {"not run": []}
-    figure, axes = subplots(
-        1, len(panels), figsize=(PAGE, 0.34 * len(tasks) + 0.9), sharey=True, sharex=True, squeeze=False
-    )
-    for axis, (title, lines) in zip(axes[0], panels.items(), strict=True):
-        for number, (line, color, marker) in enumerate(zip(lines, (RED, GREY, SAND), "soD", strict=False)):
-            part = table[table["line"] == line].set_index("task")
-            for y, task in enumerate(tasks):
-                place, found = y + 0.22 * (number - (len(lines) - 1) / 2), part.loc[task]
-                axis.plot([100 * found["low"], 100 * found["high"]], [place] * 2, color=color, lw=1.0)
-                axis.plot(100 * found["difference"], place, marker=marker, ms=3.6, color=color, ls="none",
-                          label=line.partition(", ")[0] if y == 0 else None)  # fmt: skip
-        axis.axvline(0, color=INK, lw=0.8)
-        axis.set(title=title, xlabel=f"points to the {base}", ylim=(len(tasks) - 0.4, -0.6))
-        axis.axhline(len(tasks) - 1.5, color="#BBBBBB", lw=0.6)
-        axis.grid(axis="y", visible=False)
-        if lines:
-            axis.legend(loc="lower left", fontsize=6.5)
-    axes[0, 0].set(yticks=range(len(tasks)), yticklabels=tasks)
+    height = 0.34 * table["task"].nunique() + 0.9
+    figure, axes = subplots(1, max(1, len(panels)), figsize=(PAGE, height), sharey=True, sharex=True, squeeze=False)
+    for axis, (title, names) in zip(axes[0], panels.items(), strict=False):
+        lines = table[table["line"].isin(names)].assign(method=table["line"].map(names))
+        forest(axis, lines, value="difference", low="low", high="high", label="task", hue="method", scale=100,
+               palette=dict(zip(names.values(), (RED, GREY, ORANGE), strict=False)))  # fmt: skip
+        axis.set(title=title, xlabel=f"points to the {base}")
     return figure
 
 
-def symbols(text: str) -> str:
+def _symbols(text: str) -> str:
     """Thresholds as they are written in formulae: ``tau_r = 0.9`` with the Greek letter."""
     return re.sub(r"tau_(\w)", r"$\\tau_\1$", text)

@@ -1,0 +1,20 @@
+"""Where a checkpoint lies: in a folder, or in a repository of the hub."""
+
+from pathlib import Path
+
+from thinsight.paths import ROOT
+
+
+def checkpoint_source(name: str) -> Path | str | None:
+    """The folder ``name`` (relative to the project's root) if a model lies there, ``name`` itself if it is the id
+    ``owner/name`` of a hub repository, else None."""
+    folder = ROOT / name  # an absolute name stays as it is
+    if (folder / "config.json").is_file():
+        return folder
+    hub = not folder.exists() and name.count("/") == 1 and not name.startswith((".", "/", "data/"))
+    return name if hub else None
+
+
+def first_line(error: BaseException) -> str:
+    """What an error of transformers, safetensors or the hub says, cut to its first line."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -1,0 +1,150 @@
+"""The page on efficiency: what it computes, its facts and its finding."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from thinsight.analysis.results import load_answers, load_scores
+from thinsight.config.catalogue import method_entries, printed_models
+from thinsight.costs.conventions import CONVENTIONS
+from thinsight.costs.model_costs import ModelSizes, method_cost, method_costs, model_sizes
+from thinsight.ledger.ledger import ledger
+from thinsight.ledger.published import load_all
+from thinsight.ledger.verdicts import meets
+from thinsight.papers.efficiency.claims import (
+    attention_bytes,
+    baseline_conventions,
+    printed_memory,
+    published_budgets,
+)
+from thinsight.paths import ROOT
+from thinsight.report.tables import finding
+
+MODELS = ("LLaVA-1.5-7B", "LLaVA-1.5-13B", "LLaVA-NeXT-7B")
+"""The models, as papers call them; the first one is shown by itself as well."""
+
+
+UNPRINTED = {"Qwen2.5-VL-7B": "qwen2_5_vl_7b"}
+"""Title -> name of models whose costs no paper prints."""
+
+
+PRINTED_UNITS = ("T", "1e9", "MB", "GB", "ms", "s", "min:s", "it/s", "images/s", "requests/s")
+
+
+COLUMNS = ("FLOPs", "memory", "KV MB", "time", "latency", "speed-up", "throughput")
+
+
+@dataclass(frozen=True)
+class Efficiency:
+    """What the page shows.
+
+    sizes      printed name -> the model's sizes
+    baselines  `baseline_conventions` of the first model;  budgets  `published_budgets` on it
+    attention  `attention_bytes` on it;  costs  `method_costs`;  memory  `printed_memory`
+    ledger     of the printed numbers that are about efficiency
+    """
+
+    sizes: Mapping[str, ModelSizes]
+    baselines: pd.DataFrame
+    costs: pd.DataFrame
+    budgets: pd.DataFrame
+    attention: pd.DataFrame
+    memory: pd.DataFrame
+    ledger: pd.DataFrame
+
+    @property
+    def title(self) -> str:
+        """The first model's name."""
+        return next(iter(self.sizes))
+
+    @property
+    def first(self) -> ModelSizes:
+        """The first model."""
+        return self.sizes[self.title]
+
+    @property
+    def counted(self) -> pd.DataFrame:
+        """The costs that no model refused."""
+        return self.costs[self.costs["why"] == ""]
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The numbers that the finding says."""
+        return efficiency_facts(self.sizes, self.costs, self.baselines, self.memory)
+
+    @property
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """The frames that the page saves."""
+        return {
+            "ledger": self.ledger, "costs": self.costs, "baselines": self.baselines, "labels": self.budgets,
+            "attention": self.attention, "memory": self.memory,
+        }  # fmt: skip
+
+
+def build(runs: str, reads: Sequence[str], text_tokens: int, shares: Sequence[float], most_text: int) -> Efficiency:
+    """The page; the ledger asks the runs ``reads`` in the folder ``runs`` for the whole model.
+
+    text_tokens  prompt length besides the picture;  shares  budgets, of each model's visual tokens
+    most_text    text tokens up to which printed totals are searched
+    """
+    published, entries = load_all(), method_entries()
+    compared = [e for e in entries if e.name == "random" or (not e.is_control and "ablation" not in e.about)]
+    names = {title: printed_models()[title][0] for title in MODELS} | UNPRINTED
+    sizes = {title: model_sizes(name, text_tokens) for title, name in names.items()}
+    first = sizes[MODELS[0]]
+    results, answers = load_scores(ROOT / runs, reads), load_answers(ROOT / runs, reads)
+    return Efficiency(
+        sizes=sizes,
+        baselines=baseline_conventions(published, MODELS[0], first.stage.shape, first.stage.total, most_text),
+        costs=method_costs(list(sizes.values()), compared, shares),
+        budgets=published_budgets(first.stage),
+        attention=attention_bytes(first, compared),
+        memory=printed_memory(published, sizes, compared),
+        ledger=ledger(about_efficiency(published), results, answers, every=published),
+    )
+
+
+def about_efficiency(published: pd.DataFrame) -> pd.DataFrame:
+    """The printed numbers that are about efficiency: costs in bytes and operations, shares of them, and times."""
+    named = published["column"].str.contains("|".join(COLUMNS), case=False)
+    return published[published["unit"].isin(PRINTED_UNITS) | named]
+
+
+def efficiency_facts(
+    sizes: Mapping[str, ModelSizes], costs: pd.DataFrame, baselines: pd.DataFrame, memory: pd.DataFrame
+) -> dict[str, Any]:
+    """The numbers that the finding says; the arguments are fields of `Efficiency`."""
+    (title, first), least = next(iter(sizes.items())), costs["share"].min()
+    cheapest = costs[(costs["share"] == least) & (costs["why"] == "")]
+    own = cheapest[cheapest["model"] == first.name].sort_values("profiler_left")
+    kept = cheapest[cheapest["method"] == "random"].set_index("model")["vision_share"]
+    numbers = baselines[baselines["layers"] == first.stage.shape.layers].drop_duplicates("value")
+    whole = method_cost(first, first.whole)
+    calculated = memory[memory["cache"] != ""]
+    return {
+        "model": title,
+        "baselines": len(numbers),
+        "lowest": numbers["value"].iloc[0],
+        "highest": numbers["value"].iloc[-1],
+        "rounded": int((numbers["off"] == 0).sum()),
+        "label": round(least * first.stage.total),
+        "left": [float(own["profiler_left"].iloc[0]), float(own["profiler_left"].iloc[-1])],
+        "dearest": own["title"].iloc[-1].partition(" (")[0],
+        "vision_share": {
+            name: (method_cost(model, model.whole)["vision_share"], float(kept[model.name]))
+            for name, model in sizes.items()
+        },
+        "weights_share": sum(first.weights.values()) / whole["peak"],
+        "memory": {
+            "printed": len(calculated),
+            "moved": int(calculated["meets"].sum()),
+            "held": sum(map(meets, calculated["printed"], calculated["held"])),
+        },
+    }
+
+
+def efficiency_finding(facts: Mapping[str, Any]) -> str:
+    """`efficiency_facts` in words."""
+    return finding("efficiency/finding.md.j2", {**facts, "conventions": len(CONVENTIONS)})

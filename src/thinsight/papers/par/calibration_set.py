@@ -1,0 +1,166 @@
+"""Training questions as PAR and TRSM see them: kept once, so that thresholds are tried without running the model."""
+
+import statistics
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import torch
+from omegaconf import DictConfig
+from torch import Tensor, nn
+
+from thinsight.config.compose import load_config
+from thinsight.config.methods import load_method
+from thinsight.evaluation.answer import answer, cache_tower
+from thinsight.methods.par import PromptAware, Routing
+from thinsight.methods.prompt_relevance import QueriesAndTokens, Relevance
+from thinsight.models.families import find_parts
+from thinsight.reduction.evidence import Evidence
+from thinsight.reduction.method import Method, Reduction
+from thinsight.reduction.schedules import Keep
+from thinsight.reduction.sites import Projected
+from thinsight.reduction.tokens import Tokens
+from thinsight.runtime.attach import reduce
+from thinsight.tasks.rows import Row, collate, training_task
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, ProcessorMixin
+
+TASKS = ("exist", "attribute", "relation", "count", "read", "choice")
+
+
+@dataclass(frozen=True)
+class EvidenceRecorder:
+    """A filter that no token leaves by; ``read(tokens, evidence)`` is called with what any filter is shown."""
+
+    read: Callable[[Tokens, Evidence], Any]
+    needs: frozenset[str] = frozenset()
+    records: list[Any] = field(default_factory=list)
+    among = "visual"
+    adaptive = True
+
+    def __call__(self, tokens: Tokens, evidence: Evidence, leave: None) -> Tensor:
+        self.records.append(self.read(tokens, evidence))
+        return torch.empty(0, dtype=torch.int64)
+
+
+def record_evidence(
+    model: nn.Module,
+    batches: Iterable[Mapping[str, Tensor]],
+    read: Callable[[Tokens, Evidence], Any],
+    needs: frozenset[str] = frozenset(),
+) -> list[Any]:
+    """What ``read`` returns for every prompt, in order, between projector and decoder."""
+    recorder = EvidenceRecorder(read, needs)
+    method = Method("recording", (Reduction(recorder, site=Projected(), schedule=Keep(None)),))
+    with torch.inference_mode(), reduce(model, method):
+        for inputs in batches:
+            model(**inputs, logits_to_keep=1)
+    return recorder.records
+
+
+BATCH = 50
+
+
+@dataclass(frozen=True)
+class CachedQuestion:
+    """One question: projected tokens ``v`` and features ``x`` (N, width), their cells, and the sides of each space."""
+
+    v: Tensor
+    x: Tensor
+    cells: Tensor
+    sides: Mapping[Relevance, QueriesAndTokens]
+
+
+@dataclass
+class CalibrationSet:
+    """``rows`` of each task, put to ``model``; ``spaces``: the relevances that settings will ask for."""
+
+    model: "PreTrainedModel"
+    processor: "ProcessorMixin"
+    rows: Mapping[str, Sequence[Row]]
+    spaces: Sequence[Relevance]
+    routed: dict[PromptAware, list[tuple[Routing, Tensor]]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.tasks = {name: training_task(name) for name in self.rows}
+        needs = frozenset({"features"}).union(*(space.needs for space in self.spaces))
+        batches = (inputs for _, _, inputs in self.batches())
+        self.questions: list[CachedQuestion] = record_evidence(self.model, batches, self._cache, needs)
+
+    @property
+    def patches(self) -> int:
+        """Visual tokens of a question."""
+        return len(self.questions[0].v)
+
+    def batches(self) -> Iterator[tuple[str, Sequence[Row], Any]]:
+        """Task, rows and model inputs, in the order of ``questions``."""
+        for name, rows in self.rows.items():
+            for start in range(0, len(rows), BATCH):
+                part = rows[start : start + BATCH]
+                inputs = collate(self.processor, part, self.tasks[name])
+                yield name, part, inputs.to(self.model.device, self.model.dtype)
+
+    def kept(self, stage: PromptAware) -> list[int]:
+        """How many tokens a setting of PAR keeps of each question; the model does not run."""
+        return [
+            len(stage.router(routing.relevance, similarity, routing.clusters, routing.candidates, None))
+            for routing, similarity in self.routings(stage)
+        ]
+
+    def routings(self, stage: PromptAware) -> list[tuple[Routing, Tensor]]:
+        """What the router of ``stage`` works on, for each question; the same for all routers."""
+        key = replace(stage, router=type(stage.router)())
+        if key not in self.routed:
+            self.routed = {
+                key: [self.route(stage, question, question) for question in self.questions]
+            }  # large: only the last
+        return self.routed[key]
+
+    def route(self, stage: PromptAware, question: CachedQuestion, asking: CachedQuestion) -> tuple[Routing, Tensor]:
+        """The picture of ``question`` routed by the question of ``asking``."""
+        shown, prompt = question.sides[stage.relevance], asking.sides[stage.relevance]
+        graph = question.x if stage.graph == "x" else question.v
+        return stage.retrieve(QueriesAndTokens(prompt.queries, shown.tokens, prompt.blank), graph, question.cells)
+
+    def score(self, method: Method) -> dict[str, Any]:
+        """Accuracy over all questions, the model's own answers, and the numbers of tokens kept."""
+        return self.scores([method])[0]
+
+    def scores(self, methods: Sequence[Method]) -> list[dict[str, Any]]:
+        """The same for several methods."""
+        records: list[list[dict]] = [[] for _ in methods]
+        with cache_tower(find_parts(self.model).vision):
+            for name, rows, inputs in self.batches():
+                for answers, method in zip(records, methods, strict=True):
+                    answers += answer(self.model, self.processor, method, inputs, rows, self.tasks[name])
+        return [summarize_records(answers) for answers in records]
+
+    def _cache(self, tokens: Tokens, evidence: Evidence) -> CachedQuestion:
+        features = evidence.get("features")[evidence.place(tokens.index)]
+        sides = {space: on_cpu(space.embed(tokens, evidence)) for space in self.spaces}
+        return CachedQuestion(tokens.states.float().cpu(), features.float().cpu(), evidence.cells(tokens.index), sides)
+
+
+def on_cpu(sides: QueriesAndTokens) -> QueriesAndTokens:
+    """The same beside the CPU's other numbers."""
+    return QueriesAndTokens(sides.queries.cpu(), sides.tokens.cpu(), sides.blank)
+
+
+def par_method(fields: Mapping[str, Any]) -> Method:
+    """PAR with these fields."""
+    return load_method(_node(), **fields)
+
+
+@cache
+def _node() -> DictConfig:
+    """Composing a configuration takes longer than routing a question."""
+    return load_config(["method=par"]).method
+
+
+def summarize_records(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Accuracy, and mean, standard deviation, least and most of the tokens kept."""
+    kept = [len(record["kept"]) for record in records]
+    spread = {"mean": statistics.fmean(kept), "sd": statistics.pstdev(kept), "min": min(kept), "max": max(kept)}
+    return {"accuracy": statistics.fmean(bool(record["correct"]) for record in records), "kept": spread}

@@ -1,0 +1,158 @@
+"""What the page on VTW shows, computed once from the runs, the training questions and the model."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from thinsight.analysis.comparisons import compare, relative_points
+from thinsight.analysis.results import load_answers, load_scores, nearest_budgets, score_cells, without_seed
+from thinsight.ledger.ledger import ledger
+from thinsight.ledger.published import load_published
+from thinsight.models.loading import load_model
+from thinsight.papers.vtw.analysis import attention_shares, choose_layer, first_below
+from thinsight.papers.vtw.figures import RUNS
+from thinsight.papers.vtw.tables import prefill_costs
+from thinsight.report.tables import finding
+from thinsight.tasks.rows import training_rows, training_task
+
+THRESHOLDS = (0.003, 0.0005, 0.0001)
+"""Of the released code: for LLaVA-1.5-7B, LLaVA-1.5-13B and LLaVA-1.6-7B."""
+
+ATTENTION_TASKS = ("read", "attribute")
+
+SIZES = {"llava_1_5_7b": (15, 16), "llava_1_5_13b": (20,)}
+"""Models at whose true shapes the cost is computed, and the layers of withdrawal."""
+
+WHOLE = "whole model"
+
+
+@dataclass(frozen=True)
+class VtwPage:
+    """Frames of the page, and the layer that it is about.
+
+    results, answers  of the runs (`analysis.results`)
+    shares            attention by part of the prompt (`attention_shares`)
+    divergence        task, layer, divergence of the released code's direction; ``reverse``: of the other one
+    samples           layer, divergence of single training questions; empty if no layer meets any threshold
+    layer             the first layer that meets a threshold; None if none does. ``thresholds``: of each threshold
+    comparison        VTW at that layer and its controls (`analysis.comparisons.compare`)
+    frontier          score against FLOPs of the runs that the page compares
+    efficiency        VTW at true shapes (`prefill_costs`)
+    published         what papers print about VTW, and ``ledger`` the verdicts on it
+    """
+
+    results: pd.DataFrame
+    shares: pd.DataFrame
+    divergence: pd.DataFrame
+    reverse: pd.DataFrame
+    samples: pd.DataFrame
+    thresholds: dict[float, int | None]
+    questions: int
+    comparison: pd.DataFrame
+    frontier: pd.DataFrame
+    efficiency: pd.DataFrame
+    published: pd.DataFrame
+    ledger: pd.DataFrame
+
+    @property
+    def layer(self) -> int | None:
+        """The layer that the first threshold chooses that any layer meets; None if no layer meets any."""
+        return next((layer for layer in self.thresholds.values() if layer is not None), None)
+
+    @property
+    def curves(self) -> pd.DataFrame:
+        """Divergence over all questions in both directions: layer, divergence, direction."""
+        directions = {"KL(withdrawn ‖ whole), released code": self.divergence, "KL(whole ‖ withdrawn)": self.reverse}
+        return pd.concat([curve[curve["task"] == "all"].assign(direction=d) for d, curve in directions.items()])
+
+    @property
+    def layers(self) -> pd.DataFrame:
+        """The layer that the questions of each task (index) choose at each threshold (column)."""
+        chosen = {f"η = {eta:g}": first_below(self.divergence, eta) for eta in self.thresholds}
+        return pd.DataFrame(chosen).astype("Int64")
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What `report.artifacts.save` writes."""
+        chosen = {str(eta): layer for eta, layer in self.thresholds.items()}
+        return {"layer": self.layer, "thresholds": chosen, "samples": self.questions}
+
+    @property
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """The frames that are saved beside the facts."""
+        names = ("comparison", "divergence", "efficiency", "ledger")
+        return {name: getattr(self, name) for name in names}
+
+    @property
+    def finding(self) -> str:
+        """The finding in markdown."""
+        lines = self.comparison["line"].unique()
+        whole, reduced = (self.comparison[self.comparison["line"] == line].set_index("task") for line in lines[:2])
+        scored = f"layer={self.layer}" in set(score_cells(self.results, "vtw")["budget"])
+        lost = reduced[reduced["high"] < 0].sort_values("difference")
+        return finding(
+            "vtw/finding.md.j2",
+            {
+                "layer": self.layer if scored else None,
+                "flops": (reduced["profiler"] / whole["profiler"]).mean(),
+                "whole": whole["accuracy"].mean(),
+                "reduced": reduced["accuracy"].mean(),
+                "lost": lost["difference"].to_dict(),
+            },
+        )
+
+
+def build(folder: Path, reads: Sequence[str], model: str, samples: int, text_tokens: int) -> VtwPage:
+    """The page from the runs ``reads`` in ``folder``; ``samples`` training questions of each task choose the layer, and
+    costs are those of a prompt of ``text_tokens`` and a picture."""
+    results, answers = load_scores(folder, reads), load_answers(folder, reads)
+    network, processor = load_model(model)
+    training = training_rows(list(results["task"].unique()), samples)
+    shares = pd.concat(
+        [attention_shares(network, processor, training_task(task), training[task]) for task in ATTENTION_TASKS]
+    )
+    chosen, divergence = choose_layer(network, processor, training, THRESHOLDS)
+    _, reverse = choose_layer(network, processor, training, THRESHOLDS, direction="full_to_withdrawn")
+    per_sample = chosen.per_sample if chosen else {}
+    thresholds = {eta: first_below(divergence, eta)["all"] for eta in THRESHOLDS}
+    layer = next((layer for layer in thresholds.values() if layer is not None), None)
+    published = load_published("vtw")
+    return VtwPage(
+        results=results,
+        shares=shares.groupby(["rows", "layer", "group"], sort=False, as_index=False)["share"].mean(),
+        divergence=divergence,
+        reverse=reverse,
+        samples=pd.DataFrame(
+            [(layer, value) for layer, values in per_sample.items() for value in values],
+            columns=["layer", "divergence"],
+        ),
+        thresholds=thresholds,
+        questions=sum(map(len, training.values())),
+        comparison=compare(results, answers, comparison_lines(results, layer), base=WHOLE),
+        frontier=relative_points(results[results["run"].isin(RUNS)], answers),
+        efficiency=pd.concat(
+            [prefill_costs(name, layers, text_tokens) for name, layers in SIZES.items()], ignore_index=True
+        ),
+        published=published,
+        ledger=ledger(published, results, answers),
+    )
+
+
+def comparison_lines(results: pd.DataFrame, layer: int | None) -> dict[str, tuple[str, list[str]]]:
+    """Lines for `analysis.comparisons.compare`: the whole model, VTW at ``layer`` (or at the last one that was run),
+    its own two ablations, random tokens and a grid at the budget whose mean over layers is nearest, and no picture."""
+    budgets = {run: list(part["budget"].unique()) for run, part in results.groupby("run")}
+    at = f"layer={layer}" if f"layer={layer}" in budgets["vtw"] else budgets["vtw"][-1]
+    lines = {
+        WHOLE: ("plain", ["fixed"]),
+        f"VTW, {at.replace('layer=', 'K = ')}": ("vtw", [at]),
+        "VTW, random layer": ("vtw_random_layer", budgets["vtw_random_layer"]),
+        "VTW, random tokens": ("vtw_random_tokens", budgets["vtw_random_tokens"]),
+    }
+    for run in ("random", "grid"):
+        same = nearest_budgets(results, run, ("vtw", at))
+        lines[f"{run}, {without_seed(same[0])}"] = (run, same)
+    return lines | {"no picture": ("blind", ["fixed"])}

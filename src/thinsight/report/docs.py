@@ -1,0 +1,123 @@
+"""The generated parts of the documents in this repository.
+
+``python -m thinsight.report.docs`` writes ``docs/methods.md``, the catalogue of all methods (from ``conf/method``) with
+their scores (from the table that the methods' page saved), and the table between ``<!-- claims -->`` and
+``<!-- /claims -->`` in README.md, what became of each paper's printed numbers (from the ledgers that the pages saved).
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+import yaml
+
+from thinsight.analysis.comparisons import MEAN, SPREAD_MARKS
+from thinsight.code_hash import targets
+from thinsight.config.catalogue import CONTROL, FAMILIES, method_entries
+from thinsight.errors import UserError, command
+from thinsight.ledger.verdicts import VERDICTS
+from thinsight.paths import CONF, ROOT
+from thinsight.report.tables import percent, render
+
+README, METHODS = ROOT / "README.md", ROOT / "docs" / "methods.md"
+
+CLAIMS = {  # page -> what its paper claims
+    "vtw": "all visual tokens can leave before one deep layer: over 40 % less computation at equal scores",
+    "trsm": "the visual tokens that the prompt retrieves are enough: “by 20 %” fewer at comparable scores",
+    "par": "clusters of tokens that the prompt asks for are enough: 97 % of the score with 83 % less FLOPs",
+    "ficoco": "merging redundant tokens keeps 93.6 % of the score with up to 14.7 times less FLOPs",
+}
+MARKED = re.compile(r"(<!-- claims -->\n).*?(\n<!-- /claims -->)", re.DOTALL)
+
+
+def claims_table() -> str:
+    """Each paper's claim, and how many of its printed numbers were computed and measured here, with which verdict."""
+    lines = []
+    for page, claim in CLAIMS.items():
+        numbers = _saved(page, "ledger")
+        numbers = numbers[numbers["paper"].str.lower() == page]
+        title, arxiv = numbers[["paper", "arxiv"]].astype(str).iloc[0]
+        counts = [len(numbers), numbers["computed"].notna().sum(), numbers["measured"].notna().sum()]
+        counts += [(numbers["verdict"] == verdict).sum() for verdict in VERDICTS]
+        lines.append([f"[{title}](https://arxiv.org/abs/{arxiv})", claim, *map(str, counts)])
+    return _table(["paper", "claims", "printed", "computed", "measured", *VERDICTS], lines)
+
+
+def standing_table() -> str:
+    """The methods' mean scores at each budget with their marks and FLOPs; random first, then the other controls, then
+    methods by their score at the first budget."""
+    table = _saved("methods", "standing")
+    means = table[table["task"] == MEAN].sort_values("accuracy", ascending=False, kind="stable")
+    picture, keeps = means["picture"].iloc[0], sorted(means["keep"].unique(), reverse=True)
+    means["order"] = 2 - means["control"] - (means["run"] == "random")
+    first = means.sort_values(["order", "keep"], ascending=[True, False], kind="stable").drop_duplicates("run")
+    cells = {(row["run"], row["keep"]): (_score(row), percent(row["flops"])) for _, row in means.iterrows()}
+    lines = [
+        [row["title"], row["place"], *(part for keep in keeps for part in cells.get((row["run"], keep), ("–", "–")))]
+        for _, row in first.iterrows()
+    ]
+    head = [part for keep in keeps for part in (f"{round(keep * picture)} of {picture:.0f} tokens", "FLOPs")]
+    return _table(["method", "acts", *head], lines)
+
+
+def _score(row: pd.Series) -> str:
+    mark = "" if row["run"] == "random" else SPREAD_MARKS.get(row["verdict"], "")
+    return f"{percent(row['accuracy'], 1)} {mark}".rstrip()
+
+
+def methods_document() -> str:
+    """``docs/methods.md``: every method by the place where it acts, controls last."""
+    order = [*FAMILIES, CONTROL]
+    entries = sorted(method_entries(), key=lambda entry: order.index(entry.family))
+    return render(
+        "methods.md.j2",
+        entries=entries,
+        sources={entry.name: _sources(entry.name) for entry in entries},
+        standing=standing_table(),
+    )
+
+
+def _sources(method: str) -> list[str]:
+    """The files below ``src/thinsight/methods`` with the classes that the method's file names."""
+    node = yaml.safe_load((CONF / "method" / f"{method}.yaml").read_text(encoding="utf-8"))
+    modules = [target.rpartition(".")[0] for target in targets(node)]
+    files = dict.fromkeys(f"src/{module.replace('.', '/')}.py" for module in modules)
+    return [file for file in files if file.startswith("src/thinsight/methods/")]
+
+
+def with_claims(text: str) -> str:
+    """README's ``text`` with the table of claims made again."""
+    if not MARKED.search(text):
+        raise UserError("README.md has no place for the table of claims: <!-- claims --> and <!-- /claims -->")
+    return MARKED.sub(lambda match: match[1] + claims_table() + match[2], text)
+
+
+def _saved(page: str, name: str) -> pd.DataFrame:
+    path = ROOT / "data" / "pages" / page / f"{name}.csv"
+    if not path.is_file():
+        raise UserError(f"{path.relative_to(ROOT)} is not there: `make repro` makes it")
+    return pd.read_csv(path, dtype={"arxiv": str})
+
+
+def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    rows = [head, ["---"] * len(head), *lines]
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def write(path: Path, text: str) -> None:
+    """The text as the file in ``path``."""
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
+def main(arguments: list[str]) -> None:
+    """The command line; it takes no arguments."""
+    if arguments:
+        raise UserError("python -m thinsight.report.docs takes no arguments")
+    write(README, with_claims(README.read_text(encoding="utf-8")))
+    write(METHODS, methods_document())
+
+
+if __name__ == "__main__":
+    command(main)
