@@ -87,7 +87,7 @@ def _cache(axis: Axes, own: pd.DataFrame, page: Efficiency) -> None:
     axis.axhline(
         method_cost(page.first, page.first.whole)["cache"] / 1e6, color=INK, lw=0.8, ls="--", label="whole model"
     )
-    axis.legend(fontsize=5.5, loc="upper left", bbox_to_anchor=(0, 0.97))
+    axis.legend(fontsize=6, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     axis.set(
         title=f"a. Cache by label, {page.title}", xlabel="label: tokens that keep is set to", ylabel="KV cache, MB"
     )
