@@ -111,7 +111,7 @@ def test_recycling(golden):
             states = torch.zeros(removed + 1, width)  # one stays
             states[:pooled] = part["recycle_in"][0]
             tokens = Tokens.fresh(torch.arange(removed + 1), torch.ones(removed + 1, dtype=torch.bool))
-            tokens = tokens.with_states(states).traced(removed + 1)
+            tokens = tokens.with_states(states).with_sources(removed + 1)
             routes = recycle(tokens, torch.arange(removed), None)
             assert torch.equal(routes.new[:pooled].argmax(1)[None], part["cluster_assign"])
             assert not routes.new[pooled:].any()
@@ -138,7 +138,7 @@ def test_pivots(golden):
         assert torch.equal(first, case["image_pivots"])
         assert torch.equal(then, case["text_pivots"])
         assert torch.equal(reduction.filter.visited(first, then, evidence), case["pivot_order"])
-        assert reduction.stay(total, 0, 1, total) == (len(case["kept"]), 0)
+        assert reduction.tokens_left(total, 0, 1, total) == (len(case["kept"]), 0)
         assert torch.equal(reduction(tokens, evidence).index, case["kept"])
 
 

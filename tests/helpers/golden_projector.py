@@ -112,6 +112,6 @@ def test_trim(golden):
         if adaptive and len(scenes) == 1:
             (reduction,) = load_method("trim", fidelity="official", keep=None).reductions
         for (tokens, evidence), kept, output in zip(scenes, case.kept, case.output, strict=True):
-            after = reduction(tokens.traced(len(tokens)), evidence)
-            assert torch.equal(after.named[:-1], kept)
+            after = reduction(tokens.with_sources(len(tokens)), evidence)
+            assert torch.equal(after.origins[:-1], kept)
             torch.testing.assert_close(after.states, output, **FEATURES)

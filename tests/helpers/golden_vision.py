@@ -85,7 +85,7 @@ def test_visionzip(golden):
             assert ranked == case["dominant_indices"][b].tolist()
             gone = torch.tensor([i for i in range(1, len(tokens)) if i not in ranked])
             targets = gone[case["target_indices"]]
-            assert after.named[after.visual].tolist() == [0, *sorted(ranked[1:]), *targets.tolist()]
+            assert after.origins[after.visual].tolist() == [0, *sorted(ranked[1:]), *targets.tolist()]
             others = gone[~torch.isin(gone, targets)]
             contextual = after.sources[after.visual][-len(targets) :, others]
             assert torch.equal(contextual.argmax(0), case["assignment"][b])
@@ -172,7 +172,7 @@ def test_tome(golden):
             assert published.removed(len(removed)) == removed
         classes, total = int(case["class_token"]) + int(case["distill_token"]), case["x"].shape[1]
         for b in samples(case, "x"):
-            tokens = sequence(case["x"][b], classes).traced(total)
+            tokens = sequence(case["x"][b], classes).with_sources(total)
             for s in range(len(removed)):
                 metric = torch.zeros(total, case[f"W{s}"].shape[1])
                 metric[tokens.index] = tokens.states @ case[f"W{s}"]

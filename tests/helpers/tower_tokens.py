@@ -56,7 +56,7 @@ def run(reduction: Reduction, tokens: Tokens, evidence: Evidence) -> Tokens:
 
 def patches(tokens: Tokens, classes: int = 1) -> list[int]:
     """What the tokens that are no class tokens are named after, counted from 0."""
-    return (tokens.named[tokens.visual] - classes).tolist()
+    return (tokens.origins[tokens.visual] - classes).tolist()
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:

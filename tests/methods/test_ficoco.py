@@ -24,7 +24,7 @@ def scene(queries, keys, states, causal=False, text=0):
     count = len(states)
     index = torch.arange(count)
     visual = index < count - text if causal else index > 0
-    tokens = Tokens(states, index, visual, torch.ones(count)).traced(count)
+    tokens = Tokens(states, index, visual, torch.ones(count)).with_sources(count)
     look = LayerAttention(index, lambda at: queries[None, at], keys[None], queries.shape[1] ** -0.5, causal)
     image = torch.where(visual, 0, -1)
     return tokens, Evidence(0, 4, image, lambda: b"x", sequence=tokens, attention_at={"attention": lambda: look})
@@ -70,7 +70,7 @@ def test_a_convergent_correlation_has_one_sink():
 def test_the_mean_is_self_preserving():
     """Equation 2 by hand: half of a leaver of (8, 0) each to two stayers; a constant stays constant; mass is kept."""
     states = torch.tensor([[2.0, 0.0], [0.0, 6.0], [8.0, 0.0]])
-    tokens = Tokens(states, torch.arange(3), torch.ones(3, dtype=torch.bool), torch.ones(3)).traced(3)
+    tokens = Tokens(states, torch.arange(3), torch.ones(3, dtype=torch.bool), torch.ones(3)).with_sources(3)
     weights, merge = torch.tensor([[0.5, 0.5]]), WeightedMerge(sized=False)
     after = merge(tokens, torch.tensor([2]), weights)
     torch.testing.assert_close(after.states, torch.tensor([[4.0, 0.0], [8 / 3, 4.0]]))
@@ -82,7 +82,7 @@ def test_the_mean_is_self_preserving():
 def test_half_of_the_own_information_can_be_enforced():
     """Three leavers on one stayer leave it a quarter of itself; limited to one, half."""
     states = torch.eye(4)
-    tokens = Tokens(states, torch.arange(4), torch.ones(4, dtype=torch.bool), torch.ones(4)).traced(4)
+    tokens = Tokens(states, torch.arange(4), torch.ones(4, dtype=torch.bool), torch.ones(4)).with_sources(4)
     leaving, weights = torch.tensor([1, 2, 3]), torch.ones(3, 1)
     assert WeightedMerge(sized=False)(tokens, leaving, weights).states[0, 0] == 0.25
     assert WeightedMerge(sized=False, most=1.0)(tokens, leaving, weights).states[0, 0] == 0.5

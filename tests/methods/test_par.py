@@ -177,7 +177,7 @@ def scene(visual: torch.Tensor, *question: torch.Tensor, words: list[Word] = ())
     tokens = Tokens.fresh(torch.arange(len(states)), mask).with_states(states)
     providers = {"words": lambda: words}
     evidence = Evidence(0, 1, torch.where(mask, 0, -1), lambda: b"", sequence=tokens, providers=providers)
-    return tokens.take(mask).traced(len(states)), evidence
+    return tokens.take(mask).with_sources(len(states)), evidence
 
 
 class TestPromptAware:

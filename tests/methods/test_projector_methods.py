@@ -229,7 +229,7 @@ class TestMeanOfLeavers:
     def test_by_hand(self, what):
         visual, features = torch.arange(8.0).reshape(4, 2), torch.arange(4.0)[:, None]
         tokens, evidence = scene(visual, features=features, projector=lambda x: torch.cat([x, -x], 1))
-        tokens, leaving = tokens.traced(6), torch.tensor([3, 1])
+        tokens, leaving = tokens.with_sources(6), torch.tensor([3, 1])
         draft = MeanOfLeavers(what)(tokens, leaving, evidence)
         expected = [[2.0, -2.0]] if what == "features" else [[4.0, 5.0]]
         assert draft.state.tolist() == expected

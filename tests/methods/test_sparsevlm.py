@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from thinsight import load_method, reduce
 from thinsight.errors import UserError
-from thinsight.methods.sparsevlm import Recycle, TextRaters, density_peaks, raters, relevance, rotary_prior
+from thinsight.methods.sparsevlm import Recycle, TextRaters, density_peaks, rater_relevance, raters, rotary_prior
 from thinsight.reduction.attention import LayerAttention
 from thinsight.reduction.stages import WeightedMerge
 
@@ -26,7 +26,7 @@ def test_raters_by_hand():
     e = math.e
     one, two = e**2 + 2, 2 * e + 1
     expected = [(e**2 / one + e / two) / 2, (1 / one + e / two) / 2, (1 / one + 1 / two) / 2]
-    assert relevance(embeds, tokens.index, evidence.question).tolist() == pytest.approx(expected)
+    assert rater_relevance(embeds, tokens.index, evidence.question).tolist() == pytest.approx(expected)
     assert raters(tokens.index, evidence).tolist() == [2]
     assert evidence.notes.raters.tolist() == [2]  # the same in every layer, whatever is left of the picture
 
@@ -95,7 +95,7 @@ def test_recycling_conserves_what_it_takes(keep, leave, share, members, seed):
     random = torch.Generator().manual_seed(seed)
     states = torch.randn(keep + leave, 4, generator=random)
     tokens, evidence = sample(keep + leave, before=0, after=0, states=states)
-    tokens = tokens.traced(keep + leave)
+    tokens = tokens.with_sources(keep + leave)
     leaving = torch.randperm(keep + leave, generator=random)[:leave]
     recycle = Recycle(share, members)
     routes = recycle(tokens, leaving, evidence)
@@ -132,7 +132,7 @@ def test_lengths(llava, name, inputs):
     for number, total in enumerate((inputs["input_ids"] == llava.config.image_token_id).sum(1).tolist()):
         lengths = [total]
         for stage in range(3):
-            lengths.append(sum(method.reductions[0].stay(lengths[-1], stage, 3, total)) if total else 0)
+            lengths.append(sum(method.reductions[0].tokens_left(lengths[-1], stage, 3, total)) if total else 0)
         assert trace.lengths[number] == lengths + lengths[-1:] * 2
         merged = [patch for patches in trace.sources[number] for patch in patches]
         assert len(merged) == len(set(merged))  # nobody goes to two places

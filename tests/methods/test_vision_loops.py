@@ -15,7 +15,7 @@ from thinsight.errors import UserError
 from thinsight.methods.evit import EvitRate
 from thinsight.methods.mustdrop import similar_windows, tiles
 from thinsight.methods.prumerge import AttentionOutliers, similar_keys
-from thinsight.methods.tome import TomePairs, matched
+from thinsight.methods.tome import TomePairs, pair_similarity
 from thinsight.methods.visionzip import DominantContextual, assign
 from thinsight.methods.vispruner import distinct
 
@@ -42,7 +42,7 @@ def test_every_budget(name, data):
     keep = data.draw(st.integers(-(-n // 2) if name == "tome" else 1, n))
     fields = {"fidelity": "official"} if "official" in node(name) and data.draw(st.booleans()) else {}
     reduction = one(name, keep=keep, **fields)
-    tokens = sequence(noise(n + 1, 3, seed=n)).traced(n + 1)
+    tokens = sequence(noise(n + 1, 3, seed=n)).with_sources(n + 1)
     evidence = image_evidence(
         tokens, attention_at=layer_attention(tokens.index, noise(n + 1, 4, seed=1), noise(n + 1, 4, seed=2), 2)
     )
@@ -142,7 +142,9 @@ def test_tome_conserves(n, fidelity, classes):
 
 def test_pairs_by_a_loop():
     keys = noise(2, 9, 4)
-    found = matched(torch.arange(9), torch.arange(9) > 0, image_evidence(sequence(torch.zeros(9, 1)), metric=keys))
+    found = pair_similarity(
+        torch.arange(9), torch.arange(9) > 0, image_evidence(sequence(torch.zeros(9, 1)), metric=keys)
+    )
     for a in range(5):
         for b in range(4):
             cosine = torch.cosine_similarity(keys.mean(0)[2 * a], keys.mean(0)[2 * b + 1], 0)

@@ -50,7 +50,7 @@ def test_merging_conserves_sizes_and_mass(scene, keep, sized):
     tokens, evidence = scene
     reduction = Reduction(Grid(), ToNearest(), WeightedMerge(sized=sized), schedule=Keep(keep))
     visual = tokens.visual
-    if reduction.stay(int(visual.sum()), 0, 1, int(visual.sum()))[0] == 0:
+    if reduction.tokens_left(int(visual.sum()), 0, 1, int(visual.sum()))[0] == 0:
         return  # nothing stays that could take anything in
     after = apply_reduction(reduction, tokens, evidence, len(tokens))
     torch.testing.assert_close(after.size.sum(), tokens.size.sum())
@@ -68,7 +68,7 @@ def test_new_tokens_are_booked(leaving, staying, new, seed):
     random = torch.Generator().manual_seed(seed)
     count = leaving + staying
     tokens = Tokens.fresh(torch.arange(count), torch.ones(count, dtype=torch.bool))
-    tokens = tokens.with_states(torch.randn(count, 3, generator=random)).traced(count)
+    tokens = tokens.with_states(torch.randn(count, 3, generator=random)).with_sources(count)
     gone = torch.randperm(count, generator=random)[:leaving]
     routes = Routes(
         torch.rand(leaving, staying, generator=random), torch.rand(leaving, new, generator=random), torch.arange(new)
@@ -87,9 +87,9 @@ def test_settling_is_a_permutation(scene, random):
     tokens, _ = scene
     order = list(range(len(tokens)))
     random.shuffle(order)
-    settled = tokens.take(torch.tensor(order)).settled()
+    settled = tokens.take(torch.tensor(order)).in_given_order()
     assert settled.index.tolist() == tokens.index.tolist()
-    assert settled.named.tolist() == order
+    assert settled.origins.tolist() == order
     assert torch.equal(settled.states, tokens.states[order])
 
 

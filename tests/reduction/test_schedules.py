@@ -23,7 +23,7 @@ def played(name: str, total: int = 576, **fields) -> list[int]:
     stages = len(reduction.site.layers)
     found = [total]
     for stage in range(stages):
-        found.append(sum(reduction.stay(found[-1], stage, stages, total)))
+        found.append(sum(reduction.tokens_left(found[-1], stage, stages, total)))
     return found[1:]
 
 
@@ -61,9 +61,9 @@ def test_one_leaves_officially():
     room = {"counts": [200, 50, 20]}
     assert played("sparsevlm", 144, **room) == [144, 53, 22]
     assert played("sparsevlm", 144, fidelity="official", **room) == [144, 53, 22]
-    assert load_method("sparsevlm", **room).reductions[0].stay(144, 0, 3, 144) == (144, 0)
+    assert load_method("sparsevlm", **room).reductions[0].tokens_left(144, 0, 3, 144) == (144, 0)
     official = load_method("sparsevlm", fidelity="official", **room)
-    assert official.reductions[0].stay(144, 0, 3, 144) == (143, 1)
+    assert official.reductions[0].tokens_left(144, 0, 3, 144) == (143, 1)
 
 
 def test_published_ratios():

@@ -84,7 +84,7 @@ def test_a_merge_by_hand():
     """Four tokens on the axes; 2 goes to 0 and 3 to 1, the second merge weighing what the first one collected."""
     states = torch.tensor([[1.0, 0.0], [0.0, 1.0], [3.0, 0.0], [0.0, 5.0]])
     tokens, evidence = image_tokens(4, states=states)
-    tokens = tokens.traced(6)
+    tokens = tokens.with_sources(6)
     merge, leaving = WeightedMerge(), torch.tensor([2, 3])
     weights = ToNearest()(tokens, leaving, evidence)
     assert weights.tolist() == [[1, 0], [0, 1]]
@@ -103,7 +103,7 @@ def test_merging_conserves():
     """Sizes and size-weighted states sum to what they were, whatever the weights, if those sum to one."""
     torch.manual_seed(0)
     tokens, _ = image_tokens(9, states=torch.randn(9, 5))
-    tokens = tokens.traced(11)
+    tokens = tokens.with_sources(11)
     leaving = torch.tensor([8, 1, 4])
     merged = WeightedMerge()(tokens, leaving, torch.rand(3, 6).softmax(-1))
     assert merged.size.sum() == pytest.approx(9)

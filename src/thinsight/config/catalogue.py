@@ -64,17 +64,17 @@ class MethodEntry:
 def method_entry(name: str) -> MethodEntry:
     """The entry of ``conf/method/NAME.yaml``."""
     node = load_config([f"method={name}"]).method
-    said = OmegaConf.to_container(node, resolve=False)
-    words = {key: str(said.get(key) or "") for key in ("title", "about", "scores", "acts", "cost", "paper", "arxiv")}
+    fields = OmegaConf.to_container(node, resolve=False)
+    words = {key: str(fields.get(key) or "") for key in ("title", "about", "scores", "acts", "cost", "paper", "arxiv")}
     method = load_method(node)
     return MethodEntry(
         name=name,
         family=family(method) if words["paper"] else CONTROL,
-        needs=tuple(said.get("needs") or ()),
-        version=str(said.get("version") or ""),
+        needs=tuple(fields.get("needs") or ()),
+        version=str(fields.get("version") or ""),
         knobs=method.fields,
-        official=said.get("official") or {},
-        deviations=tuple(said.get("deviations") or ()),
+        official=fields.get("official") or {},
+        deviations=tuple(fields.get("deviations") or ()),
         **words | {"title": words["title"] or name},
     )
 
@@ -86,12 +86,12 @@ def method_entries() -> list[MethodEntry]:
 
 def family(method: Method) -> str:
     """Where ``method`` acts, one of `FAMILIES`; what acts before the decoder's first layer acts before the decoder."""
-    found = set()
+    places = set()
     for reduction in method.resolve(DEPTH).reductions:
         site = reduction.site
         first = isinstance(site, Features | Projected) or getattr(site, "layers", None) == (0,)
-        found.add(FAMILIES[0 if isinstance(site, Vision) else 1 if first else 2])
-    return found.pop() if len(found) == 1 else FAMILIES[3]
+        places.add(FAMILIES[0 if isinstance(site, Vision) else 1 if first else 2])
+    return places.pop() if len(places) == 1 else FAMILIES[3]
 
 
 @cache

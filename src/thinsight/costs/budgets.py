@@ -94,7 +94,7 @@ def simulate(method: Method, stage: Stage) -> TokenCounts:
 def _step(method: Method, plan: list[tuple[Reduction, tuple[int, ...]]], layer: int, now: int, total: int) -> int:
     for reduction, layers in plan:
         if layer in layers:
-            parts = reduction.stay(now, layers.index(layer), len(layers), total)
+            parts = reduction.tokens_left(now, layers.index(layer), len(layers), total)
             if parts is None:
                 raise UserError(
                     f"method {method.name} decides by the picture how many leave, so no budget can be solved for it"

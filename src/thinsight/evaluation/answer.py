@@ -72,15 +72,15 @@ def check_reduced(method: "Method", records: Sequence[dict[str, Any]]) -> None:
 
 def _greedy(model: "PreTrainedModel", max_new_tokens: int) -> GenerationConfig:
     """Greedy decoding, whatever sampling a checkpoint's own generation config asks for."""
-    own = model.generation_config
+    defaults = model.generation_config
     return GenerationConfig(
         max_new_tokens=max_new_tokens,
         do_sample=False,
         num_beams=1,
         use_cache=True,
-        eos_token_id=own.eos_token_id,
-        bos_token_id=own.bos_token_id,
-        pad_token_id=own.pad_token_id if own.pad_token_id is not None else _ends(model)[0],
+        eos_token_id=defaults.eos_token_id,
+        bos_token_id=defaults.bos_token_id,
+        pad_token_id=defaults.pad_token_id if defaults.pad_token_id is not None else _ends(model)[0],
     )
 
 

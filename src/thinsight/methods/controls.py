@@ -49,7 +49,7 @@ class Grid:
 
     def __call__(self, tokens: Tokens, evidence: Evidence, leave: int) -> Tensor:
         image = evidence.image[tokens.index]
-        groups = [(image == one).nonzero().squeeze(1) for one in image.unique()]
+        groups = [(image == number).nonzero().squeeze(1) for number in image.unique()]
         stays = [
             rows[even_grid(len(rows), k, self.phase)]
             for rows, k in zip(groups, shares([len(g) for g in groups], len(tokens) - leave), strict=True)

@@ -67,7 +67,7 @@ class AppendMean:
         gone = tokens.take(leaving)
         first = gone.take(gone.index.argmin()[None])
         whole = {"size": gone.size.sum()[None], "sources": gone.sources.sum(0, keepdim=True)}
-        return tokens.take(tokens.rest(leaving)).followed(replace(first, states=weights.state, **whole))
+        return tokens.take(tokens.rest(leaving)).concat(replace(first, states=weights.state, **whole))
 
 
 def mean_correlate(merge: str) -> Correlate | None:

@@ -115,5 +115,5 @@ class ClassFirst:
     """First a class token that is handed on as if it were a patch, then the others as they are."""
 
     def __call__(self, tokens: Tokens, evidence: Evidence) -> Tensor:
-        first = ~tokens.visual | torch.isin(tokens.named, evidence.cls)
+        first = ~tokens.visual | torch.isin(tokens.origins, evidence.cls)
         return (~first).int().argsort(stable=True)

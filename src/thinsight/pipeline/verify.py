@@ -69,7 +69,7 @@ def compare_metrics(old: str, new: str) -> RunComparison:
 
 def _cells(metrics: Mapping[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
     """(task, budget) -> its scores and costs."""
-    return {(task, budget): cell for task, found in metrics["scores"].items() for budget, cell in found.items()}
+    return {(task, budget): cell for task, cells in metrics["scores"].items() for budget, cell in cells.items()}
 
 
 def _flipped(old: Mapping[str, Any], new: Mapping[str, Any]) -> int:

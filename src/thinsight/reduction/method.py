@@ -39,7 +39,7 @@ class Reduction:
         """Whether anything of a leaver lives on, so that sources have to be followed."""
         return self.correlate is not None
 
-    def stay(self, present: int, stage: int, stages: int, total: int) -> tuple[int, int] | None:
+    def tokens_left(self, present: int, stage: int, stages: int, total: int) -> tuple[int, int] | None:
         """How many of ``present`` visual tokens stay at a stage of the site, and how many new ones join them.
 
         None where that depends on the picture.
@@ -58,7 +58,7 @@ class Reduction:
     def __call__(self, tokens: Tokens, evidence: Evidence) -> Tokens:
         """The tokens that stay, in their order; the very same object when none leaves."""
         present, protected = int(tokens.visual.sum()), int((~tokens.visual).sum())
-        counts = self.stay(present, evidence.stage, evidence.stages, evidence.total)
+        counts = self.tokens_left(present, evidence.stage, evidence.stages, evidence.total)
         leave = None if counts is None else present - counts[0]
         if leave == 0 and self.filter.among != "prompt":  # text may leave all the same
             return tokens
@@ -68,7 +68,7 @@ class Reduction:
         assert leave is None or len(leaving) == leave or protected, (self.filter, len(leaving), leave)
         weights = None if self.correlate is None else self.correlate(tokens, leaving, evidence)
         after = self.compress(tokens, leaving, weights)
-        return after.take(self.order(after, evidence)).settled()
+        return after.take(self.order(after, evidence)).in_given_order()
 
 
 @dataclass(frozen=True)
@@ -106,10 +106,10 @@ class Method:
 def apply_reduction(reduction: Reduction, tokens: Tokens, evidence: Evidence, columns: int) -> Tokens:
     """All tokens of a sample over ``columns`` columns, with states -> those that are left, by ascending index."""
     if reduction.merges:
-        tokens = tokens.traced(columns)
+        tokens = tokens.with_sources(columns)
     shown = tokens.visual.clone()
     if reduction.filter.among == "prompt":
         shown[:-1] = True  # the last token has to answer
     elif reduction.filter.among == "all":
         shown[:] = True
-    return reduction(tokens.take(shown), evidence).joined(tokens.take(~shown))
+    return reduction(tokens.take(shown), evidence).union(tokens.take(~shown))

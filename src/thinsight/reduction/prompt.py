@@ -61,8 +61,8 @@ def read_prompt(
     mask (batch, columns) 0/1 or None; position (batch or 1, columns) as the decoder gets it, or with another axis in
     front for multi-axis rotary embedding, whose first entry is kept.
     """
-    given = sight.ids if sight.ids is not None else sight.embeds
-    batch, columns = given.shape[:2]
+    inputs = sight.ids if sight.ids is not None else sight.embeds
+    batch, columns = inputs.shape[:2]
     alive = torch.ones(batch, columns, dtype=torch.bool)
     if mask is not None and mask.dim() == 2 and not mask.is_meta:
         alive = mask.bool().cpu()
@@ -91,8 +91,8 @@ def _contents(sight: PromptInputs, alive: Tensor, image: Tensor) -> Callable[[in
     own = sight.pictures is not None and len(sight.pictures) == sum(count)  # not so where pictures come in tiles
 
     def content(sample: int) -> bytes:
-        given = sight.ids if sight.ids is not None else sight.embeds
-        parts = as_bytes(given[sample][alive[sample].to(given.device)])
+        inputs = sight.ids if sight.ids is not None else sight.embeds
+        parts = as_bytes(inputs[sample][alive[sample].to(inputs.device)])
         if own:
             first = sum(count[:sample])
             parts += b"".join(as_bytes(picture) for picture in sight.pictures[first : first + count[sample]])
@@ -114,8 +114,8 @@ def number_images(visual: Tensor, length: int | None) -> Tensor:
         breaks = (columns.diff() != 1).nonzero().squeeze(1) + 1
         for run in columns.tensor_split(breaks.tolist()) if len(columns) else ():
             step = length if length and len(run) % length == 0 else len(run)
-            for one in run.split(step):
-                image[row, one] = number
+            for image_columns in run.split(step):
+                image[row, image_columns] = number
                 number += 1
     return image
 

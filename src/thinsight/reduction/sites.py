@@ -38,15 +38,15 @@ class Vision:
     def blocks(self, depth: int, used: int) -> tuple[int, ...]:
         """The blocks in a tower of ``depth`` blocks of which the first ``used`` reach the projector."""
         if self.layers is None:
-            found = tuple(range(_number(self.start, depth), used))
+            numbers = tuple(range(_number(self.start, depth), used))
         else:
-            found = tuple(_number(layer, depth) for layer in self.layers)
-        for layer in found:
+            numbers = tuple(_number(layer, depth) for layer in self.layers)
+        for layer in numbers:
             if layer >= used:
                 raise UserError(f"block {layer} does not reach the projector: it reads the output of block {used - 1}")
-        if not found or len(set(found)) < len(found):
-            raise UserError(f"layers={list(found)} of a tower of {depth} blocks: at least one is needed, none twice")
-        return found
+        if not numbers or len(set(numbers)) < len(numbers):
+            raise UserError(f"layers={list(numbers)} of a tower of {depth} blocks: at least one is needed, none twice")
+        return numbers
 
 
 @dataclass(frozen=True)
@@ -168,13 +168,13 @@ def _check_positions(positions: str) -> None:
 
 def _apart(layers: Sequence[Layer], depth: int) -> tuple[int, ...]:
     """The numbers of ``layers``; ascending fractions that meet in a shallow decoder move on to the next layer."""
-    found: list[int] = []
+    numbers: list[int] = []
     for at, layer in enumerate(layers):
         number, before = _number(layer, depth), layers[at - 1] if at else None
         if isinstance(layer, float) and isinstance(before, float) and layer > before:
-            number = min(max(number, found[-1] + 1), depth - (layer < 1))
-        found.append(number)
-    return tuple(found)
+            number = min(max(number, numbers[-1] + 1), depth - (layer < 1))
+        numbers.append(number)
+    return tuple(numbers)
 
 
 def _number(layer: Layer, depth: int) -> int:

@@ -90,7 +90,7 @@ class Blended:
             states=states,
             size=share.T @ tokens.size,
             sources=share.T @ tokens.sources,
-            origin=None if torch.equal(place, named) and tokens.origin is None else tokens.named[named],
+            origin=None if torch.equal(place, named) and tokens.origin is None else tokens.origins[named],
         )
 
 
@@ -159,7 +159,7 @@ class WeightedMerge:
             return after
         share = (routes.new.cpu().float() * sent[:, None]).to(device)
         states = (share.T @ gone.states.float() / share.sum(0)[:, None]).to(dtype)
-        return after.followed(_fresh(gone, routes, states))
+        return after.concat(_fresh(gone, routes, states))
 
 
 @dataclass(frozen=True)
@@ -179,7 +179,7 @@ class WeightedSum:
         if routes.new is None:
             return after
         states = (routes.new.to(device).float().T @ gone.states.float()).to(dtype)
-        return after.followed(_fresh(gone, routes, states))
+        return after.concat(_fresh(gone, routes, states))
 
 
 def _routes(compress: Compress, weights: Tensor | Routes | None) -> Routes:

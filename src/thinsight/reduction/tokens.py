@@ -36,7 +36,7 @@ class Tokens:
         return len(self.index)
 
     @property
-    def named(self) -> Tensor:
+    def origins(self) -> Tensor:
         """(tokens,) the column each token is named after; -1 for none."""
         return self.index if self.origin is None else self.origin
 
@@ -58,34 +58,34 @@ class Tokens:
         stays[rows] = False
         return stays.nonzero().squeeze(1)
 
-    def followed(self, other: "Tokens") -> "Tokens":
+    def concat(self, other: "Tokens") -> "Tokens":
         """These tokens, then those."""
         mine, theirs = self, other
         if (self.origin is None) != (other.origin is None):
-            mine, theirs = replace(self, origin=self.named), replace(other, origin=other.named)
+            mine, theirs = replace(self, origin=self.origins), replace(other, origin=other.origins)
         parts = {}
         for part in fields(self):
             first, then = getattr(mine, part.name), getattr(theirs, part.name)
             parts[part.name] = None if first is None else torch.cat([first, then])
         return Tokens(**parts)
 
-    def joined(self, other: "Tokens") -> "Tokens":
+    def union(self, other: "Tokens") -> "Tokens":
         """Both sets of tokens, by ascending index."""
-        both = self.followed(other)
+        both = self.concat(other)
         return both.take(both.index.argsort())
 
-    def settled(self) -> "Tokens":
+    def in_given_order(self) -> "Tokens":
         """The tokens in the order they are in, at the same set of places: the first one gets the lowest index."""
         places = self.index.sort().values
         if torch.equal(places, self.index):
             return self
-        return replace(self, index=places, origin=self.named)
+        return replace(self, index=places, origin=self.origins)
 
     def with_states(self, states: Tensor | None) -> "Tokens":
         """The same tokens with other states, (tokens, width)."""
         return replace(self, states=states)
 
-    def traced(self, columns: int) -> "Tokens":
+    def with_sources(self, columns: int) -> "Tokens":
         """The same tokens with an explicit source map over ``columns`` columns."""
         if self.sources is not None:
             return self

@@ -108,13 +108,13 @@ class Trace:
         return [torch.bincount(row[row >= 0]).tolist() for row in images]
 
     def _kept(self, samples: list[Tokens]) -> list[list[int]]:
-        return [self._patches(sample, tokens.named[tokens.visual]) for sample, tokens in enumerate(samples)]
+        return [self._patches(sample, tokens.origins[tokens.visual]) for sample, tokens in enumerate(samples)]
 
     def _merged(self, samples: list[Tokens]) -> list[list[tuple[list[int], list[float]]]]:
         merged = []
         for sample, tokens in enumerate(samples):
             if tokens.sources is None:
-                kept = self._patches(sample, tokens.named[tokens.visual])
+                kept = self._patches(sample, tokens.origins[tokens.visual])
                 merged.append([([patch], [1.0]) if patch >= 0 else ([], []) for patch in kept])
                 continue
             visual = self._prompt.visual[sample]

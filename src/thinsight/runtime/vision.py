@@ -246,20 +246,20 @@ def in_prompt(prompt: Prompt, sample: int, images: list[Tokens]) -> Tokens:
     text = prompt.tokens(sample)
     text = text.take(~text.visual)
     traced = any(image.sources is not None for image in images)
-    tokens = text.traced(prompt.alive.shape[1]) if traced else text
+    tokens = text.with_sources(prompt.alive.shape[1]) if traced else text
     for number, image in enumerate(images):
         columns = (prompt.image[sample] == number).nonzero().squeeze(1)
         patches = image.take(image.visual)
         first = int((~image.visual).sum())  # class tokens, which are never removed
         index = columns[patches.index - first]
-        origin = torch.where(patches.named < first, -1, columns[(patches.named - first).clamp(min=0)])
+        origin = torch.where(patches.origins < first, -1, columns[(patches.origins - first).clamp(min=0)])
         sources = None
         if traced:
             sources = torch.zeros(len(patches), prompt.alive.shape[1])
             shares = patches.sources if image.sources is not None else torch.eye(first + len(columns))[patches.index]
             sources[:, columns] = shares[:, first:]
         placed = Tokens(None, index, patches.visual, patches.size, sources, origin)
-        tokens = tokens.joined(placed)
+        tokens = tokens.union(placed)
     same = tokens.origin is None or torch.equal(tokens.origin, tokens.index)
     return replace(tokens, origin=None) if same else tokens
 

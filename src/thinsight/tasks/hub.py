@@ -53,10 +53,10 @@ def patterns(task: DictConfig) -> list[str]:
 
 def files(task: DictConfig, folder: Path, subset: str) -> list[Path]:
     """The parquet files of the task's split of ``subset`` in ``folder``."""
-    found = sorted(folder.glob(_pattern(task, subset)))
-    if not found:
+    paths = sorted(folder.glob(_pattern(task, subset)))
+    if not paths:
         raise UserError(f"task {task.name} finds no {_pattern(task, subset)} in {folder}.")
-    return found
+    return paths
 
 
 def provenance(task: DictConfig) -> dict[str, Any]:

@@ -171,16 +171,18 @@ def mmbench_summary(records: Records) -> dict[str, Any]:
     }
 
 
-def precision_recall_f1(said: Sequence[bool], truth: Sequence[bool]) -> tuple[float, float, float]:
-    """Of the answer yes: ``said`` and ``truth`` say for each question whether it was, and whether it is right."""
-    hits = sum(a and b for a, b in zip(said, truth, strict=True))
-    precision, recall = hits / max(sum(said), 1), hits / max(sum(truth), 1)
+def precision_recall_f1(answered_yes: Sequence[bool], truth: Sequence[bool]) -> tuple[float, float, float]:
+    """Of the answer yes: whether each question was answered so, and whether that is right."""
+    hits = sum(a and b for a, b in zip(answered_yes, truth, strict=True))
+    precision, recall = hits / max(sum(answered_yes), 1), hits / max(sum(truth), 1)
     return precision, recall, 2 * precision * recall / (precision + recall) if hits else 0.0
 
 
 def _yes_no_scores(records: Records) -> dict[str, float]:
     yes = [read_polar(r["prediction"]) == "yes" for r in records]
-    reference = [bool(r["correct"]) == said for r, said in zip(records, yes, strict=True)]  # whether it is yes
+    reference = [
+        bool(r["correct"]) == answered_yes for r, answered_yes in zip(records, yes, strict=True)
+    ]  # whether it is yes
     precision, recall, f1 = precision_recall_f1(yes, reference)
     return {
         "f1": f1,

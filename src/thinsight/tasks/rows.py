@@ -31,9 +31,9 @@ class StoredImage:
 
     def encoded(self) -> bytes:
         """The bytes of the file."""
-        if not (found := self.read()):
+        if not (data := self.read()):
             raise UserError(f"{self.whose} has no image.")
-        return found
+        return data
 
     def decoded(self) -> Image.Image:
         """The picture in RGB."""
@@ -101,13 +101,13 @@ def load_rows(task: DictConfig, limit: int | None = None) -> list[Row]:
 
 def rows_digest(rows: Sequence[Row]) -> str:
     """SHA-256 of everything in ``rows``, pictures included (pixels, or the file of a stored one), in their order."""
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for row in rows:
         stored = isinstance(row.picture, StoredImage)
         more = (*row.answers, row.group) if row.answers or row.group else ()
         fields = (row.id, row.question, row.answer, row.kind, *more, "" if stored else str(row.image.size))
-        found.update("\0".join(fields).encode() + (row.picture.encoded() if stored else row.image.tobytes()))
-    return found.hexdigest()
+        digest.update("\0".join(fields).encode() + (row.picture.encoded() if stored else row.image.tobytes()))
+    return digest.hexdigest()
 
 
 def prompt_text(processor: "ProcessorMixin", row: Row, task: DictConfig) -> str:

@@ -58,8 +58,8 @@ def easyvqa(task: DictConfig) -> pd.DataFrame:
     }
     if task.split not in readers:
         raise nearest(f"split of task {task.name}", task.split, readers)
-    asked, paths = readers[task.split]
-    texts, answers, images = asked()
+    read_questions, paths = readers[task.split]
+    texts, answers, images = read_questions()
     where = paths()
     return pd.DataFrame(
         {
