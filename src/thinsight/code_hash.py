@@ -15,7 +15,6 @@ from typing import Any
 from thinsight import _HOMES
 
 PACKAGE = Path(__file__).parent
-
 EVALUATION = "thinsight.evaluation.run"
 """Where the code of a run begins, besides what its configuration names."""
 

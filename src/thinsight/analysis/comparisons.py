@@ -25,7 +25,6 @@ SPREAD_MARKS = {INSIDE: "○", BELOW: "▾"}
 LEVEL = 0.05  # the chance of a false difference that a comparison, or all of them together, may have
 OPPONENTS = ("random", "whole")
 SINGLE = "single tasks"
-
 Line = tuple[str, Sequence[str]]
 """A run and its budgets; several budgets are draws (seeds, phases) and are averaged."""
 

@@ -15,11 +15,7 @@ from thinsight.reduction.method import Method
 from thinsight.reduction.sites import Features, Projected, Vision
 
 FAMILIES = ("in the vision tower", "before the decoder", "in the decoder", "at several places")
-
-
 CONTROL = "control"
-
-
 DEPTH = 32  # of the decoder in which it is asked where a method acts
 
 

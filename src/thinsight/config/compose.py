@@ -101,7 +101,6 @@ def _check_sweep(method: dict[str, Any], sweep: dict[str, list[Any]]) -> None:
 OPEN = ("sweep", "model.processor", "model.architecture")
 """Nodes without a schema: a run names what it sweeps, a processor and a model type name their arguments."""
 
-
 ERRORS = (HydraException, OmegaConfBaseException, AssertionError)  # the last: OmegaConf.update below a null node
 
 

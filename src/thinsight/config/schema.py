@@ -75,22 +75,15 @@ class Config:
 
 
 GROUPS = ("method", "model", "preset", "sweep", "task")
-
-
 DESCRIBING = frozenset({"paper", "arxiv", "version", "about", "scores", "acts", "needs", "cost", "deviations"})
-
-
 RESERVED = DESCRIBING | {"name", "title", "official", "reductions"}
 """Keys of a method's yaml which describe it; every other key is a field, a knob that its paper publishes."""
-
 
 POINTS = "points"
 """The key of a sweep under which variants of a method stand, each a mapping of fields (see `evaluation.sweep`)."""
 
-
 MEASURES = ("kept", "layer_mean", "flops")
 """Measures of a budget, which a sweep may name in place of a field: see `thinsight.solve`."""
-
 
 WORDS = DESCRIBING | {"after", "notes", "printed_as", "source", "license"}
 

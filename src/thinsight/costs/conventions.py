@@ -38,7 +38,6 @@ FASTV = Convention(
     matrices=2,
 )
 
-
 FASTV_VISUAL = Convention(
     "fastv_visual",
     "multiply-adds, two MLP matrices: 4nd^2 + 2n^2d + 2ndm per layer, n = visual tokens only, no LM head",
@@ -48,7 +47,6 @@ FASTV_VISUAL = Convention(
     visual_only=True,
 )
 
-
 PYRAMIDDROP = Convention(
     "pyramiddrop",
     "multiply-adds, three MLP matrices: 4nd^2 + 2n^2d + 3ndm per layer, n = all tokens of the sequence, no LM head",
@@ -56,7 +54,6 @@ PYRAMIDDROP = Convention(
     per_mac=1,
     matrices=3,
 )
-
 
 PYRAMIDDROP_VISUAL = Convention(
     "pyramiddrop_visual",
@@ -66,7 +63,6 @@ PYRAMIDDROP_VISUAL = Convention(
     matrices=3,
     visual_only=True,
 )
-
 
 PROFILER = Convention(
     "profiler",
@@ -78,7 +74,6 @@ PROFILER = Convention(
     exact=True,
 )
 
-
 PROFILER_LAST = Convention(
     "profiler_last_row",
     PROFILER.sentence.replace("no LM head", "LM head on one row per forward pass (what generation computes)"),
@@ -89,7 +84,6 @@ PROFILER_LAST = Convention(
     exact=True,
 )
 
-
 PROFILER_ALL = Convention(
     "profiler_all_rows",
     PROFILER.sentence.replace("no LM head", "LM head on every row (a profiler around a plain forward pass)"),
@@ -99,6 +93,5 @@ PROFILER_ALL = Convention(
     head="all",
     exact=True,
 )
-
 
 CONVENTIONS = (FASTV, FASTV_VISUAL, PYRAMIDDROP, PYRAMIDDROP_VISUAL, PROFILER, PROFILER_LAST, PROFILER_ALL)

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 PACKAGES = ("torch", "torchvision", "transformers", "tokenizers", "pillow")
 
-
 IMAGE_SETTINGS = (
     "do_pad", "do_center_crop", "crop_size", "do_resize", "size", "resample", "do_rescale", "rescale_factor",
     "do_normalize", "image_mean", "image_std", "do_convert_rgb",

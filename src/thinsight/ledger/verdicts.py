@@ -19,7 +19,6 @@ RANGE = "within range of printed values"
 DIRECTION = "direction only"
 MISSED = "not reproduced"
 NOT_RUN = "not run"
-
 VERDICTS = (REPRODUCED, RANGE, DIRECTION, MISSED, NOT_RUN)
 BADGES = dict(zip(VERDICTS, ("reproduced", "range", "direction", "missed", "notrun"), strict=True))
 """The last part of a verdict's style class, badge-..."""

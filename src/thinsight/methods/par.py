@@ -22,8 +22,6 @@ from thinsight.reduction.stages import Compress, Correlate, Discard, WeightedMer
 from thinsight.reduction.tokens import Tokens
 
 RULES = ("components", "mutual_knn", "window", "none")
-
-
 MEASURES = ("cosine", "quantile")
 
 
@@ -97,8 +95,6 @@ def _components(edges: np.ndarray) -> Tensor:
 
 
 SCOPES = ("global", "local")
-
-
 MERGES = ("drop", "mean", "weighted")
 
 
@@ -221,8 +217,6 @@ def merge_compress(merge: str) -> Compress:
 
 
 PROTOTYPES = ("max", "mean", "members")
-
-
 GRAPHS = ("x", "v")
 
 

@@ -16,14 +16,8 @@ from thinsight.reduction.evidence import Evidence, sentence
 from thinsight.reduction.tokens import Tokens
 
 SPACES = ("llm", "clip")
-
-
 REWRITINGS = ("none", "words", "rules")
-
-
 AGGREGATES = ("max", "mean", "top2", "pooled")
-
-
 ASKED = ("entities", "actions", "whole")
 
 

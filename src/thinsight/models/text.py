@@ -18,11 +18,8 @@ if TYPE_CHECKING:  # transformers takes seconds to import
 
 
 WORD = re.compile(r"[^\W_]+(?:['\u2019-][^\W_]+)*")
-
-
 SPACE, BYTE_SPACE = "\u2581", "\u0120"
 """How SentencePiece and byte-level BPE write the space that a word begins with."""
-
 
 PROBE = "Probe7question"
 """A text that no chat template holds: what stands around it is the template's own."""

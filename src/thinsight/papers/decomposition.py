@@ -20,8 +20,6 @@ from thinsight.reduction.sites import Decoder, Features, Projected, RandomDecode
 from thinsight.report.tables import board
 
 PARTS = ("filter", "correlate", "compress")
-
-
 LONG = 120  # letters, from which on a sentence ends at its first semicolon
 
 

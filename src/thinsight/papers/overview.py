@@ -21,11 +21,7 @@ from thinsight.paths import ROOT
 from thinsight.report.tables import BETTER, BLOCKS, WORSE, Heat, board, finding, points, render, signed
 
 AGAINST = {"random": "random at equal kept tokens", "whole": "the whole model"}
-
-
 OFTEN = 0.05  # points off the front are listed if they are on it in this share of the resamples
-
-
 FACT_SHARE = 0.25  # methods on the front in this share of the resamples or more are named in the finding
 
 

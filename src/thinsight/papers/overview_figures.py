@@ -15,11 +15,7 @@ from thinsight.papers.overview import Overview, budget_name
 from thinsight.report.figures import BLUE, COLUMN, GREEN, GREY, INK, PURPLE, RED, SKY, forest, subplots
 
 PLACES = dict(zip(FAMILIES, (PURPLE, BLUE, RED, GREEN), strict=True)) | {CONTROL: GREY}
-
-
 WIDTH = 1.75 * COLUMN  # inches: to be read on a phone as well
-
-
 VERDICT_COLOURS = dict(zip(VERDICTS, (GREEN, SKY, "#F2C45A", RED, "#D9D9D9"), strict=True))
 
 

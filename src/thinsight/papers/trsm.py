@@ -26,7 +26,6 @@ SHARES = {"drop20": 0.8, "keep20": 0.2}
 """The share of the tokens that stays under each reading."""
 
 WHOLE = "whole model"
-
 RUNS = {"TRSM": "trsm-20", "random": "random", "grid": "grid"}
 """Title -> the run that has the budgets of the readings."""
 

@@ -44,7 +44,6 @@ from thinsight.pipeline.notebook import declared_parameters, load_notebook, summ
 
 DATA = ROOT / "data"
 CONTENTS = DATA / "plan" / "contents.json"
-
 OVERVIEW = "overview"  # the page that stands before all others
 SHORT = 16  # letters of a title's first part that still fit in the bar
 

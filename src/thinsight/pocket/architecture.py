@@ -18,26 +18,19 @@ from thinsight.pocket.scenes import COLORS, PATCH, SHAPES, SIDE, SIZES
 
 SPACE = "\u2581"
 
-
 # CLIP's text model takes an end-of-text id of 2 for an old checkpoint and pools elsewhere: 2 goes to padding.
 SPECIAL = ("<unk>", "<s>", "<pad>", "</s>", "<image>")
-
-
 SYSTEM = "A chat about a picture. The assistant gives short answers."
-
 
 TEXT = """A chat about a picture . The assistant gives short answers
 USER ASSISTANT : ? , Is is are there a an the not no in on of or image picture contain does What what Which which How
 how many color shape shapes size number object objects sign signs row column left right above below present yes C B D
 circles rectangles triangles stars crosses rings"""
 
-
 WORDS = sorted({*TEXT.split(), *COLORS, *SHAPES, *SIZES})
-
 
 # Letters and marks that are always a token of their own, with and without a space before them.
 PIECES = [*"0123456789", *(SPACE + digit for digit in "0123456789"), SPACE, "\n", ".", "?", ":", ","]
-
 
 CHAT_TEMPLATE = (
     "{{ bos_token }}" + SYSTEM + "{% for message in messages %}"
@@ -78,8 +71,6 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 
 GRID = SIDE // PATCH
-
-
 SHARED = 64  # width of the CLIP space
 
 

@@ -32,7 +32,6 @@ DECODER_PHASES = (
     DecoderPhase("deep", 400, 400, 1e-3, EVEN, 200_000, question_weight=0.05, deep=True),
 )
 
-
 SCENES, ASKED = 64, 6
 
 

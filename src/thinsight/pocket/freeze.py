@@ -13,8 +13,6 @@ from thinsight.pocket.questions import FAMILIES, Question, exist
 from thinsight.pocket.scenes import TEST_SEEDS, Scene, draw, sample
 
 TESTED, CALIBRATION = 1000, 200
-
-
 POPE = ("random", "popular", "adversarial")
 
 

@@ -37,7 +37,6 @@ JOINT_PHASES = (
     JointPhase("joint/polish", 200, 200, 4e-4, UPRIGHT, first=1_300_000),
 )
 
-
 IMAGES, ASKED = 24, 8
 
 

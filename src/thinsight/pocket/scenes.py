@@ -7,10 +7,7 @@ from dataclasses import dataclass
 from PIL import Image, ImageDraw, ImageFont
 
 SIDE, PATCH, CELLS = 168, 14, 4
-
-
 CELL = SIDE // CELLS  # 42 px = 3 x 3 patches
-
 
 # The eight colours of easy-vqa, at its own RGB values, so that both data sets speak of the same things.
 COLORS = {
@@ -24,16 +21,9 @@ COLORS = {
     "brown": (165, 42, 42),
 }
 
-
 SHAPES = ("circle", "rectangle", "triangle", "star", "cross", "ring")
-
-
 SIZES = ("small", "large")
-
-
 MAX_OBJECTS = 8
-
-
 TEST_SEEDS = 10_000_000  # seeds below are the test pictures', those from here on are for training
 
 

@@ -16,11 +16,7 @@ from thinsight.pocket.questions import FAMILIES, Question, place, vertical
 from thinsight.pocket.scenes import COLORS, MAX_OBJECTS, PATCH, SHAPES, SIDE, SIZES, TEST_SEEDS, Scene, draw, sample
 
 KINDS = (*SHAPES, "sign")
-
-
 FIELDS = {"color": len(COLORS), "kind": len(KINDS), "size": len(SIZES), "digit": 10, "slot": 3, "last": 2, "center": 2}
-
-
 NONE = -100  # not labelled: no loss
 
 
@@ -131,10 +127,8 @@ class Packer:
 # How often each family is asked in training.
 EVEN = {"exist": 3, "attribute": 3, "relation": 4, "place": 2, "count": 4, "read": 3, "choice": 3}
 
-
 # What needs an object found by two properties at once is learned last; here it is asked most.
 PAIRED = {"exist": 2, "attribute": 3, "relation": 6, "place": 6, "count": 2, "read": 5, "choice": 2}
-
 
 # What the symbols' order gave away and the whole grid of a picture does not.
 UPRIGHT = {"exist": 1, "attribute": 2, "relation": 2, "place": 3, "count": 2, "read": 2, "choice": 2, "vertical": 8}

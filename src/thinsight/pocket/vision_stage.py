@@ -17,11 +17,7 @@ from thinsight.pocket.supervision import FIELDS, KINDS, NONE, Picture, dense, pi
 
 # CLIP's own normalisation, which the shipped processor applies as well.
 MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073]).view(3, 1, 1)
-
-
 STD = torch.tensor([0.26862954, 0.26130258, 0.27577711]).view(3, 1, 1)
-
-
 PHRASES = [f"a {color} {kind}" for color in COLORS for kind in KINDS]
 
 

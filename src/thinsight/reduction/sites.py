@@ -11,7 +11,6 @@ from thinsight.reduction.evidence import Evidence
 POSITIONS = ("keep", "pack")
 """keep: survivors go by their original numbers, with gaps. pack: re-indexed without gaps from the reducing layer on."""
 
-
 Layer = int | float | None
 """A layer is a number from 0, or a fraction of the depth (float; 0.5 is layer 16 of 32), or None: half the depth."""
 
@@ -153,10 +152,8 @@ class RandomDecoder:
 BeforeProjector = Vision | Features
 """Sites in front of the projector, where the tokens of one image are reduced without its prompt."""
 
-
 AfterProjector = Projected | Decoder | RandomDecoder
 """Sites behind the projector, where the visual tokens of one prompt are reduced."""
-
 
 Site = BeforeProjector | AfterProjector
 

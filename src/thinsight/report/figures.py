@@ -15,7 +15,6 @@ from matplotlib.figure import Figure
 
 COLUMN, PAGE = 3.4, 7.0  # inches: one column of a paper, and its whole width
 
-
 # Okabe and Ito's colours: distinct under every common colour blindness, and in grey.
 INK, BLUE, ORANGE, GREEN, PURPLE, SKY, RED, YELLOW = (
     "#222222",

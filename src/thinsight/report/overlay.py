@@ -20,8 +20,6 @@ from thinsight.report.figures import BLUE, GREEN, INK, ORANGE, PAGE, PURPLE, RED
 from thinsight.runtime.trace import Trace
 
 Picture = Image | Tensor | np.ndarray
-
-
 SLACK = 0.02  # what rounding to bytes before normalising may leave outside 0..1
 
 
@@ -118,8 +116,6 @@ class StageOutcome:
 
 
 TINTS = (BLUE, ORANGE, GREEN, PURPLE, SKY, RED, YELLOW)
-
-
 DARK, TINT = 0.8, 0.38  # how much of a dropped patch is covered, and how much of a merged one
 
 

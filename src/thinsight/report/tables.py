@@ -23,7 +23,6 @@ from thinsight.ledger.verdicts import BADGES, VERDICTS, rules
 
 TEMPLATES = Path(__file__).parent / "templates"
 PAPERS = Path(__file__).parents[1] / "papers"  # whose folders hold the templates of their findings
-
 BETTER, WORSE = "▴", "▾"
 BLOCKS = {False: "methods", True: "controls"}  # whether a line is a control -> the heading of its block
 SHORT, LONG = 12, 100  # lines of a table, and of the ledger, up to which a table is shown without a click

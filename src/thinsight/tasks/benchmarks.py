@@ -15,9 +15,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 Record = Mapping[str, Any]
-
 LETTERS = "ABCDEFGH"
-
 ROTATION = 10**6
 """MMBench numbers the rotations of question n as n, 1000000 + n, 2000000 + n, ..."""
 

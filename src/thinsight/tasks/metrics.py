@@ -81,15 +81,10 @@ def read_letter(text: str) -> str | None:
 
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
-
 NUMBERS = {"none": "0", **{word: str(n) for n, word in enumerate(DIGITS)}}
-
 ARTICLES = frozenset({"a", "an", "the"})
-
 PUNCTUATION = ';/[]"{}()=+\\_->@<`,?!'
-
 BETWEEN_DIGITS = re.compile(r"(?<=\d),+(?=\d)")
-
 PERIOD = re.compile(r"\.(?!\d)")  # the released pattern means to spare digits on its left as well, but does not
 
 CONTRACTIONS = """
@@ -133,7 +128,6 @@ def _without_punctuation(text: str) -> str:
 
 
 Records = Sequence[Mapping[str, Any]]
-
 COGNITION = frozenset({"commonsense_reasoning", "numerical_calculation", "text_translation", "code_reasoning"})
 """Categories of MME; all others are perception."""
 

@@ -20,11 +20,7 @@ from thinsight.reduction.method import Reduction
 from thinsight.reduction.sites import BeforeProjector
 
 CELL = ["paper", "version", "table", "model", "row"]
-
-
 UNITS = {"TFLOPs": 1e12, "GFLOPs": 1e9}
-
-
 QUANTISED = r"INT\d"  # rows of quantised models, whose operations are printed as fewer
 
 

@@ -25,14 +25,10 @@ from thinsight.report.tables import finding
 MODELS = ("LLaVA-1.5-7B", "LLaVA-1.5-13B", "LLaVA-NeXT-7B")
 """The models, as papers call them; the first one is shown by itself as well."""
 
-
 UNPRINTED = {"Qwen2.5-VL-7B": "qwen2_5_vl_7b"}
 """Title -> name of models whose costs no paper prints."""
 
-
 PRINTED_UNITS = ("T", "1e9", "MB", "GB", "ms", "s", "min:s", "it/s", "images/s", "requests/s")
-
-
 COLUMNS = ("FLOPs", "memory", "KV MB", "time", "latency", "speed-up", "throughput")
 
 

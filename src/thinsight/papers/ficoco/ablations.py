@@ -15,10 +15,7 @@ from thinsight.ledger.verdicts import same_order
 from thinsight.stats import Bootstrap
 
 AS_IT_IS = "fixed"  # the point {} of a sweep
-
-
 PAIRS = {"ScienceQA-IMG": "choice", "TextVQA": "read"}  # printed benchmark -> the task of ours that is modelled on it
-
 
 SHARED = {
     "full": AS_IT_IS,
@@ -28,7 +25,6 @@ SHARED = {
     "convergent (one sink)": "convergent=True",
     "average compression": "even=True",
 }
-
 
 POINTS = {
     "FiCoCo-V": {

@@ -21,7 +21,6 @@ from thinsight.tasks.rows import Row, training_rows
 
 NAMES = {"FiCoCo-V": "ficoco_v", "FiCoCo-L": "ficoco_l"}
 
-
 SWEPT = {
     "lambda (V)": ("FiCoCo-V", "lambda"),
     "penalty (V)": ("FiCoCo-V", "penalty"),
@@ -32,9 +31,7 @@ SWEPT = {
 }
 """Panel -> the method and field that are swept; for penalty and epsilon the paper prints numbers."""
 
-
 LEAST = 0.1111  # the budget at which the method is looked into
-
 
 QUANTILES = {
     "row, ε = 0.998": {"keep": LEAST},
@@ -43,8 +40,6 @@ QUANTILES = {
     "matrix, ε = 0.945": {"keep": LEAST, "epsilon": 0.945, "quantile_scope": "matrix"},
 }
 AS_PUBLISHED = next(iter(QUANTILES))
-
-
 PRUNED, ITSELF = "fixed K=0 (prune)", ("fixed K=1", "average compression")
 
 

@@ -12,17 +12,11 @@ from thinsight.report.tables import board
 from thinsight.stats import Bootstrap
 
 BENCHMARKS = ("ScienceQA-IMG", "TextVQA", "POPE", "GQA", "MMBench", "VQAv2")
-
-
 MODEL = "LLaVA-1.5-7B"
-
-
 SHARE = "relative average"
-
 
 OTHER_METHODS = {"Random": "random", "ToMe": "tome", "EViT": "evit", "FastV": "fastv", "SparseVLM": "sparsevlm",
           "PyramidDrop": "pyramiddrop", "LLaVA-PruMerge": "prumerge"}  # fmt: skip
-
 
 TABLE_RUNS = {**OTHER_METHODS, "Grid": "grid", "FiCoCo-V": "ficoco_v", "FiCoCo-L": "ficoco_l", "FiCoCo-VL": "ficoco_vl"}
 """Method, as the printed tables have it -> the run that measures it."""

@@ -34,7 +34,6 @@ from thinsight.reduction.sites import Projected
 from thinsight.tasks.rows import training_rows
 
 TARGET = 1 / 9
-
 CLOSE = 0.05
 """How far the mean may be off, as a share of the target; a setting that comes no closer is not eligible."""
 
@@ -64,7 +63,6 @@ STEPS: dict[str, list[dict[str, Any]]] = {
 """What is tried at each step, on top of what the steps before have chosen. The order decides between equals."""
 
 CURVE = (0.0, 0.4, 0.6, 0.7, 0.8, 0.9, 0.95, 0.97, 0.99, 1.0)
-
 TRSM = [{"space": space, "keep": keep} for space in SPACES for keep in (0.8, 0.2)]
 """The two readings of TRSM's budget in both spaces, scored beside it."""
 

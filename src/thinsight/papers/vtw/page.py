@@ -22,7 +22,6 @@ THRESHOLDS = (0.003, 0.0005, 0.0001)
 """Of the released code: for LLaVA-1.5-7B, LLaVA-1.5-13B and LLaVA-1.6-7B."""
 
 ATTENTION_TASKS = ("read", "attribute")
-
 SIZES = {"llava_1_5_7b": (15, 16), "llava_1_5_13b": (20,)}
 """Models at whose true shapes the cost is computed, and the layers of withdrawal."""
 
