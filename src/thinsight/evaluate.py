@@ -12,7 +12,7 @@ from thinsight.evaluation.run import evaluate
 
 def summary(result: dict[str, Any]) -> dict[str, Any]:
     """What the command line prints: the result, and where there is one score only, that score's numbers on top."""
-    cells = [cell for found in result["scores"].values() for cell in found.values()]
+    cells = [cell for budgets in result["scores"].values() for cell in budgets.values()]
     if len(cells) != 1:
         return result
     (cell,) = cells
@@ -30,13 +30,13 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--journal", help="where to keep the journal of the unfinished run")
     parser.add_argument("--dry-run", action="store_true", help="only print what it will load, need and take")
     parser.add_argument("--tflops", type=float, default=TFLOPS, help="for the plan: what the device sustains")
-    given = parser.parse_args(arguments)
-    config = load_config(given.overrides, given.config)
-    if given.dry_run:
-        print(json.dumps(dry_run(config, given.tflops), indent=1, ensure_ascii=False))
-        return
-    result = evaluate(config, given.out, given.journal, progress=True)
-    print(json.dumps(summary(result), indent=1, ensure_ascii=False))
+    options = parser.parse_args(arguments)
+    config = load_config(options.overrides, options.config)
+    if options.dry_run:
+        answer = dry_run(config, options.tflops)
+    else:
+        answer = summary(evaluate(config, options.out, options.journal, progress=True))
+    print(json.dumps(answer, indent=1, ensure_ascii=False))
 
 
 if __name__ == "__main__":

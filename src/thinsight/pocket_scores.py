@@ -12,16 +12,11 @@ OUT = ROOT / "data" / "pocket" / "scores.json"
 
 def measure() -> dict:
     """Accuracy and interval per task, whole and blind, and the hash of the weights they belong to."""
-    tasks = ",".join(names("task"))
-    found = {
-        line: evaluate(
-            load_config([f"method={method}", f"tasks=[{tasks}]", "limit=null", "batch_size=64"]), progress=True
-        )
-        for line, method in (("whole", "identity"), ("blind", "blind"))
-    }
-    record = {"weights_sha256": found["whole"]["protocol"]["model"]["weights_sha256"], "tasks": {}}
-    for task, budgets in found["whole"]["scores"].items():
-        (whole,), (blind,) = budgets.values(), found["blind"]["scores"][task].values()
+    settings = [f"tasks=[{','.join(names('task'))}]", "limit=null", "batch_size=64"]
+    results = [evaluate(load_config([f"method={name}", *settings]), progress=True) for name in ("identity", "blind")]
+    record = {"weights_sha256": results[0]["protocol"]["model"]["weights_sha256"], "tasks": {}}
+    for task in results[0]["scores"]:
+        whole, blind = (next(iter(result["scores"][task].values())) for result in results)
         record["tasks"][task] = {"n": whole["n"]} | {
             line: {"accuracy": cell["accuracy"], "interval": cell["interval"], "kinds": cell["kinds"]}
             for line, cell in (("whole", whole), ("blind", blind))

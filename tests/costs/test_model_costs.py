@@ -27,7 +27,7 @@ from thinsight.papers.efficiency.claims import (
     printed_memory,
     published_budgets,
 )
-from thinsight.papers.efficiency.page import Efficiency, about_efficiency, efficiency_facts, efficiency_finding
+from thinsight.papers.efficiency.page import Efficiency, about_efficiency, efficiency_finding
 from thinsight.papers.efficiency.tables import costs_table
 from thinsight.paths import ROOT
 from thinsight.reduction.attention import LayerAttention
@@ -43,7 +43,7 @@ def sizes():
 
 
 @pytest.fixture(scope="module")
-def found(sizes):
+def costs(sizes):
     names = ("random", "fastv", "sparsevlm", "tome", "evit", "ficoco_v", "ficoco_vl", "cdpruner", "vtw", "mustdrop")
     return method_costs(list(sizes.values()), [method_entry(name) for name in names], SHARES)
 
@@ -179,21 +179,21 @@ def test_what_labels_mean(sizes):
     assert table.loc["FiCoCo-L, 14 a layer", "kept"] == 576 - 27 * 14
 
 
-def test_costs_are_those_of_the_lengths(sizes, found):
+def test_costs_are_those_of_the_lengths(sizes, costs):
     one = sizes["LLaVA-1.5-7B"]
-    line = found.query("model == 'llava_1_5_7b' and method == 'fastv'").iloc[0]
+    line = costs.query("model == 'llava_1_5_7b' and method == 'fastv'").iloc[0]
     lengths = [640] * 2 + [256] * 30
     assert (line["kept"], line["layer_mean"]) == (192, 216)
     assert line["fastv"] == flops(one.stage.shape, lengths, FASTV)
     assert line["cache"] == kv_bytes(one.stage.shape, lengths)
     assert kv_bytes(one.stage.shape, [636] * 32) / 1e6 == pytest.approx(333.4, abs=0.05)  # FiCoCo's 333 MB
     assert line["activations"] == method_cost(one, one.whole)["activations"]  # its first layers are whole
-    vtw = found.query("model == 'llava_1_5_7b' and method == 'vtw'")["fields"]
+    vtw = costs.query("model == 'llava_1_5_7b' and method == 'vtw'")["fields"]
     assert list(vtw) == ["layer=11", "layer=7", "layer=4"]
     assert one.weights["decoder"] + one.weights["head"] == pytest.approx(2 * 6.74e9, rel=0.005)
 
 
-def test_the_tower_saves_what_leaves_inside_it(sizes, found):
+def test_the_tower_saves_what_leaves_inside_it(sizes, costs):
     """ToMe at 192, 128 and 64: 0.183 T of the 23 blocks used, in multiply-adds, become 0.118, 0.107 and 0.097 T."""
     one = sizes["LLaVA-1.5-7B"]
     used = DecoderShape(**{**vars(one.tower), "layers": 23})
@@ -205,11 +205,11 @@ def test_the_tower_saves_what_leaves_inside_it(sizes, found):
         halves = sum(4 * n * 1024**2 + 2 * n**2 * 1024 + 2 * m * 1024 * 4096 for n, m in pairwise(rows))
         assert halves / 1e12 == pytest.approx(expected, abs=6e-4)
         assert halves < flops(used, rows[:23], FASTV) < 1.05 * halves  # which charges both with what enters
-    vision = found.query("model == 'llava_1_5_7b'").groupby("method")["vision"].max()
+    vision = costs.query("model == 'llava_1_5_7b'").groupby("method")["vision"].max()
     assert vision["random"] == vision["fastv"] == one.vision > vision["ficoco_vl"] > vision["ficoco_v"] > vision["tome"]
 
 
-def test_tiles_are_reduced_one_by_one(sizes, found):
+def test_tiles_are_reduced_one_by_one(sizes, costs):
     """What five tiles keep each is what the decoder is given, so the tower's lengths fit the decoder's."""
     one = sizes["LLaVA-NeXT-7B"]
     tile = type(one.stage)(**{**vars(one.stage), "total": one.stage.total // one.tiles})
@@ -221,18 +221,18 @@ def test_tiles_are_reduced_one_by_one(sizes, found):
     assert (one.tiles, one.stage.total) == (5, 2880)
 
 
-def test_what_is_refused_says_why(found):
-    why = found[found["model"] == "qwen2_5_vl_7b"].drop_duplicates("method").set_index("method")["why"]
+def test_what_is_refused_says_why(costs):
+    why = costs[costs["model"] == "qwen2_5_vl_7b"].drop_duplicates("method").set_index("method")["why"]
     assert all(
         "does not read one row for each patch" in why[name] for name in ("tome", "evit", "ficoco_vl", "mustdrop")
     )
     assert not any(why[name] for name in ("random", "fastv", "cdpruner", "vtw"))
-    own = found[(found["model"] == "llava_1_5_7b") & (found["method"] == "mustdrop")]["why"]
+    own = costs[(costs["model"] == "llava_1_5_7b") & (costs["method"] == "mustdrop")]["why"]
     assert own.str.contains("decides by the picture").all()
 
 
-def test_the_board_shows_every_method_once_a_budget(sizes, found):
-    page = Efficiency(sizes, costs=found, **dict.fromkeys(("baselines", "budgets", "attention", "memory", "ledger")))
+def test_the_board_shows_every_method_once_a_budget(sizes, costs):
+    page = Efficiency(sizes, None, costs, None, None, None, None)
     html = costs_table(page)
     assert html.count("<table") == len(sizes)
     assert html.count("FastV") == len(sizes) * len(SHARES)
@@ -267,10 +267,10 @@ def test_the_rows_that_are_asked_for(llava, monkeypatch, sizes):
 
 def test_rows_are_small_beside_maps(sizes):
     one = sizes["LLaVA-NeXT-7B"]
-    found = attention_maps(one)
-    assert (found.tokens, found.row) == (2944, 4 * 32 * 2944)
-    assert found.map == 2 * 32 * 2944**2
-    assert found.kept == 32 * found.map > sum(one.weights.values())
+    maps = attention_maps(one)
+    assert maps["one row"] == 4 * 32 * 2944
+    assert maps["map of one layer"] == 2 * 32 * 2944**2
+    assert maps["maps of all layers, kept"] == 32 * maps["map of one layer"] > sum(one.weights.values())
     table = attention_bytes(
         sizes["LLaVA-1.5-7B"], [method_entry("fastv"), method_entry("random"), method_entry("visionzip")]
     ).set_index("method")
@@ -283,11 +283,13 @@ def test_printed_totals_of_the_whole_model(sizes):
     table = baseline_conventions(load_all(), "LLaVA-1.5-7B", one.stage.shape, 576)
     rows = [r for r in published("TFLOPs", "GFLOPs") if r["model"] == "LLaVA-1.5-7B" and r["method"] == "vanilla"]
     assert set(table["value"]) == {row["value"] for row in rows if "INT" not in row["row"]}
-    found = {(value, name): texts for value, name, *texts in table[["value", "convention", "least", "greatest"]].values}
-    assert found["99.3", "fastv"] == [36, 36]  # one layer, 612 tokens
-    assert found["3.23", "fastv"][1] == 46  # 36 + 576 + 10 tokens in VTW's issue 7
-    assert ("3.82", "pyramiddrop_visual") in found
-    assert found["8.48", "profiler"] == [62, 62]
+    texts_of = {
+        (value, name): texts for value, name, *texts in table[["value", "convention", "least", "greatest"]].values
+    }
+    assert texts_of["99.3", "fastv"] == [36, 36]  # one layer, 612 tokens
+    assert texts_of["3.23", "fastv"][1] == 46  # 36 + 576 + 10 tokens in VTW's issue 7
+    assert ("3.82", "pyramiddrop_visual") in texts_of
+    assert texts_of["8.48", "profiler"] == [62, 62]
     assert flops(one.stage.shape, [576 + 118] * 32, PYRAMIDDROP) / 1e12 == pytest.approx(4.62, abs=5e-3)
     assert table["off"].abs().max() < 0.001
 
@@ -312,14 +314,14 @@ def test_the_memory_table_holds_what_is_printed(sizes):
     assert not table[table["cache"] == ""]["meets"].any()
 
 
-def test_the_finding_is_made_of_the_tables(sizes, found):
+def test_the_finding_is_made_of_the_tables(sizes, costs):
     whole = baseline_conventions(load_all(), "LLaVA-1.5-7B", sizes["LLaVA-1.5-7B"].stage.shape, 576)
     printed = printed_memory(load_all(), sizes, [method_entry("fastv")])
-    said = efficiency_facts(sizes, found, whole, printed)
-    text = efficiency_finding(json.loads(json.dumps(said)))
-    assert said["lowest"] == "3.228"
-    assert said["highest"] == "8.54"
-    assert said["label"] == 64
+    facts = Efficiency(sizes, whole, costs, None, None, printed, None).facts
+    text = efficiency_finding(json.loads(json.dumps(facts)))
+    assert facts["lowest"] == "3.228"
+    assert facts["highest"] == "8.54"
+    assert facts["label"] == 64
     assert all(words in text for words in ("A label of 64 tokens", "Qwen2.5-VL-7B", "not run"))
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import fields
 
 import pandas as pd
 import pytest
@@ -11,30 +12,14 @@ from thinsight.analysis.results import load_answers, load_scores, score_cells
 from thinsight.config.catalogue import method_entries
 from thinsight.config.compose import load_task
 from thinsight.config.schema import names
-from thinsight.costs.budgets import Stage
 from thinsight.evaluation.budget import Budget
 from thinsight.ledger.published import load_published
 from thinsight.methods.controls import Random
 from thinsight.papers.decomposition import decomposition, decomposition_table, describe
-from thinsight.papers.ficoco.ablations import POINTS, answers_of, budget_curve, ficoco_ablation, printed_curve
-from thinsight.papers.ficoco.flops import (
-    PRINTED_MODELS,
-    cache_sizes,
-    cost_floor,
-    tflops_costs,
-    tflops_labels,
-)
-from thinsight.papers.ficoco.internals import (
-    OTHER,
-    edges_of,
-    maps,
-    moments,
-    ranks,
-    row_edges,
-    spreads,
-    stayers,
-)
-from thinsight.papers.ficoco.page import finding_facts
+from thinsight.papers.ficoco.ablations import POINTS, budget_curve, ficoco_ablation, printed_curve
+from thinsight.papers.ficoco.flops import PRINTED_MODELS, cache_sizes, cost_floor, tflops_costs, tflops_labels
+from thinsight.papers.ficoco.internals import OTHER, edges_of, maps, moments, ranks, row_edges, spreads
+from thinsight.papers.ficoco.page import AS_PUBLISHED, Ficoco, ficoco_finding
 from thinsight.papers.ficoco.tables import (
     BENCHMARKS,
     SHARE,
@@ -47,8 +32,7 @@ from thinsight.papers.ficoco.tables import (
     published_beside,
 )
 from thinsight.paths import CONF, ROOT
-from thinsight.report.tables import finding
-from thinsight.tasks.rows import load_rows
+from thinsight.tasks.rows import collate, load_rows, training_task
 
 RUNS_OF = ROOT / "data" / "runs"
 FILE = ROOT / "data" / "published" / "ficoco.csv"
@@ -72,12 +56,12 @@ def pocket():
 
 def number(lines, **where):
     """The one printed value with these columns."""
-    found = [line["value"] for line in lines if all(line[key] == value for key, value in where.items())]
-    assert len(found) == 1, (where, found)
-    return float(found[0])
+    values = [line["value"] for line in lines if all(line[key] == value for key, value in where.items())]
+    assert len(values) == 1, (where, values)
+    return float(values[0])
 
 
-def there(*runs):
+def have_run(*runs):
     return all((RUNS_OF / run / "predictions.parquet").is_file() for run in runs)
 
 
@@ -98,11 +82,11 @@ def test_table_1_as_printed(published, printed_lines):
 
 
 @pytest.mark.skipif(
-    not there("plain", "random", "ficoco_v"), reason="needs the answers of finished runs: dvc repro makes them"
+    not have_run("plain", "random", "ficoco_v"), reason="needs the answers of finished runs: dvc repro makes them"
 )
 def test_table_1_as_measured(published):
     """Each cell is the mean over the budget's seeds of what metrics.json has."""
-    runs = [run for run in ("plain", *TABLE_RUNS.values()) if there(run)]
+    runs = [run for run in ("plain", *TABLE_RUNS.values()) if have_run(run)]
     results, rows = load_scores(RUNS_OF, runs), load_answers(RUNS_OF, runs)
     keep = min(float(name.split("=")[1]) for name in score_cells(results, "ficoco_v")["budget"])
     ours = measured_scores(results, rows, [keep]).set_index("method")
@@ -144,14 +128,13 @@ def test_every_printed_row_of_an_ablation_is_a_point(published):
 def test_the_ablations_as_measured(published, printed_lines, run, tmp_path):
     """A line's numbers are those of metrics.json and of the csv; where the run is not there the printed part stands."""
     method = {"v": "FiCoCo-V", "l": "FiCoCo-L"}[run[7]]
-    table = ficoco_ablation(published, answers_of(RUNS_OF if there(run) else tmp_path, run), method, run).set_index(
-        "row"
-    )
+    rows = load_answers(RUNS_OF if have_run(run) else tmp_path, [run], missing_ok=True)
+    table = ficoco_ablation(published, rows, method, run).set_index("row")
     first = {"FiCoCo-V": "Table 5 (ablation)", "FiCoCo-L": "Table 6 (ablation)"}[method]
     for name in ("full", "fixed K=0 (prune)", "convergent (one sink)"):
         where = {"table": first, "row": f"{method}, {name}", "column": "TextVQA"}
         assert table.loc[name, "TextVQA"] == number(printed_lines, **where)
-    if not there(run):
+    if not have_run(run):
         assert table["point"].isna().all()
         assert "not run" in ablation_board({method: table.reset_index()}, [])
         return
@@ -164,52 +147,58 @@ def test_the_ablations_as_measured(published, printed_lines, run, tmp_path):
 
 def test_an_absent_run_is_said(published, tmp_path):
     """Nothing crashes and nothing is hidden when the ablations have not been run."""
-    none = answers_of(tmp_path, "ficoco_v-fields")
+    none = load_answers(tmp_path, ["ficoco_v-fields"], missing_ok=True)
     table = ficoco_ablation(published, none, "FiCoCo-V", "ficoco_v-fields")
     assert len(table) >= len(POINTS["FiCoCo-V"]) - 1
     assert ablation_board({"FiCoCo-V": table}, []).count("not run") == len(table)
     assert budget_curve(none, "ficoco_v-fields", "lambda", 0.35).empty
-    nothing = pd.DataFrame({"method": [], "label": []}, dtype=object)
-    none_run = nothing.assign(tokens=[], kept=[])
-    facts = finding_facts(none_run, {}, {"FiCoCo-V": table}, pd.DataFrame(), none_run)
-    assert finding("ficoco/finding.md.j2", facts) == "None of FiCoCo's methods has been run."
+    page = Ficoco(**dict.fromkeys(field.name for field in fields(Ficoco)) | {
+        "both": pd.DataFrame({"method": [], "tokens": []}, dtype=object),
+        "correlations": {},
+        "ablations": {"FiCoCo-V": table},
+        "edges": pd.DataFrame({"point": [AS_PUBLISHED], "layer": [6], "edges": [1], "most": [9.0]}),
+        "costs": pd.DataFrame({"label": ["FiCoCo-L, 64 tokens"], "kept": [64], "uniform": [1.5], "formula": [5.2]}),
+    })  # fmt: skip
+    first, *others = ficoco_finding(page).split("\n\n")
+    assert first == "None of FiCoCo's methods has been run."
+    assert len(others) == 2  # what needs no run: edges, and FLOPs
 
 
 def test_printed_curves(published, printed_lines):
-    found = printed_curve(published, "FiCoCo-V", "epsilon").set_index("value")
+    curve = printed_curve(published, "FiCoCo-V", "epsilon").set_index("value")
     row = {"table": "Table 12 (sensitivity to epsilon)", "row": "FiCoCo-V, epsilon=.992"}
-    own = [number(printed_lines, **row, column=name) for name in ("ScienceQA-IMG", "TextVQA")]
+    scores = [number(printed_lines, **row, column=name) for name in ("ScienceQA-IMG", "TextVQA")]
     full = [
         number(printed_lines, **row | {"row": "FiCoCo-V, epsilon=.998"}, column=n) for n in ("ScienceQA-IMG", "TextVQA")
     ]
-    assert found.loc[0.992, "share"] == pytest.approx(sum(own) / sum(full))
+    assert curve.loc[0.992, "share"] == pytest.approx(sum(scores) / sum(full))
     assert list(printed_curve(published, "FiCoCo-V", "penalty")["value"]) == [1, 2, 3, 4]
 
 
 def test_edges_of_a_row_by_arithmetic():
     """One edge up to 500 stayers at 0.998, and the numbers of the common models."""
     assert [row_edges(n, 0.998) for n in (1, 16, 500, 501, 1000, 1001, 1300, 2880)] == [1, 1, 1, 2, 2, 3, 3, 6]
-    assert stayers(load_method("ficoco_v", keep=16), Stage(12, 144, 8, 7)) == [101, 58, 16]
 
 
 def test_edges_and_readings_of_real_attention(pocket):
     """By rows all leavers of a step have the K of the arithmetic; by the matrix they have not. Row softmax tells V's
     tokens apart by next to nothing, and a map has a number for each patch that is left."""
     model, processor = pocket
-    rows = load_rows(load_task("read"), 1)
+    inputs = collate(processor, load_rows(load_task("read"), 1), training_task("read"))
+    batches = [inputs.to(model.device, model.dtype)]
     points = {scope: {"keep": 0.1111, "epsilon": 0.945, "quantile_scope": scope} for scope in ("row", "matrix")}
-    counted = edges_of(model, processor, "read", rows, "ficoco_v", points)
+    counted = edges_of(model, batches, "ficoco_v", points)
     by_row = counted[counted["point"] == "row"]
     assert (by_row["edges"] == [row_edges(n, 0.945) for n in by_row["stayers"]]).all()
     assert counted[counted["point"] == "matrix"]["edges"].nunique() > 3
-    found = moments(model, processor, "read", rows, "ficoco_v", keep=0.1111)
-    spread = spreads(found, 0.35).groupby("reading")["share"].mean()
+    stages = moments(model, batches, "ficoco_v", keep=0.1111)
+    spread = spreads(stages, 0.35).groupby("reading")["share"].mean()
     assert spread["row_softmax"] < 0.02 < spread["col_softmax"]
-    rho = ranks(found)["rho"]
+    rho = ranks(stages)["rho"]
     assert rho.between(-1, 1).all()
-    grids = maps(found[0][1], 12)
+    grids = maps(stages[0][1], 12)
     assert set(grids) == {"row_softmax", "col_softmax", "row_logit", OTHER}
-    assert int(grids[OTHER].isfinite().sum()) == len(found[0][1].cells) == 101
+    assert int(grids[OTHER].isfinite().sum()) == len(stages[0][1].cells) == 101
 
 
 def test_printed_flops_are_a_uniform_count(published):
@@ -218,18 +207,18 @@ def test_printed_flops_are_a_uniform_count(published):
     for key in [("LLaVA-1.5-7B", 8.5), ("LLaVA-1.5-7B", 3.3), ("LLaVA-1.5-13B", 28.6), ("LLaVA-NeXT-7B", 42.7)]:
         assert round(table.loc[key, "uniform"].item(), 1) == pytest.approx(key[1], abs=0.11), key
         assert abs(table.loc[key, "implied"] - table.loc[key, "stated"]) <= 4
-    there = table.dropna(subset="uniform")
-    assert there["counted"].to_list() == pytest.approx(there["uniform"].to_list(), rel=1e-3)
+    stated = table.dropna(subset="uniform")
+    assert stated["counted"].to_list() == pytest.approx(stated["uniform"].to_list(), rel=1e-3)
     fits = cache_sizes(published).set_index(["model", "row"])["fits"]
     assert fits["LLaVA-1.5-7B", "FiCoCo-V"] == pytest.approx(64, abs=0.5)
     paper = PRINTED_MODELS[0]
-    found = tflops_costs(paper, {"V": ("ficoco_v", {"keep": 64}), "L": ("ficoco_l", {"keep": 64})}).set_index("label")
-    assert (found["formula"] / found["counted"]).to_list() == pytest.approx([1, 1], rel=1e-3)
-    assert found.loc["V", "formula"] == found.loc["V", "uniform"] == paper.uniform(64)
-    assert found.loc["L", "formula"] > 3 * paper.uniform(64)
+    costs = tflops_costs(paper, {"V": ("ficoco_v", {"keep": 64}), "L": ("ficoco_l", {"keep": 64})}).set_index("label")
+    assert (costs["formula"] / costs["counted"]).to_list() == pytest.approx([1, 1], rel=1e-3)
+    assert costs.loc["V", "formula"] == costs.loc["V", "uniform"] == paper.uniform(64)
+    assert costs.loc["L", "formula"] > 3 * paper.uniform(64)
     least = cost_floor(paper, [3, 4])
     assert least[4] > 1.5 * 1.1
-    assert "as it runs" in flops_board(tflops_labels(published), cache_sizes(published), found.reset_index(), least)
+    assert "as it runs" in flops_board(tflops_labels(published), cache_sizes(published), costs.reset_index(), least)
 
 
 def test_the_paradigm_names_every_method():

@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import thinsight
-from thinsight.analysis.ablation import ablation_facts, ablation_table, method_variants, part_of, significant, spelled
+from thinsight.analysis.ablation import ablation_facts, ablation_table, part_of, spelled
 from thinsight.analysis.curves import compression_curve, kept_spread, tokens_needed, tokens_needed_by
 from thinsight.analysis.hallucination import count_yes, rename_by_method
-from thinsight.analysis.prompt_awareness import prompt_swap, prompt_swap_table
+from thinsight.analysis.prompt_awareness import prompt_swap, swap_summary
 from thinsight.analysis.results import read_if_run
 from thinsight.costs.conventions import FASTV, PROFILER, PYRAMIDDROP
 from thinsight.costs.flops import DecoderShape, flops
@@ -94,14 +94,14 @@ class TestCurve:
 
     def test_against(self):
         found = points(par=((0.5, 0.9), (0.1, 0.8)), a=((0.5, 0.8), (0.1, 0.6)), b=((0.1, 0.85),))
-        told = tokens_needed_by(found, {"par": "PAR", "a": "A", "b": "B", "c": "C"}, 0.11).set_index("title")
-        assert list(told.index) == ["B", "A"]
-        assert told.loc["A", "times"] == pytest.approx(5)
-        assert told["least"].tolist() == [True, False]
+        needed = tokens_needed_by(found, {"a": "A", "b": "B", "c": "C"}, 0.11, "par").set_index("title")
+        assert list(needed.index) == ["B", "A"]
+        assert needed.loc["A", "times"] == pytest.approx(5)
+        assert needed["least"].tolist() == [True, False]
 
     def test_what_a_smallest_budget_leaves_open_is_not_said_to_be_needed(self):
         found = points(par=((0.1, 0.8),), a=((0.5, 0.8), (0.1, 0.6)), b=((0.3, 0.85),), c=((0.12, 0.8),))
-        times = tokens_needed_by(found, {"a": "A", "b": "B", "c": "C"}, 0.1)
+        times = tokens_needed_by(found, {"a": "A", "b": "B", "c": "C"}, 0.1, "par")
         text = par_finding(times=times.to_dict("records"))
         assert "needed by A (5.0), fewer by C (1.2); open for B (3.0), whose smallest budget is enough." in text
 
@@ -116,7 +116,7 @@ class TestCurve:
 
     def test_the_table_says_what_was_not_run(self):
         curve = points(par=((0.1, 0.8),), a=((0.5, 0.8),)).assign(flops=0.2)
-        times = tokens_needed_by(curve, {"a": "A"}, 0.1)
+        times = tokens_needed_by(curve, {"a": "A"}, 0.1, "par")
         table = budget_table(
             at_budget(curve, pd.DataFrame({"run": []}), times, {"par": "PAR", "a": "A", "b": "B"}, 0.1)
         )
@@ -154,11 +154,11 @@ class TestHallucination:
         affirmed = [text.lower().startswith("yes") for text in said]
         hits = sum(a and t == "yes" for a, t in zip(affirmed, truth, strict=True))
         false = sum(a and t == "no" for a, t in zip(affirmed, truth, strict=True))
-        assert found.false_yes == pytest.approx(false / truth.count("no"))
-        assert found.low <= found.false_yes <= found.high
-        assert found.yes == pytest.approx(sum(affirmed) / len(said))
-        assert found.precision == pytest.approx(hits / (hits + false))
-        assert found.f1 == pytest.approx(2 * hits / (2 * hits + false + truth.count("yes") - hits))
+        assert found["false_yes"] == pytest.approx(false / truth.count("no"))
+        assert found["low"] <= found["false_yes"] <= found["high"]
+        assert found["yes"] == pytest.approx(sum(affirmed) / len(said))
+        assert found["precision"] == pytest.approx(hits / (hits + false))
+        assert found["f1"] == pytest.approx(2 * hits / (2 * hits + false + truth.count("yes") - hits))
 
     def test_pars_own_choice_is_a_run_of_its_own(self):
         runs = {"run": ["par-exist", "par-exist", "random-exist", "plain-exist"]}
@@ -172,7 +172,7 @@ class TestHallucination:
 class TestCounting:
     @pytest.mark.parametrize(("text", "layers"), [(0, 0), (35, 2), (44, 0), (60, 3)])
     def test_by_hand(self, text, layers):
-        found = reductions(LLAVA, 64).set_index(["convention", "text", "layers"])["reduction"]
+        found = reductions(64).set_index(["convention", "text", "layers"])["reduction"]
         d, m = 4096, 11008
         for convention, matrices in ((FASTV, 2), (PYRAMIDDROP, 3)):
             whole, short = (4 * n * d * d + 2 * n * n * d + matrices * n * d * m for n in (576 + text, 64 + text))
@@ -182,7 +182,7 @@ class TestCounting:
     def test_printed_is_met_before_the_decoder_with_a_short_question_or_behind_two_layers_without_text(self):
         printed = abstract_claims(load_published("par"))
         assert tokens_left(printed["compression"]) == 64
-        found = reductions(LLAVA, 64)
+        found = reductions(64)
         met = found[meets_printed(found, printed["flops"])]
         assert set(zip(met["layers"], met["text"], strict=True)) == {(0, 44), (2, 0)}
         text, marks = counting_table(found, printed["flops"])
@@ -191,7 +191,7 @@ class TestCounting:
         assert not text.where(~marks, "").map(lambda cell: cell.endswith("◀")).any(axis=None)
 
     def test_visual_only_conventions_know_no_text(self):
-        found = reductions(LLAVA, 64)
+        found = reductions(64)
         assert set(found.loc[found["convention"].str.endswith("visual"), "text"]) == {0}
 
 
@@ -206,15 +206,13 @@ def test_claims_are_those_of_the_file():
 def test_variants_are_spelled_and_sorted():
     assert spelled({"space": "clip", "asked": ["a", "b"], "keep": None}) == "space = clip, asked = a + b, keep = null"
     assert spelled({}) == "as it is"
-    assert part_of({"x": 1, "sign": -1}, {"sign": "C"}) == "C"
-    assert method_variants(Path("nowhere"), "par-parts") == {}
-    nothing = ablation_table(*read_if_run(Path("nowhere"), ["par-parts"]), "par-parts", {}, {})
+    assert part_of({"x": 1, "sign": -1}, {"B": ["y"], "C": ["sign"]}) == "C"
+    nothing = ablation_table(*read_if_run(Path("nowhere"), ["par-parts"]), {})
     assert ablation_facts(nothing) == {"changes": {}, "keeps": 0, "variants": 0}
 
 
 def test_variants_beside_the_method_as_it_is():
     right = {"keep=0.5": [1, 1, 0, 0], "keep=0.5,a=1": [0, 0, 0, 0], "keep=0.5,a=2": [1, 1, 0, 0]}
-    fields = {"keep=0.5": {"keep": 0.5}, "keep=0.5,a=1": {"keep": 0.5, "a": 1}, "keep=0.5,a=2": {"keep": 0.5, "a": 2}}
     rows = pd.DataFrame(
         [
             {"run": "r", "budget": b, "task": "t", "id": str(i), "correct": bool(c)}
@@ -223,10 +221,9 @@ def test_variants_beside_the_method_as_it_is():
         ]
     )
     results = pd.DataFrame([{"run": "r", "budget": b, "kept": 4.0} for b in right])
-    found = ablation_table(results, rows, "r", fields, {"a": "A"})
+    found = ablation_table(results, rows, {"A": ["a"]})
     assert found["difference"].tolist() == [0, -0.5, 0]
     assert found["base"].tolist() == [True, False, False]
-    assert significant(found)["variant"].tolist() == ["a = 1"]
     assert ablation_facts(found) == {"changes": {"a = 1": {0.5: -0.5}}, "keeps": 1, "variants": 2}
     assert par_finding(parts=ablation_facts(found)).endswith(
         "Each by its own paired 95 % interval, these change the score, in points: a = 1 (−50.0). "
@@ -240,25 +237,24 @@ def pocket():
     return thinsight.load_model("pocket")
 
 
-class TestHeeding:
+class TestPromptAwareness:
     rows = training_rows(["exist", "attribute"], 6)
 
     def test_a_method_that_reads_no_prompt_changes_nothing(self, pocket):
-        found = prompt_swap(*pocket, thinsight.load_method("divprune", keep=16), self.rows)
-        assert found.kept == found.others
-        assert found.own == found.other
-        assert set(found.common) == {1.0}
+        swap = prompt_swap(*pocket, thinsight.load_method("divprune", keep=16), self.rows)
+        assert swap["kept"].tolist() == swap["others"].tolist()
+        assert swap["own"].tolist() == swap["other"].tolist()
+        assert swap_summary(swap)["common"] == 1
 
     def test_par_does(self, pocket):
-        found = prompt_swap(*pocket, thinsight.load_method("par", keep=16), self.rows)
-        assert all(len(kept) == len(other) == 16 for kept, other in zip(found.kept, found.others, strict=True))
-        assert found.kept != found.others
-        line = prompt_swap_table({"PAR": found}).iloc[0]
-        assert line["chance"] == pytest.approx(16 / 144)
-        assert line["common"] == pytest.approx(
-            np.mean([len({*a} & {*b}) / 16 for a, b in zip(found.kept, found.others, strict=True)])
-        )
-        assert line["difference"] == pytest.approx(line["other"] - line["own"])
+        swap = prompt_swap(*pocket, thinsight.load_method("par", keep=16), self.rows)
+        assert {len(patches) for patches in [*swap["kept"], *swap["others"]]} == {16}
+        assert swap["kept"].tolist() != swap["others"].tolist()
+        summary = swap_summary(swap)
+        assert summary["chance"] == pytest.approx(16 / 144)
+        common = [len({*a} & {*b}) / 16 for a, b in zip(swap["kept"], swap["others"], strict=True)]
+        assert summary["common"] == pytest.approx(np.mean(common))
+        assert summary["difference"] == pytest.approx(summary["other"] - summary["own"])
 
     def test_refusals(self, pocket):
         with pytest.raises(UserError, match="does not choose once"):

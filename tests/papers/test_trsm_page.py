@@ -9,7 +9,7 @@ from thinsight.analysis.comparisons import MEAN, compare
 from thinsight.papers.trsm import RUNS, SHARES, WHOLE, reading_facts, reading_lines
 from thinsight.paths import CONF, ROOT
 from thinsight.pipeline import plan
-from thinsight.pipeline.plan import _conf_values, page_code
+from thinsight.pipeline.plan import _yaml_values, page_code
 from thinsight.report.tables import finding
 
 
@@ -39,13 +39,13 @@ def made():
 
 
 def test_lines_are_those_that_were_run(made):
-    lines = reading_lines(made[0], RUNS)
+    lines = reading_lines(made[0])
     assert list(lines) == ["whole model", "TRSM, drop20", "TRSM, keep20", "random, keep20"]
     assert lines["random, keep20"] == ("random", ["keep=0.2,seed=0", "keep=0.2,seed=1"])
 
 
 def test_the_mean_is_one_more_task(made):
-    table = compare(*made, reading_lines(made[0], RUNS), WHOLE)
+    table = compare(*made, reading_lines(made[0]), WHOLE)
     means = table[table["task"] == MEAN].set_index("line")
     assert means["difference"].tolist() == pytest.approx([0, 0, -0.5, -0.75])
     assert means.loc["TRSM, keep20", "high"] < 0
@@ -58,7 +58,7 @@ def trsm_finding(table: pd.DataFrame) -> str:
 
 
 def test_the_finding_says_which_reading_keeps_the_score(made):
-    text = trsm_finding(compare(*made, reading_lines(made[0], RUNS), WHOLE))
+    text = trsm_finding(compare(*made, reading_lines(made[0]), WHOLE))
     drop, keep, controls, _ = text.replace("**keep20**", "\n\n**keep20**").split("\n\n")
     assert "no sure difference; no task loses for sure" in drop
     assert "80% of the tokens stay, 50% of the prefill FLOPs" in drop
@@ -68,9 +68,10 @@ def test_the_finding_says_which_reading_keeps_the_score(made):
 
 
 def test_what_was_not_run_is_named(made):
-    lines = reading_lines(made[0], {"TRSM": "absent"})
+    results, rows = (frame[frame["run"] == "plain"] for frame in made)
+    lines = reading_lines(results)
     assert list(lines) == ["whole model"]
-    text = trsm_finding(compare(*made, lines, WHOLE))
+    text = trsm_finding(compare(results, rows, lines, WHOLE))
     assert "**drop20** was not run. **keep20** was not run." in text
 
 
@@ -83,10 +84,10 @@ def test_what_was_not_run_is_named(made):
     ("sweep/ablation/par_parts.yaml", "efficiency", False),
 ])  # fmt: skip
 def test_a_page_runs_again_for_those_values_that_it_uses(monkeypatch, file, page, sees):
-    notebook, values = ROOT / "notebooks" / f"{page}.ipynb", _conf_values
-    before = page_code(notebook)
-    changed = lambda path: values(path) | ({"another": 1} if path == CONF / file else {})  # noqa: E731
-    monkeypatch.setattr(plan, "_conf_values", changed)
+    notebook, values = ROOT / "notebooks" / f"{page}.ipynb", _yaml_values
+    before, touched = page_code(notebook), (CONF / file).read_text()
+    changed = lambda text: values(text) | ({"another": 1} if text == touched else {})  # noqa: E731
+    monkeypatch.setattr(plan, "_yaml_values", changed)
     assert (page_code(notebook) != before) == sees
 
 

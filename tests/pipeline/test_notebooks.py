@@ -164,11 +164,7 @@ def test_a_failing_cell_leaves_nothing_that_looks_like_a_result(tmp_path, capsys
 
 
 @pytest.mark.parametrize(
-    ("arguments", "sentence"),
-    [
-        (["-p", "y=1"], "unknown parameter 'y'"),
-        (["-p", "x=a"], "parameter 'x' is a int"),
-    ],
+    ("arguments", "sentence"), [(["-p", "y=1"], "unknown parameter 'y'"), (["-p", "x=a"], "parameter 'x' is a int")]
 )
 def test_bad_parameters_stop_it_before_anything_runs(tmp_path, arguments, sentence):
     path, out = source(tmp_path, "x = 1", "x"), tmp_path / "out.ipynb"

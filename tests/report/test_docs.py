@@ -63,7 +63,7 @@ def test_make_targets_exist():
 
 
 def test_overrides_shown_are_valid():
-    commands = re.findall(r"python -m thinsight\.(?:evaluate|cost|solve) ([^`]+)`", TEXT)
+    commands = re.findall(r"`thinsight (?:evaluate|cost|solve) ([^`]+)`", TEXT)
     assert commands
     for line in commands:
         load_config([word for word in line.split() if word.split("=")[0] not in MEASURES and word[:2] != "--"])

@@ -48,12 +48,13 @@ def test_dropped_patches_are_dark_and_kept_ones_clear(llava):
     assert figure.get_suptitle() == "What?  →  That"
 
 
-def test_a_panel_for_every_stage_and_rows_of_six(llava):
+def test_a_panel_for_every_stage_and_rows_of_six(llava, monkeypatch):
     trace = traced(llava, "ficoco_v", keep=4)
     figure = overlay(PICTURE, trace)
     titles = [axis.get_title().split("\n")[0] for axis in figure.axes]
     assert titles == ["the picture", *trace.steps]
-    assert len(overlay(PICTURE, trace, columns=2).axes) == 4  # two rows of two for three panels
+    monkeypatch.setattr("thinsight.report.overlay.COLUMNS", 2)
+    assert len(overlay(PICTURE, trace).axes) == 4  # two rows of two for three panels
 
 
 def test_every_patch_is_in_one_group_at_most(llava):

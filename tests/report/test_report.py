@@ -99,7 +99,7 @@ def runs(folder):
         config_file(home).write_text(to_yaml(config))
         (home / "metrics.json").write_text("{}")
         card = {"name": "pocket", "checkpoint": "/home/somebody/pocket", "weights_sha256": "a" * 64, "device": "cpu"}
-        (home / "protocol.json").write_text(json.dumps({"model": card, "versions": {"torch": "2.0"}}))
+        (home / "protocol.json").write_text(json.dumps({"model": card, "tasks": {}, "versions": {"torch": "2.0"}}))
 
 
 def write(root, notebooks):
@@ -493,7 +493,7 @@ def test_a_cell_that_names_a_run_leads_to_it(tmp_path):
 
 
 def test_every_method_stands_where_it_acts():
-    places = {place: [entry.name for entry in entries] for place, entries in methods_by_place()}
+    places = {place: [entry.name for entry in entries] for place, entries in methods_by_place().items()}
     assert sorted(name for group in places.values() for name in group) == names("method")
     assert "prumerge" in places["before the decoder"]
     assert list(places)[-1] == "control"
@@ -506,13 +506,13 @@ def test_runs_are_grouped_by_what_they_were_made_with():
             name, Path(), Path(), {}, {"model": model, "tasks": {"exist": {"rows": rows}}, "versions": {"torch": "2"}}
         )
 
-    found = run_conditions(
+    conditions = run_conditions(
         [run("a", "cuda", 9), run("b", "cpu", 5), run("c", "cpu", 60), FinishedRun("d", Path(), Path(), {}, {})]
     )
-    assert [(one.runs, dict(one.facts)["hardware"]) for one in found] == [(("b", "c"), "CPU"), (("a",), "GPU")]
-    assert found[0].tasks["exist"]["rows"] == 60
-    assert dict(found[0].facts)["checkpoint"] == "pocket"
-    assert dict(found[0].facts)["versions"] == "torch 2"
+    assert [(group.runs, group.facts["hardware"]) for group in conditions] == [(["b", "c"], "CPU"), (["a"], "GPU")]
+    assert conditions[0].tasks["exist"]["rows"] == 60
+    assert conditions[0].facts["checkpoint"] == "pocket"
+    assert conditions[0].facts["versions"] == "torch 2"
 
 
 def test_pages_know_each_other(browser, reports):

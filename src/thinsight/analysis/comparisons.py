@@ -5,7 +5,7 @@ corrected for many tests; `scores_by_kind` goes by kinds of questions; `against_
 draws; `relative_points` has score and cost as shares of the whole model's.
 """
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from itertools import pairwise, product
 from typing import Any
 
@@ -115,11 +115,11 @@ def survivors(table: pd.DataFrame) -> pd.DataFrame:
     out = []
     for (kind, part), name in product(_kinds(table), OPPONENTS):
         part = part[part[f"{name}_p"].notna()]
-        sure = part[part[f"{name}_holm"] < LEVEL]
-        line = {"kind": kind, "against": name, "comparisons": len(part)}
-        line |= {"nominal": int((part[f"{name}_p"] < LEVEL).sum()), "fdr": int((part[f"{name}_fdr"] < LEVEL).sum())}
-        line |= {"holm": len(sure), "better": int((sure[name] > 0).sum()), "worse": int((sure[name] < 0).sum())}
-        out.append(line)
+        nominal, fdr = (int((part[f"{name}_{ending}"] < LEVEL).sum()) for ending in ("p", "fdr"))
+        sure = part.loc[part[f"{name}_holm"] < LEVEL, name]
+        counts = {"nominal": nominal, "fdr": fdr, "holm": len(sure)}
+        counts |= {"better": int((sure > 0).sum()), "worse": int((sure < 0).sum())}
+        out.append({"kind": kind, "against": name, "comparisons": len(part), **counts})
     return pd.DataFrame(out)
 
 
@@ -203,15 +203,20 @@ def relative_points(results: pd.DataFrame, rows: pd.DataFrame, base: str = "plai
     bootstrap, whole = Bootstrap(rows), score_cells(results, base)
     reference, out = bootstrap.score(base, [FIXED]), []
     for run in results["run"].unique():
-        cells = score_cells(results, run)
-        for label, part in cells.groupby(cells["budget"].map(without_seed), sort=False):
-            budgets = list(part["budget"].unique())
+        for label, budgets, flops in _relative_flops(results, run, whole):
             score = bootstrap.score(run, budgets).over(reference)
             draws = [bootstrap.score(run, [budget]).over(reference).mean for budget in budgets]
-            costs = _relative_costs(part.groupby("task", sort=False).mean(numeric_only=True), whole)
-            line = {"run": run, "budget": label, "flops": costs["flops"], "score": score.mean}
+            line = {"run": run, "budget": label, "flops": flops, "score": score.mean}
             out.append(line | _named_interval(score, "low", "high") | {"least": min(draws), "most": max(draws)})
     return pd.DataFrame(out)
+
+
+def _relative_flops(results: pd.DataFrame, run: str, whole: pd.DataFrame) -> Iterator[tuple[str, list[str], float]]:
+    """Each budget of ``run``: its label, the budgets that are draws of it, its FLOPs as a share of ``whole``'s."""
+    cells = score_cells(results, run)
+    for label, part in cells.groupby(cells["budget"].map(without_seed), sort=False):
+        costs = _relative_costs(part.groupby("task", sort=False).mean(numeric_only=True), whole)
+        yield label, list(part["budget"].unique()), costs["flops"]
 
 
 def _named_interval(score: ResampledScore, low: str, high: str) -> dict[str, float]:
@@ -253,11 +258,8 @@ def _beside_draws(
     score = _mean_of(draws)
     change = score.minus(_mean_of(random))
     least, most = change.interval()
-    verdict = INSIDE
-    if least > 0 and min(means) > max(others):
-        verdict = ABOVE
-    elif most < 0 and max(means) < min(others):
-        verdict = BELOW
+    above, below = least > 0 and min(means) > max(others), most < 0 and max(means) < min(others)
+    verdict = ABOVE if above else BELOW if below else INSIDE
     line = {"accuracy": score.mean, "low": low, "high": high}
     return line | {"difference": change.mean, "least": least, "most": most, "verdict": verdict}
 
@@ -270,12 +272,9 @@ def _control_curve(
     results: pd.DataFrame, bootstrap: Bootstrap, base: str, control: str
 ) -> list[tuple[float, ResampledScore]]:
     """FLOPs and score of the control at each of its budgets, and of the whole model, by FLOPs."""
-    points, whole = [(1.0, bootstrap.score(base, [FIXED]))], score_cells(results, base)
-    cells = score_cells(results, control)
-    for _, part in cells.groupby(cells["budget"].map(without_seed)):
-        costs = _relative_costs(part.groupby("task", sort=False).mean(numeric_only=True), whole)
-        points.append((costs["flops"], bootstrap.score(control, list(part["budget"].unique()))))
-    return sorted(points, key=lambda pair: pair[0])
+    costs = _relative_flops(results, control, score_cells(results, base))
+    points = [(flops, bootstrap.score(control, budgets)) for _, budgets, flops in costs]
+    return sorted([(1.0, bootstrap.score(base, [FIXED])), *points], key=lambda pair: pair[0])
 
 
 def _at_equal_flops(

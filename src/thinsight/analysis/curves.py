@@ -1,6 +1,7 @@
 """Score against tokens and against FLOPs: compression curves and the Pareto front."""
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise, product
 from pathlib import Path
 from statistics import fmean, pstdev
 
@@ -14,6 +15,8 @@ from thinsight.costs.conventions import Convention
 from thinsight.costs.flops import DecoderShape, flops
 from thinsight.evaluation.budget import FIXED, Budget
 from thinsight.stats import Bootstrap
+
+FINE = 3  # digits of a share of FLOPs; less is no saving
 
 
 def compression_curve(results: pd.DataFrame, rows: pd.DataFrame, base: str = "plain") -> pd.DataFrame:
@@ -29,10 +32,9 @@ def compression_curve(results: pd.DataFrame, rows: pd.DataFrame, base: str = "pl
     """
     cells = results.assign(budget=results["budget"].map(without_seed))
     cells = cells.groupby(["run", "budget", "task"], sort=False)[["visual", "picture", "kept"]].mean()
-    tokens = (
-        cells.assign(share=cells["visual"] / cells["picture"])
-        .groupby(["run", "budget"], sort=False)
-        .agg(share=("share", "mean"), kept=("kept", "mean"), least_kept=("kept", "min"), most_kept=("kept", "max"))
+    tokens = cells.assign(share=cells["visual"] / cells["picture"]).groupby(["run", "budget"], sort=False)
+    tokens = tokens.agg(
+        share=("share", "mean"), kept=("kept", "mean"), least_kept=("kept", "min"), most_kept=("kept", "max")
     )
     return relative_points(results, rows, base).merge(tokens.reset_index(), on=["run", "budget"])
 
@@ -43,30 +45,29 @@ def tokens_needed(points: pd.DataFrame, run: str, score: float) -> float:
     part = points[points["run"] == run].sort_values("share", ascending=False)
     if part.empty:
         return float("nan")
-    shares, scores = [1.0, *part["share"]], [1.0, *part["score"]]
-    for (right, above), (left, below) in zip(
-        zip(shares, scores, strict=True), zip(shares[1:], scores[1:], strict=True), strict=False
-    ):
+    path = [(1.0, 1.0), *zip(part["share"], part["score"], strict=True)]
+    for (right, above), (left, below) in pairwise(path):
         if below < score:
             return float(np.interp(score, [below, max(above, score)], [left, right]))
-    return float(shares[-1])
+    return float(path[-1][0])
 
 
-def tokens_needed_by(points: pd.DataFrame, runs: Mapping[str, str], at: float, own: str = "par") -> pd.DataFrame:
-    """How many tokens others need for what ``own`` keeps at the share ``at`` of them: one line for each of ``runs``
-    (run -> title) that is there, with its ``score`` there, the ``share`` that it needs and ``times``, needed / ``at``.
+def tokens_needed_by(points: pd.DataFrame, runs: Mapping[str, str], at: float, reference: str) -> pd.DataFrame:
+    """How many tokens other runs need for what ``reference`` keeps at the share ``at`` of them: one line for each of
+    ``runs`` (run -> title) that is there, with its ``score`` there, the ``share`` that it needs and ``times``, its
+    quotient by the reference's.
 
     A run whose smallest budget is enough already, so that it may need fewer still, has ``least`` True.
     """
-    if own not in set(points["run"]):
+    known = set(points["run"])
+    if reference not in known:
         return pd.DataFrame()
-    ours, out = nearest_share(points, own, at), []
+    ours, out = nearest_share(points, reference, at), []
     for run, title in runs.items():
-        if run == own or run not in set(points["run"]):
+        if run not in known:
             continue
-        theirs, share = nearest_share(points, run, at), tokens_needed(points, run, ours["score"])
-        smallest = points.loc[points["run"] == run, "share"].min()
-        line = {"run": run, "title": title, "score": theirs["score"], "low": theirs["low"], "high": theirs["high"]}
+        share, smallest = tokens_needed(points, run, ours["score"]), points.loc[points["run"] == run, "share"].min()
+        line = {"run": run, "title": title, **nearest_share(points, run, at)[["score", "low", "high"]]}
         out.append(line | {"share": share, "times": share / ours["share"], "least": share <= smallest + 1e-9})
     return pd.DataFrame(out).sort_values("times", ignore_index=True) if out else pd.DataFrame()
 
@@ -90,27 +91,25 @@ def kept_counts(folder: Path, run: str) -> pd.DataFrame:
 def kept_spread(counts: pd.DataFrame, shape: DecoderShape, convention: Convention) -> pd.DataFrame:
     """One line per budget, by mean: how the kept tokens are spread, and two ways to count what is saved.
 
-    mean, sd, least, most   of the kept tokens over all questions
+    mean, sd, least, most   of the kept tokens over all questions;  share  their mean share of the picture's
     flops                   the mean over questions of each one's FLOPs, over the mean of the whole model's
     flops_of_mean           FLOPs of a prompt of mean length, over those of the whole prompt of mean length: less, as
                             the mean of n^2 is more than the square of the mean
     """
     out = []
     for budget, part in counts.groupby("budget", sort=False):
-        rows = [list(map(int, lengths)) for lengths in part["lengths"]]
-        text = [row[0] - int(visual[0]) for row, visual in zip(rows, part["visual"], strict=True)]
+        reduced = [list(map(int, lengths)) for lengths in part["lengths"]]
+        text = [lengths[0] - int(visual[0]) for lengths, visual in zip(reduced, part["visual"], strict=True)]
         whole = [[n + int(picture)] * shape.layers for n, picture in zip(text, part["picture"], strict=True)]
-        mean = [fmean(flops(shape, row, convention) for row in lengths) for lengths in (rows, whole)]
-        mean_lengths = [[fmean(column) for column in zip(*lengths, strict=True)] for lengths in (rows, whole)]
-        of_mean = [flops(shape, lengths, convention) for lengths in mean_lengths]
-        kept = list(map(int, part["kept"]))
+        sums, of_mean = [], []
+        for prompts in (reduced, whole):
+            sums.append(sum(flops(shape, lengths, convention) for lengths in prompts))
+            of_mean.append(flops(shape, [fmean(layer) for layer in zip(*prompts, strict=True)], convention))
+        kept = part["kept"].tolist()
         line = {"budget": budget, "mean": fmean(kept), "sd": pstdev(kept), "least": min(kept), "most": max(kept)}
-        line |= {"share": fmean(k / p for k, p in zip(kept, part["picture"], strict=True))}
-        out.append(line | {"flops": mean[0] / mean[1], "flops_of_mean": of_mean[0] / of_mean[1]})
+        line |= {"share": fmean(part["kept"] / part["picture"])}
+        out.append(line | {"flops": sums[0] / sums[1], "flops_of_mean": of_mean[0] / of_mean[1]})
     return pd.DataFrame(out).sort_values("mean", ignore_index=True) if out else pd.DataFrame()
-
-
-FINE = 3  # digits of a share of FLOPs; less is no saving
 
 
 def front(flops: np.ndarray, scores: np.ndarray) -> np.ndarray:
@@ -150,33 +149,23 @@ def pareto(
     dots = dots[~dots["run"].isin(without)].reset_index(drop=True)
     bootstrap = Bootstrap(rows)
     reference = bootstrap.score(base, [FIXED])
-    draws: dict[tuple[str, str], list[str]] = {}
-    for run, budget in results[["run", "budget"]].drop_duplicates().itertuples(index=False):
-        draws.setdefault((run, without_seed(budget)), []).append(budget)
-    keys = list(zip(dots["run"], dots["budget"], strict=True))
-    scores = [bootstrap.score(run, draws[run, budget]).over(reference) for run, budget in keys]
+    draws = results.groupby(["run", results["budget"].map(without_seed)])["budget"].unique()
+    keys = zip(dots["run"], dots["budget"], strict=True)
+    scores = [bootstrap.score(run, list(draws[run, budget])).over(reference) for run, budget in keys]
     costs = dots["flops"].round(FINE).to_numpy()
     on_front = front(costs, np.stack([score.replicates.mean(1) for score in scores], axis=1))
     forced = (costs[:, None] > costs[None]).sum(1) == 0  # nothing is cheaper
     forced &= forced.sum() == 1
     by_run = {run: on_front[:, (dots["run"] == run).to_numpy() & ~forced].any(1).mean() for run in dots["run"].unique()}
-    return dots.assign(
-        front=front(costs, dots["score"].to_numpy()),
-        frequency=on_front.mean(0),
-        run_frequency=dots["run"].map(by_run),
-    )
+    dots = dots.assign(front=front(costs, dots["score"].to_numpy()), frequency=on_front.mean(0))
+    return dots.assign(run_frequency=dots["run"].map(by_run))
 
 
 def at_budgets(results: pd.DataFrame, keeps: Sequence[float]) -> pd.DataFrame:
     """``results`` at the budgets ``keeps``; those of another field are left as they are."""
-    by_keep = results["budget"].map(
-        {label: "keep" in Budget.parse(label).fields for label in results["budget"].unique()}
-    )
-    wanted = [
-        (run, budget)
-        for run in results.loc[by_keep, "run"].unique()
-        for keep in keeps
-        for budget in budgets_at(results, run, keep)
-    ]
+    labels = results["budget"].unique()
+    by_keep = results["budget"].map({label: "keep" in Budget.parse(label).fields for label in labels})
+    pairs = product(results.loc[by_keep, "run"].unique(), keeps)
+    wanted = [(run, budget) for run, keep in pairs for budget in budgets_at(results, run, keep)]
     keys = pd.MultiIndex.from_frame(results[["run", "budget"]])
     return results[~by_keep | keys.isin(wanted)]

@@ -1,13 +1,15 @@
-"""What a method scores when the picture was reduced for another question: how much its choice heeds the prompt."""
+"""What a method scores when the picture was reduced for another question: how far its choice depends on the prompt."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
-from typing import TYPE_CHECKING
+from typing import Any
 
 import pandas as pd
 import torch
+from omegaconf import DictConfig
 from torch import Tensor
+from transformers import PreTrainedModel, ProcessorMixin
 
 from thinsight.errors import UserError
 from thinsight.evaluation.answer import answer, cache_tower
@@ -21,15 +23,12 @@ from thinsight.runtime.attach import reduce
 from thinsight.stats import paired
 from thinsight.tasks.rows import Row, collate, training_task
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, ProcessorMixin
-
-BATCH = 30
+BATCH = 50
 
 
 @dataclass(frozen=True)
 class FixedChoice:
-    """A filter that keeps what it is given, one prompt after the other."""
+    """A filter that keeps the given ``rows`` of tokens, one prompt after the other."""
 
     rows: Iterator[Tensor]
     among = "visual"
@@ -39,35 +38,25 @@ class FixedChoice:
         return tokens.rest(next(self.rows))
 
 
-@dataclass(frozen=True)
-class PromptSwap:
-    """What one method did with its own and with another question.
-
-    kept     of the question's picture, per row: patches that its own question keeps
-    others   those that another question of its task keeps
-    patches  of the picture, per row
-    own, other   row -> whether its own question was answered rightly with the one set, and with the other
-    """
-
-    kept: list[list[int]]
-    others: list[list[int]]
-    patches: list[int]
-    own: dict[str, bool]
-    other: dict[str, bool]
-
-    @property
-    def common(self) -> list[float]:
-        """Per row: share of the kept patches that another question keeps as well."""
-        return [len({*a} & {*b}) / len(a) for a, b in zip(self.kept, self.others, strict=True)]
+def training_batches(
+    model: PreTrainedModel, processor: ProcessorMixin, rows: Mapping[str, Sequence[Row]]
+) -> Iterator[tuple[DictConfig, Sequence[Row], Any]]:
+    """Training questions of each task in batches of at most `BATCH`: the task, the rows, and the model's inputs."""
+    for name, of_task in rows.items():
+        task = training_task(name)
+        for start in range(0, len(of_task), BATCH):
+            batch = of_task[start : start + BATCH]
+            yield task, batch, collate(processor, batch, task).to(model.device, model.dtype)
 
 
 def prompt_swap(
-    model: "PreTrainedModel",
-    processor: "ProcessorMixin",
-    method: Method,
-    rows: Mapping[str, Sequence[Row]],
-) -> PromptSwap:
-    """Put the training questions ``rows`` of each task to ``model`` under ``method``, twice.
+    model: PreTrainedModel, processor: ProcessorMixin, method: Method, rows: Mapping[str, Sequence[Row]]
+) -> pd.DataFrame:
+    """Put the training questions ``rows`` of each task to ``model`` under ``method``, twice: one line per question.
+
+    kept, others  sorted patches of the question's picture that the method keeps for it, and for the next question of
+                  its task that reads otherwise;  patches  how many the picture has
+    own, other    whether the question was answered rightly with the one set, and with the other;  id  of the question
 
     The method must choose once, between projector and decoder, and merge nothing: else "the same tokens by another
     question" is not defined, which is a `UserError`. Nothing but the chosen set differs between the two.
@@ -76,50 +65,49 @@ def prompt_swap(
         raise UserError(f"method {method.name} does not choose once between projector and decoder")
     if method.reductions[0].correlate is not None:
         raise UserError(f"method {method.name} merges tokens, so no other question's choice can be put in its place")
-    kept, others, patches, own, other = [], [], [], {}, {}
+    swapped_rows = {task: _swapped(of_task) for task, of_task in rows.items()}
+    batches, swapped = (training_batches(model, processor, some) for some in (rows, swapped_rows))
+    out = []
     with cache_tower(find_parts(model).vision):
-        for name, batch in _batches(rows):
-            task = training_task(name)
-            inputs, swapped_inputs = (
-                collate(processor, rows, task).to(model.device, model.dtype) for rows in (batch, _swapped(batch))
-            )
+        for (task, batch, inputs), (_, _, swapped_inputs) in zip(batches, swapped, strict=True):
             with torch.inference_mode(), reduce(model, method) as trace:
                 model(**swapped_inputs, logits_to_keep=1)
-            chosen = [sorted(patches_kept) for patches_kept in trace.kept]
-            records = answer(model, processor, method, inputs, batch, task)
-            swapped = answer(model, processor, _as_given(method, chosen), inputs, batch, task)
-            own |= {record["id"]: bool(record["correct"]) for record in records}
-            other |= {record["id"]: bool(record["correct"]) for record in swapped}
-            kept, others = kept + [sorted(record["kept"]) for record in records], others + chosen
-            patches += [record["picture"] for record in records]
-    return PromptSwap(kept, others, patches, own, other)
-
-
-def prompt_swap_table(swaps: Mapping[str, PromptSwap]) -> pd.DataFrame:
-    """One line for each method (title -> what it did).
-
-    kept            mean number of patches kept; ``common`` the mean share of them that another question keeps as well,
-                    and ``chance`` what it would be for two random sets of such sizes
-    changed         share of rows whose sets differ
-    own, other      accuracy with the own question's choice, and with the other's
-    difference      other less own, with a paired 95 % interval ``low`` to ``high`` and McNemar's ``p``
-    """
-    out = []
-    for title, swap in swaps.items():
-        change = paired(swap.other, swap.own)
-        line = {"method": title, "kept": fmean(map(len, swap.kept)), "common": fmean(swap.common)}
-        line |= {"chance": fmean(len(other) / count for other, count in zip(swap.others, swap.patches, strict=True))}
-        line |= {"changed": fmean(a != b for a, b in zip(swap.kept, swap.others, strict=True)), "n": len(swap.own)}
-        line |= {"own": fmean(swap.own.values()), "other": fmean(swap.other.values())}
-        out.append(line | {"difference": change.difference, "low": change.low, "high": change.high, "p": change.p})
+            others = [sorted(patches) for patches in trace.kept]
+            fixed = FixedChoice(map(torch.tensor, others))
+            given = Method("given", (replace(method.reductions[0], filter=fixed, schedule=Keep(None)),))
+            answers = (answer(model, processor, one, inputs, batch, task) for one in (method, given))
+            out += [
+                {"id": own["id"], "kept": sorted(own["kept"]), "others": chosen, "patches": own["picture"]}
+                | {"own": bool(own["correct"]), "other": bool(other["correct"])}
+                for own, other, chosen in zip(*answers, others, strict=True)
+            ]
     return pd.DataFrame(out)
 
 
-def _batches(rows: Mapping[str, Sequence[Row]]) -> Iterator[tuple[str, Sequence[Row]]]:
-    """At most `BATCH` rows of a task."""
-    for name, task_rows in rows.items():
-        for start in range(0, len(task_rows), BATCH):
-            yield name, task_rows[start : start + BATCH]
+def swap_summary(swap: pd.DataFrame) -> dict[str, float]:
+    """What `prompt_swap` comes to.
+
+    kept            mean number of patches kept; ``common`` the mean share of them that another question keeps as well,
+                    and ``chance`` what it would be for two random sets of such sizes
+    changed         share of rows whose sets differ;  n  how many rows
+    own, other      accuracy with the own question's choice, and with the other's
+    difference      other less own, with a paired 95 % interval ``low`` to ``high`` and McNemar's ``p``
+    """
+    pairs = list(zip(swap["kept"], swap["others"], strict=True))
+    change = paired(*(swap.set_index("id")[choice].to_dict() for choice in ("other", "own")))
+    return {
+        "kept": fmean(swap["kept"].map(len)),
+        "common": fmean(len({*kept} & {*others}) / len(kept) for kept, others in pairs),
+        "chance": fmean(swap["others"].map(len) / swap["patches"]),
+        "changed": fmean(kept != others for kept, others in pairs),
+        "n": len(swap),
+        "own": fmean(swap["own"]),
+        "other": fmean(swap["other"]),
+        "difference": change.difference,
+        "low": change.low,
+        "high": change.high,
+        "p": change.p,
+    }
 
 
 def _swapped(rows: Sequence[Row]) -> list[Row]:
@@ -127,14 +115,7 @@ def _swapped(rows: Sequence[Row]) -> list[Row]:
     texts = [row.question for row in rows]
     if len(set(texts)) == 1:
         raise UserError(f"all questions read {texts[0]!r}, so there is no other one to ask")
-    swapped = []
-    for i, row in enumerate(rows):
-        following = [*texts[i + 1 :], *texts[:i]]
-        swapped.append(replace(row, question=next(text for text in following if text != row.question)))
-    return swapped
-
-
-def _as_given(method: Method, kept: Sequence[Sequence[int]]) -> Method:
-    """The method with these choices in place of its own."""
-    reduction, rows = method.reductions[0], iter([torch.tensor(patches) for patches in kept])
-    return Method("given", (replace(reduction, filter=FixedChoice(rows), schedule=Keep(None)),))
+    return [
+        replace(row, question=next(text for text in [*texts[i + 1 :], *texts[:i]] if text != row.question))
+        for i, row in enumerate(rows)
+    ]

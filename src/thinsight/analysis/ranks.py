@@ -108,11 +108,8 @@ def _halves(wide: pd.DataFrame, tasks: Sequence[str], count: int) -> list[np.nda
     values = [wide.loc[[task]].to_numpy() for task in tasks]
     for _ in range(count):
         orders = [rng.permutation(len(correct)) for correct in values]
-        pairs = [
-            (correct[order[: len(order) // 2]].mean(0), correct[order[len(order) // 2 :]].mean(0))
-            for correct, order in zip(values, orders, strict=True)
-        ]
-        out.append(np.stack(pairs, axis=1))
+        halves = [np.split(correct[order], [len(order) // 2]) for correct, order in zip(values, orders, strict=True)]
+        out.append(np.stack([[half.mean(0) for half in pair] for pair in halves], axis=1))
     return out
 
 

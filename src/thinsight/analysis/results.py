@@ -36,9 +36,9 @@ def load_scores(folder: Path, runs: Sequence[str] | None = None, *, missing_ok: 
     missing_ok  a frame without lines if none of the runs is finished, instead of a `UserError`
     """
     files = finished(folder, runs)
-    if not files and missing_ok:
-        return pd.DataFrame(columns=list(SCORE_COLUMNS))
     if not files:
+        if missing_ok:
+            return pd.DataFrame(columns=list(SCORE_COLUMNS))
         raise UserError(f"there are no finished runs in {folder}: `dvc repro` makes them.")
     cards = {file.parent.name: json.loads(file.with_name("protocol.json").read_text()) for file in files}
     for first, second in combinations(cards, 2):
@@ -53,9 +53,7 @@ def load_answers(folder: Path, runs: Sequence[str] | None = None, *, missing_ok:
         return pd.DataFrame(columns=list(ANSWER_COLUMNS))
     frames = [pd.read_parquet(file) for file in files if file.is_file()]
     if not frames:
-        raise UserError(
-            f"there are no predictions in {folder}: `dvc repro` makes them, `dvc checkout` brings them back."
-        )
+        raise UserError(f"there are no predictions in {folder}: run `dvc repro`, or `dvc checkout` for stored ones.")
     return with_budget_labels(pd.concat(frames, ignore_index=True))
 
 
@@ -74,27 +72,16 @@ def _score_lines(file: Path) -> list[dict[str, Any]]:
     metrics = json.loads(file.read_text(encoding="utf-8"))
     return [
         {
-            "run": file.parent.name,
-            "group": group_of(file.parent),
-            "model": metrics["model"],
-            "method": metrics["method"],
-            "task": task,
-            "budget": budget,
-            "accuracy": cell["accuracy"],
-            "low": cell["interval"][0],
-            "high": cell["interval"][1],
-            "n": cell["n"],
-            "layer": cell["layer"],
-            "visual": cell["visual_tokens_mean"],
-            "kept": cell["visual_tokens_kept"],
-            "picture": cell["picture_tokens"],
-            "kv_bytes": cell["kv_bytes"],
-            "printed": cell.get("summary", {}).get("printed"),
-            **cell["prefill_flops"],
+            "run": file.parent.name, "group": group_of(file.parent), "model": metrics["model"],
+            "method": metrics["method"], "task": task, "budget": budget, "accuracy": cell["accuracy"],
+            "low": cell["interval"][0], "high": cell["interval"][1], "n": cell["n"], "layer": cell["layer"],
+            "visual": cell["visual_tokens_mean"], "kept": cell["visual_tokens_kept"],
+            "picture": cell["picture_tokens"], "kv_bytes": cell["kv_bytes"],
+            "printed": cell.get("summary", {}).get("printed"), **cell["prefill_flops"],
         }
         for task, budgets in metrics["scores"].items()
         for budget, cell in budgets.items()
-    ]
+    ]  # fmt: skip
 
 
 def score_cells(table: pd.DataFrame, run: str, budget: str | None = None) -> pd.DataFrame:
@@ -149,8 +136,7 @@ def shared_budgets(results: pd.DataFrame) -> list[float]:
         keeps = {Budget.parse(label).keep for label in part["budget"].unique()}
         if numbers := {keep for keep in keeps if isinstance(keep, int | float)}:
             values.append(numbers)
-    shared = set.intersection(*values) if values else set()
-    if not shared:
+    if not values or not (shared := set.intersection(*values)):
         raise UserError("the runs have no budget keep=... in common: give them the sweep 'budgets' of one preset")
     return sorted(shared, reverse=True)
 
@@ -165,14 +151,14 @@ def label_runs(table: pd.DataFrame, results: pd.DataFrame, entries: Mapping[str,
     place    where it acts, one of `thinsight.config.catalogue.FAMILIES`
     control  whether it is no published method
     """
-    runs, methods = list(dict.fromkeys(table["run"])), results.drop_duplicates("run").set_index("run")["method"]
+    methods = results.drop_duplicates("run").set_index("run")["method"]
     layers = results.groupby("run")["layer"].max()
     names = {}
-    for run in runs:
+    for run in table["run"].unique():
         entry = entries.get(methods[run])
-        title = entry.short if entry else run
-        control, place = entry is not None and entry.is_control, entry.family if entry else FAMILIES[3]
-        if place == CONTROL:
+        title, place = (entry.short, entry.family) if entry else (run, FAMILIES[3])
+        control = place == CONTROL
+        if control:
             place = FAMILIES[2 if layers[run] > 0 else 1]
             title += f", layer {layers[run]:.0f}" if layers[run] > 0 else ""
         names[run] = {"title": title, "place": place, "control": control}

@@ -98,7 +98,7 @@ def _listed(values: Sequence[Any]) -> str:
 def differing_settings(runs: Sequence[FinishedRun]) -> list[str]:
     """The names of the facts besides the method in which the runs' cards differ; none is what a comparison needs."""
     cards = [dict(config_facts({key: value for key, value in run.protocol.items() if key != "method"})) for run in runs]
-    return sorted({name for card in cards for name in card if any(other.get(name) != card[name] for other in cards)})
+    return sorted(name for name in set().union(*cards) if len({card.get(name) for card in cards}) > 1)
 
 
 def config_facts(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

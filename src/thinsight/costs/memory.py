@@ -49,11 +49,21 @@ def peak_memory(
 
     ``heads``: query heads; ``attention``: "fused" (SDPA, FlashAttention) or "eager"; ``element``: bytes (2 or 4).
     """
-    if 3 * shape.ffn < 4 * shape.width:
+    d, m, q, e = shape.width, shape.ffn, shape.queries, element
+    if 3 * m < 4 * d:
         raise UserError("the MLP of this decoder is so narrow that its activations do not peak inside it")
-    layers = [_layer(shape, heads, n, lengths[0], at, attention, element) for at, n in enumerate(lengths)]
-    cached = list(accumulate(kv_bytes(shape, [n], element_bytes=element) for n in lengths))
-    return PeakMemory(cached[-1], max(layers), max(c + a for c, a in zip(cached, layers, strict=True)))
+    alive = []
+    for number, n in enumerate(lengths):
+        held = e * lengths[0] * d if number else 0  # the prompt's embeddings are the first layer's input
+        held += 2 * e * n * (q // heads) + 8 * n  # cosines, sines, position numbers
+        mlp = 3 * e * n * (d + m)
+        if attention == "eager":
+            maps, grouped = heads * n * n, 2 * q if shape.keys < q else 0
+            held += e * n * n  # the causal mask
+            mlp = max(mlp + e * maps, e * n * (2 * d + q + grouped) + (8 + e % 4) * maps)
+        alive.append(held + mlp)
+    cached = list(accumulate(kv_bytes(shape, [n], element_bytes=e) for n in lengths))
+    return PeakMemory(cached[-1], max(alive), max(c + a for c, a in zip(cached, alive, strict=True)))
 
 
 def tower_peak(tower: TowerSize, element: int = 2) -> int:
@@ -68,13 +78,11 @@ def tower_peak(tower: TowerSize, element: int = 2) -> int:
 
 def weight_bytes(model: nn.Module) -> dict[str, int]:
     """Bytes of the parameters in the type that they are in (meta device included): decoder, head, vision, other."""
-    parts = find_parts(model)
-    named = {"decoder": parts.decoder, "head": parts.head, "vision": parts.vision}
-    seen: set[int] = set()
-    sizes = {}
-    for name, module in [*named.items(), ("other", model)]:
+    parts, seen, sizes = find_parts(model), set(), {}
+    named = {"decoder": parts.decoder, "head": parts.head, "vision": parts.vision, "other": model}
+    for name, module in named.items():
         parameters = [p for p in ([] if module is None else module.parameters()) if id(p) not in seen]
-        seen |= {id(p) for p in parameters}
+        seen.update(map(id, parameters))
         sizes[name] = sum(p.numel() * p.element_size() for p in parameters)
     return sizes
 
@@ -90,17 +98,3 @@ def memory_traffic(shape: DecoderShape, heads: int, tokens: int, element: float 
     d, m = shape.width, shape.ffn
     layer = 4 * d * d + shape.matrices * d * m + tokens * (26 * d + 3 * m) + 4 * heads * tokens**2
     return element * (shape.layers * layer + d * shape.vocabulary)
-
-
-def _layer(shape: DecoderShape, heads: int, n: int, first: int, number: int, attention: str, e: int) -> int:
-    """Activation bytes while layer ``number`` runs."""
-    d, m, q = shape.width, shape.ffn, shape.queries
-    held = e * first * d if number else 0  # the prompt's embeddings are the first layer's input
-    held += 2 * e * n * (q // heads) + 8 * n  # cosines, sines, position numbers
-    mlp = 3 * e * n * (d + m)
-    if attention == "fused":
-        return held + mlp
-    held += e * n * n
-    maps = heads * n * n
-    grouped = 2 * q if shape.keys < q else 0
-    return held + max(mlp + e * maps, e * n * (2 * d + q + grouped) + (8 + e % 4) * maps)

@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from thinsight.config.methods import load_method
-from thinsight.costs.budgets import Stage, lengths_only, measured_budget
+from thinsight.costs.budgets import lengths_only, measured_budget
 from thinsight.costs.conventions import CONVENTIONS
 from thinsight.costs.flops import decoder_shape, flops_by_convention, kv_bytes
 from thinsight.errors import UserError
@@ -80,16 +80,15 @@ def cost_report(config: DictConfig) -> dict[str, Any]:
     meta device, without what a method computes to choose; ``kv_bytes``: the cache after it, in 2-byte elements;
     ``vision``: FLOPs in front of the decoder, of the whole tower.
     """
-    model = meta_model(config.model)
-    method = load_method(config.method)
-    shape = decoder_shape(model)
-    image = largest_image(model.config, config.model.processor)
+    model, method, text = meta_model(config.model), load_method(config.method), int(config.text_tokens)
+    shape, image = decoder_shape(model), largest_image(model.config, config.model.processor)
     visual = image.tokens
-    text = int(config.text_tokens)
     if text < 2:
         raise UserError(f"text_tokens must be at least 2 (one before the picture, one after), not {text}.")
+    chooses = method.needs or method.before_projector  # what costs operations that are no part of the prefill
+    counted = lengths_only(method, measured_budget(model, config)) if chooses else method
     full = count_prefill(model, load_method("identity"), text, visual)
-    reduced = count_prefill(model, _without_evidence(method, measured_budget(model, config)), text, visual)
+    reduced = count_prefill(model, counted, text, visual)
     whole = flops_by_convention(shape, full.lengths, visual=full.visual)
     short = flops_by_convention(shape, reduced.lengths, visual=reduced.visual)
     return {
@@ -111,11 +110,6 @@ def cost_report(config: DictConfig) -> dict[str, Any]:
         "vision": tower_flops(model, image) | {"tiles": image.tiles, "pixels": list(image.size)},
         "lengths": {"sequence": reduced.lengths, "visual": reduced.visual},
     }
-
-
-def _without_evidence(method: Method, stage: Stage) -> Method:
-    """The method itself if it looks at nothing; else its `lengths_only`, with which the choice costs nothing."""
-    return lengths_only(method, stage) if method.needs or method.before_projector else method
 
 
 def _pair(full: int, reduced: int) -> dict[str, Any]:

@@ -6,6 +6,7 @@ refuses a method, or a method decides by the picture, the sentence that says so 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
 
 import pandas as pd
@@ -25,7 +26,7 @@ from thinsight.models.image_tokens import largest_image
 from thinsight.models.loading import meta_model
 from thinsight.reduction.method import Method
 
-SUBSTITUTES: Mapping[str, Any] = {"space": "llm", "graph": "v", "merge": "mean", "positions": "keep"}
+SUBSTITUTES = {"space": "llm", "graph": "v", "merge": "mean", "positions": "keep"}
 """What these fields are set to on a model without a CLIP-like tower and with several axes of positions (Qwen-VL)."""
 
 
@@ -61,15 +62,23 @@ def model_sizes(name: str, text: int) -> ModelSizes:
     config = load_config([f"model={name}", f"text_tokens={text}"])
     model = meta_model(config.model)
     image = largest_image(model.config, config.model.processor)
-    counts, alive = tower_flops(model, image), tower_peak(family_of(model.config).tower_size(model.config, image))
+    counts, tower, refusal = tower_flops(model, image), None, ""
     try:
-        tower, refusal = replace(DecoderShape.of(find_tower(model).blocks), biases=0), ""
+        tower = replace(DecoderShape.of(find_tower(model).blocks), biases=0)
     except UserError as error:
-        tower, refusal = None, str(error)
-    heads = model.config.get_text_config().num_attention_heads
-    stage, vision = measured_budget(model, config), sum(counts.values())
-    projector, weights = counts["projector"], weight_bytes(model)
-    return ModelSizes(name, stage, heads, image.tiles, tower, vision, projector, alive, weights, refusal)
+        refusal = str(error)
+    return ModelSizes(
+        name=name,
+        stage=measured_budget(model, config),
+        heads=model.config.get_text_config().num_attention_heads,
+        tiles=image.tiles,
+        tower=tower,
+        vision=sum(counts.values()),
+        projector=counts["projector"],
+        alive=tower_peak(family_of(model.config).tower_size(model.config, image)),
+        weights=weight_bytes(model),
+        refusal=refusal,
+    )
 
 
 def method_cost(
@@ -109,42 +118,33 @@ def method_costs(sizes: Sequence[ModelSizes], entries: Sequence[MethodEntry], sh
     Columns: method, title, family, share, model; fields, kept, layer_mean; the columns of `method_cost`;
     ``fastv_left`` and ``profiler_left``, shares of the whole model's; why: the sentence in place of numbers.
     """
-    lines = []
     whole = {size.name: method_cost(size, size.whole) for size in sizes}
+    lines = []
     for entry in entries:
         node = load_config([f"method={entry.name}"]).method
-        for share in shares:
-            labels = {"method": entry.name, "title": entry.title, "family": entry.family, "share": share}
-            fields = {"keep": share} if "keep" in entry.knobs else {}
-            method = load_method(node, **fields)
-            for size in sizes:
-                try:
-                    costs = _line(size, node, method, fields, share)
-                except UserError as error:
-                    lines.append(labels | {"model": size.name, "why": str(error)})
-                    continue
-                left = {f"{name}_left": costs[name] / whole[size.name][name] for name in ("fastv", "profiler")}
-                lines.append(labels | {"model": size.name, "why": ""} | costs | left)
+        methods = {share: load_method(node, **({"keep": share} if "keep" in entry.knobs else {})) for share in shares}
+        for (share, method), size in product(methods.items(), sizes):
+            line = {"method": entry.name, "title": entry.title, "family": entry.family, "share": share}
+            line |= {"model": size.name, "why": ""}
+            try:
+                costs = _costs_at(share, size, node, method)
+            except UserError as error:
+                lines.append(line | {"why": str(error)})
+                continue
+            left = {f"{name}_left": costs[name] / whole[size.name][name] for name in ("fastv", "profiler")}
+            lines.append(line | costs | left)
     return pd.DataFrame(lines)
 
 
-def fitted(size: ModelSizes, node: DictConfig, method: Method, fields: Mapping[str, Any]) -> Method:
-    """``method``, which ``node`` with ``fields`` is, on this model: with the documented substitutes where the model
-    lacks what they stand for. A method that acts where nothing can be reduced is a `UserError`, the model's own."""
-    if not size.refusal:
-        return method
-    if method.before_projector:
+def _costs_at(share: float, size: ModelSizes, node: DictConfig, method: Method) -> dict[str, Any]:
+    """A line of `method_costs` of ``method``, made of ``node``, with the documented substitutes where the model lacks
+    what its fields stand for. A method that acts where nothing can be reduced is a `UserError`, the model's own."""
+    fields = {"keep": share} if "keep" in method.fields else {}
+    if size.refusal and method.before_projector:
         raise UserError(size.refusal)
-    substitutes = {
-        key: value for key, value in SUBSTITUTES.items() if method.fields.get(key) not in (None, "none", value)
-    }
-    return load_method(node, **fields, **substitutes) if substitutes else method
-
-
-def _line(
-    size: ModelSizes, node: DictConfig, method: Method, fields: Mapping[str, Any], share: float
-) -> dict[str, Any]:
-    method = fitted(size, node, method, fields)
+    lacking = {k: v for k, v in SUBSTITUTES.items() if method.fields.get(k) not in (None, "none", v)}
+    if size.refusal and lacking:
+        method = load_method(node, **fields, **lacking)
     if not fields:
         fields = solve_budget(node, size.stage, "layer_mean", share)
         method = load_method(node, **fields)

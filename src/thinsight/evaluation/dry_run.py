@@ -52,24 +52,24 @@ def dry_run(config: DictConfig, tflops: float = TFLOPS) -> dict[str, Any]:
     model, tower = model_future.result(), tower_future.result() if tower_future else None
     rows = [place.rows if None in (place.rows, config.limit) else min(place.rows, config.limit) for place in data]
     need, take = None, None
-    if (meta := _meta_model(config)) is not None:
+    try:
+        meta = meta_model(config.model)
+    except UserError:  # its shape stands only in files that are not here
+        pass
+    else:
         questions = [(n or 0, task.max_new_tokens) for n, task in zip(rows, tasks, strict=True)]
-        work = Workload.of(config, meta, points, questions)
+        work = Workload(config, meta, points, questions)
         need, take = work.memory(), work.compute(tflops)
         fetched = sum(task.gigabytes or 0 for task, place in zip(tasks, data, strict=True) if not place.here)
         need["disk_gb"] = round(COPIES * fetched + (0 if model.here else need["weights_gb"]), 2)
     return {
         "run": config.run,
         "load": {
-            "model": {**_fields(config.model, "name", "checkpoint", "revision"), **model.card},
+            "model": {key: config.model[key] for key in ("name", "checkpoint", "revision")} | model.card,
             "text_tower": {"checkpoint": config.model.text_tower, **tower.card} if tower else None,
             "tasks": {
-                task.name: {
-                    "source": task.path or task.hub or task.source,
-                    **_fields(task, "revision", "split"),
-                    "rows": n,
-                    **place.card,
-                }
+                task.name: {"source": task.path or task.hub or task.source, "revision": task.revision}
+                | {"split": task.split, "rows": n, **place.card}
                 for task, n, place in zip(tasks, rows, data, strict=True)
             },
             "method": {"name": config.method.name, "budgets": [str(point.budget) for point in points]},
@@ -92,53 +92,23 @@ def assumptions(config: DictConfig, tflops: float) -> list[str]:
     ]
 
 
-def _fields(node: DictConfig, *keys: str) -> dict[str, Any]:
-    return {key: node[key] for key in keys}
-
-
-def _meta_model(config: DictConfig) -> nn.Module | None:
-    """The model on the meta device; None if its shape stands only in files that are not here."""
-    try:
-        return meta_model(config.model)
-    except UserError:
-        return None
-
-
-@dataclass(frozen=True)
 class Workload:
-    """What there is to do, in sizes.
+    """What there is to do, in sizes: for ``model`` on the meta device, at the budgets ``points``.
 
-    stage       sizes of the model and of a prompt;  lengths  tokens entering each decoder layer, under each budget
-    tasks       (rows, most tokens of an answer) of each task
-    parameters  of the model;  vision  FLOPs of one picture in front of the decoder, computed ``passes`` times a row
-    batch       rows at a time;  element  bytes of a number
+    tasks  (rows, most tokens of an answer) of each task
     """
 
-    stage: Stage
-    lengths: Sequence[Sequence[int]]
-    tasks: Sequence[tuple[int, int]]
-    parameters: int
-    vision: int
-    passes: int
-    batch: int
-    element: int
-
-    @classmethod
-    def of(
-        cls, config: DictConfig, model: nn.Module, points: Sequence[SweepPoint], tasks: Sequence[tuple[int, int]]
-    ) -> "Workload":
-        """Of a config, its model on the meta device, its budgets and its tasks."""
-        stage = measured_budget(model, config)
-        return cls(
-            stage=stage,
-            lengths=[_lengths(point, stage) for point in points],
-            tasks=tasks,
-            parameters=sum(p.numel() for p in model.parameters()),
-            vision=sum(tower_flops(model, largest_image(model.config, config.model.processor)).values()),
-            passes=1 if shareable([point.method for point in points]) else len(points),
-            batch=config.batch_size,
-            element=torch_dtype(config.model.dtype).itemsize,
-        )
+    def __init__(
+        self, config: DictConfig, model: nn.Module, points: Sequence[SweepPoint], tasks: Sequence[tuple[int, int]]
+    ) -> None:
+        self.tasks, self.batch = tasks, config.batch_size
+        self.stage = measured_budget(model, config)
+        self.lengths = [_lengths(point, self.stage) for point in points]  # tokens entering each decoder layer
+        self.parameters = sum(p.numel() for p in model.parameters())
+        self.element = torch_dtype(config.model.dtype).itemsize  # bytes of a number
+        # FLOPs of one picture in front of the decoder, and how often they are spent on a row
+        self.vision = sum(tower_flops(model, largest_image(model.config, config.model.processor)).values())
+        self.passes = 1 if shareable([point.method for point in points]) else len(points)
 
     def memory(self) -> dict[str, float]:
         """Gigabytes of memory; of activations those of one decoder layer for one batch, unreduced."""

@@ -2,16 +2,20 @@
 
 import math
 import re
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from thinsight.config.catalogue import printed_models
+from thinsight.config.compose import load_config
+from thinsight.config.methods import load_method
+from thinsight.costs.budgets import Stage, simulate, solve_budget
 from thinsight.costs.conventions import CONVENTIONS
-from thinsight.costs.flops import DecoderShape, kv_bytes, prefill_flops
+from thinsight.costs.flops import DecoderShape, decoder_shape, kv_bytes, prefill_flops
 from thinsight.errors import UserError, nearest
 from thinsight.ledger.published import FOLDER
 
@@ -106,7 +110,7 @@ class Computed:
 
 def picture_tokens(model: str) -> int | None:
     """Visual tokens of a picture of the printed model, where they are known."""
-    return printed_models()[model][1] if model in printed_models() else None
+    return printed_models().get(model, ("", None))[1]
 
 
 def fields_of(method: str, row: str) -> dict[str, Any]:
@@ -150,24 +154,16 @@ def uniform_tokens(column: str, model: str, printed: float, way: Counting) -> in
     if model not in printed_models() or way.convention is None or column not in COSTS:
         return None
     name, whole = printed_models()[model]
-    shape = shape_of(name)
-    low, high = 0, whole
-    ends = [_cost(column, shape, [n] * shape.layers, whole, way) for n in (low, high)]
-    if not min(ends) < printed < max(ends):
-        return None
-    grows = ends[1] > ends[0]
-    while high - low > 1:
-        middle = (low + high) // 2
-        below = (_cost(column, shape, [middle] * shape.layers, whole, way) <= printed) == grows
-        low, high = (middle, high) if below else (low, middle)
-    return low
+    shape, sign = shape_of(name), -1 if column == "FLOPs saving" else 1  # a saving falls with the number of tokens
+    costs = partial(_cost, column, shape, whole=whole, way=way)
+    above = bisect_right(range(whole + 1), sign * printed, key=lambda n: sign * costs(visual=[n] * shape.layers))
+    return above - 1 if 0 < above <= whole else None
 
 
 @cache
 def shape_of(model: str) -> DecoderShape:
     """The decoder of ``conf/model/<model>.yaml``."""
-    from thinsight.costs.flops import decoder_shape
-    from thinsight.models.loading import meta_model
+    from thinsight.models.loading import meta_model  # loads transformers; a page of printed numbers alone does without
 
     return decoder_shape(meta_model(model))
 
@@ -181,9 +177,9 @@ def _visual(
         return [whole] * shape.layers, f"{whole} visual and {text}"
     if way.tokens == "every layer" and tokens is not None:
         return [tokens] * shape.layers, f"{tokens} visual and {text} in every layer"
-    if not fields and tokens is None:
-        raise UserError("the setting's tokens are not stated")
     if not fields:
+        if tokens is None:
+            raise UserError("the setting's tokens are not stated")
         fields = _solved(method, shape.layers, whole, way.tokens, tokens)
     visual = _simulated(method, shape.layers, whole, tuple(sorted(fields.items())))
     setting = ", ".join(f"{key}={value:g}" for key, value in fields.items())
@@ -192,25 +188,17 @@ def _visual(
 
 @cache
 def _simulated(method: str, layers: int, whole: int, fields: tuple[tuple[str, Any], ...]) -> Sequence[int]:
-    from thinsight.config.methods import load_method
-    from thinsight.costs.budgets import Stage, simulate
-
     return tuple(simulate(load_method(_node(method), **dict(fields)), Stage(layers, whole)).visual)
 
 
 @cache
 def _solved(method: str, layers: int, whole: int, measure: str, tokens: int) -> dict[str, Any]:
-    from thinsight.costs.budgets import Stage, solve_budget
-
-    return solve_budget(
-        _node(method), Stage(layers, whole), "layer_mean" if measure == "layer mean" else "kept", tokens
-    )
+    measure = "layer_mean" if measure == "layer mean" else "kept"
+    return solve_budget(_node(method), Stage(layers, whole), measure, tokens)
 
 
 @cache
 def _node(method: str) -> DictConfig:
-    from thinsight.config.compose import load_config
-
     return load_config([f"method={method}"]).method
 
 

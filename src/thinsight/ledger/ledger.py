@@ -36,21 +36,16 @@ ALIKE = {  # reasons that differ only in what they name, as one
 
 
 def ledger(
-    published: pd.DataFrame,
-    results: pd.DataFrame,
-    answers: pd.DataFrame,
-    base: str = "plain",
-    every: pd.DataFrame | None = None,
+    published: pd.DataFrame, results: pd.DataFrame, answers: pd.DataFrame, every: pd.DataFrame | None = None
 ) -> pd.DataFrame:
     """One line per printed number of ``published``, in `COLUMNS`.
 
     results, answers  as `thinsight.analysis.results` reads them; only runs of the group main count
-    base              the run of the whole model
     every             all printed numbers, for the range that papers print for a cell; None: all of data/published
     """
     every = load_all() if every is None else every
     table = PrintedTable(_with_file(published, every), every)
-    scores = ScoreComparison(table, RunScores(results, answers, base))
+    scores = ScoreComparison(table, RunScores(results, answers))
     out = []
     for line in table.lines:
         verdict = _cost(line, table) if line.column in COSTS else scores.verdict(line) or _nothing(line)
@@ -99,18 +94,16 @@ def _matching_tokens(line: PrintedNumber, way: Counting) -> str:
 
 def _nothing(line: PrintedNumber) -> Verdict:
     """Nothing computes or runs the number: why."""
-    for pattern, why in NOTHING.items():
-        if re.search(pattern, f"{line.column} {line.unit}", re.IGNORECASE):
-            return Verdict(NOT_RUN, why)
-    return Verdict(NOT_RUN, f"nothing here gives {line.column}")
+    what = f"{line.column} {line.unit}"
+    whys = (why for pattern, why in NOTHING.items() if re.search(pattern, what, re.IGNORECASE))
+    return Verdict(NOT_RUN, next(whys, f"nothing here gives {line.column}"))
 
 
 def count_verdicts(ledger: pd.DataFrame) -> pd.DataFrame:
     """One line per paper of a `ledger`: paper, a column per verdict, ``total``; most numbers first."""
     counts = pd.crosstab(ledger["paper"], ledger["verdict"]).reindex(columns=list(VERDICTS), fill_value=0)
-    counts["total"] = counts.sum(axis=1)
-    counts = counts.sort_values("total", ascending=False, kind="stable").reset_index()
-    return counts.rename_axis(columns=None)
+    counts = counts.assign(total=counts.sum(axis=1)).sort_values("total", ascending=False, kind="stable")
+    return counts.reset_index().rename_axis(columns=None)
 
 
 def merge_small(counts: pd.DataFrame, most: int = MOST) -> pd.DataFrame:
@@ -125,10 +118,6 @@ def merge_small(counts: pd.DataFrame, most: int = MOST) -> pd.DataFrame:
 def reasons(ledger: pd.DataFrame) -> pd.DataFrame:
     """Why numbers were not run: why (`ALIKE` together), numbers, papers; the most frequent first."""
     part = ledger[ledger["verdict"] == NOT_RUN]
-    part = part.assign(why=part["why"].map(_alike))
-    counts = part.groupby("why", as_index=False).agg(numbers=("verdict", "size"), papers=("paper", "nunique"))
+    why = part["why"].map(lambda why: next((name for pattern, name in ALIKE.items() if re.search(pattern, why)), why))
+    counts = part.groupby(why).agg(numbers=("verdict", "size"), papers=("paper", "nunique")).reset_index()
     return counts.sort_values("numbers", ascending=False, kind="stable", ignore_index=True)
-
-
-def _alike(why: str) -> str:
-    return next((name for pattern, name in ALIKE.items() if re.search(pattern, why)), why)

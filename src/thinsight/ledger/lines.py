@@ -10,7 +10,7 @@ from statistics import fmean
 import pandas as pd
 from omegaconf import OmegaConf
 
-from thinsight.config.catalogue import printed_models
+from thinsight.config.catalogue import method_entries, printed_models
 from thinsight.ledger.counting import Computed, Counting, counting, fields_of, picture_tokens, shape_of
 from thinsight.ledger.published import PAPERS
 from thinsight.ledger.verdicts import PrintedRange
@@ -58,9 +58,7 @@ def task_benchmarks() -> Mapping[str, str]:
 @cache
 def method_titles() -> Mapping[str, str]:
     """Title of a method, without what stands in brackets -> its name in ``conf/method``."""
-    paths = sorted((CONF / "method").glob("*.yaml"))
-    titles = {str(OmegaConf.load(path).get("title") or path.stem).partition(" (")[0]: path.stem for path in paths}
-    return titles | CONTROLS
+    return {entry.short: entry.name for entry in method_entries()} | CONTROLS
 
 
 @dataclass(frozen=True)
@@ -115,11 +113,8 @@ class PrintedNumber:
         """The number on a scale to 100."""
         if self.unit == "fraction" or (self.unit == "CIDEr" and self.number < 3):
             return 100 * self.number
-        return (
-            100 * self.number / FULL_POINTS[self.column]
-            if self.unit == "points" and self.column in FULL_POINTS
-            else self.number
-        )
+        points = FULL_POINTS.get(self.column) if self.unit == "points" else None
+        return 100 * self.number / points if points else self.number
 
     @property
     def is_number(self) -> bool:
@@ -138,6 +133,11 @@ class PrintedNumber:
         return self.paper, self.version, self.table, self.model, self.column
 
     @property
+    def whole_row(self) -> tuple[str, ...]:
+        """What the numbers of one row of a table have in common."""
+        return *self.place[:-1], self.method, self.tokens, self.row
+
+    @property
     def setting(self) -> SettingKey:
         """What the row sets its method to."""
         whole = picture_tokens(self.meant)
@@ -146,13 +146,9 @@ class PrintedNumber:
         if self.count is not None:
             return SettingKey(keep=self.count / whole)
         fields = fields_of(self.name, self.row) or self.way.fields.get(self.name, {})
-        if "keep" in fields:
-            return SettingKey(keep=fields["keep"])
-        return (
-            SettingKey(layer=fields["layer"] / shape_of(printed_models()[self.meant][0]).layers)
-            if fields
-            else SettingKey()
-        )
+        if "keep" in fields or not fields:
+            return SettingKey(keep=fields.get("keep"))
+        return SettingKey(layer=fields["layer"] / shape_of(printed_models()[self.meant][0]).layers)
 
 
 class PrintedTable:
@@ -168,7 +164,7 @@ class PrintedTable:
         self._rows: dict[tuple, list[PrintedNumber]] = defaultdict(list)
         for line in self.lines:
             self._places[line.place].append(line)
-            self._rows[*line.place[:-1], line.method, line.tokens, line.row].append(line)
+            self._rows[line.whole_row].append(line)
 
     def span(self, line: PrintedNumber, *, hundred: bool = False) -> PrintedRange:
         """The range that papers print for the line's cell, itself among them, on its own scale or on one to 100.
@@ -183,17 +179,17 @@ class PrintedTable:
         """What the same table prints for the whole model, on a scale to 100."""
         if line.unit.startswith("% of vanilla"):
             return 100.0
-        wholes = [other.hundred for other in self._places[line.place] if other.method == VANILLA and not other.label]
-        return wholes[0] if wholes else None
+        lines = self._places[line.place]
+        return next((other.hundred for other in lines if other.method == VANILLA and not other.label), None)
 
     def row(self, line: PrintedNumber) -> Sequence[PrintedNumber]:
         """All numbers of the line's row."""
-        return self._rows[*line.place[:-1], line.method, line.tokens, line.row]
+        return self._rows[line.whole_row]
 
     def block(self, line: PrintedNumber) -> Sequence[PrintedNumber]:
         """The other methods of the same table, model, column and budget."""
-        same = [other for other in self._places[line.place] if other.tokens == line.tokens]
-        return [other for other in same if other.method not in (line.method, VANILLA)]
+        lines = self._places[line.place]
+        return [other for other in lines if other.tokens == line.tokens and other.method not in (line.method, VANILLA)]
 
 
 def _lines(table: pd.DataFrame) -> Iterator[PrintedNumber]:
@@ -204,10 +200,9 @@ def _lines(table: pd.DataFrame) -> Iterator[PrintedNumber]:
 
 def _cell(line: PrintedNumber) -> tuple:
     """What makes two papers' numbers the same cell: a row's label where a setting has no token count."""
-    fields = fields_of(line.name, line.row)
-    label = str(sorted(fields.items())) if fields else line.label
-    if not fields and not line.tokens and line.method != VANILLA:
-        label = line.row
+    label = line.label if line.tokens or line.method == VANILLA else line.row
+    if fields := fields_of(line.name, line.row):
+        label = str(sorted(fields.items()))
     return line.model, line.method, line.tokens, label, line.column, line.unit
 
 

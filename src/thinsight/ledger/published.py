@@ -71,22 +71,19 @@ def check_table(table: pd.DataFrame, name: str) -> pd.DataFrame:
     """``table`` with its ``number``s, or the first thing that is wrong with it."""
     if tuple(table.columns) != COLUMNS:
         raise UserError(f"{name}.csv must have the columns {', '.join(COLUMNS)}.")
-    for column in COLUMNS:
-        text = table[column]
-        _refuse(name, text[text != text.str.strip()], f"{column} begins or ends with a space")
-        if column not in MAY_BE_EMPTY:
-            _refuse(name, text[text == ""], f"{column} is empty")
-    _refuse(name, table[~table.source.isin(SOURCES)], f"source is none of {', '.join(sorted(SOURCES))}")
-    _refuse(name, table[~table.trust.isin(TRUST)], f"trust is none of {', '.join(sorted(TRUST))}")
-    _refuse(name, table[~table.arxiv.str.fullmatch(r"(\d{4}\.\d{5})?")], "arxiv is not a number like 2405.05803")
-    _refuse(name, table[~table.tokens.str.fullmatch(r"\d*")], "tokens is not an integer")
-    _refuse(name, table[~table.value.str.contains(r"\d")], "value has no digit")
+    wrong = {f"{column} begins or ends with a space": table[column] != table[column].str.strip() for column in COLUMNS}
+    wrong |= {f"{column} is empty": table[column] == "" for column in COLUMNS if column not in MAY_BE_EMPTY}
+    wrong |= {
+        f"source is none of {', '.join(sorted(SOURCES))}": ~table.source.isin(SOURCES),
+        f"trust is none of {', '.join(sorted(TRUST))}": ~table.trust.isin(TRUST),
+        "arxiv is not a number like 2405.05803": ~table.arxiv.str.fullmatch(r"(\d{4}\.\d{5})?"),
+        "tokens is not an integer": ~table.tokens.str.fullmatch(r"\d*"),
+        "value has no digit": ~table.value.str.contains(r"\d"),
+        "the same cell of the same table is there twice": table.duplicated(CELL),
+    }
+    for what, lines in wrong.items():
+        if lines.any():
+            raise UserError(f"{name}.csv, line {lines.idxmax() + 2}: {what}.")
     for column in table.column[~table.column.isin(SPELLINGS)]:
         raise nearest(f"column in {name}.csv", column, SPELLINGS)
-    _refuse(name, table[table.duplicated(CELL)], "the same cell of the same table is there twice")
     return table.assign(number=pd.to_numeric(table.value, errors="coerce"))
-
-
-def _refuse(name: str, wrong: pd.DataFrame | pd.Series, what: str) -> None:
-    if len(wrong):
-        raise UserError(f"{name}.csv, line {wrong.index[0] + 2}: {what}.")

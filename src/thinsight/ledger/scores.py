@@ -1,8 +1,8 @@
 """A printed score beside a run on the same or on another model."""
 
 from collections.abc import Sequence
+from functools import cache
 from statistics import fmean
-from typing import Any
 
 import pandas as pd
 
@@ -31,16 +31,19 @@ Interval = tuple[float, float]
 
 
 class RunScores:
-    """The runs of the group main of one model, as the ledger asks them. ``base``: the run of the whole model."""
+    """The runs of the group main of one model; what a table of many lines asks again and again is kept.
 
-    def __init__(self, results: pd.DataFrame, answers: pd.DataFrame, base: str = "plain") -> None:
+    budgets     (run, `SettingKey`) -> the budgets that stand for a setting: several are seeds, none means not run so
+    difference  (line, other line, tasks) -> of accuracy, the mean over tasks, and its paired interval
+    """
+
+    def __init__(self, results: pd.DataFrame, answers: pd.DataFrame) -> None:
         self.results = results[results["group"] == MAIN] if "group" in results else results
         self.model = str(results["model"].iloc[0]) if "model" in results else POCKET
-        self.whole: Line = (base, [FIXED])
+        self.whole: Line = ("plain", (FIXED,))
         self._bootstrap = Bootstrap(answers[answers["run"].isin(self.results["run"])])
         self._runs = {m: list(part["run"].unique()) for m, part in self.results.groupby("method", sort=False)}
-        self._differences: dict[Any, tuple[float, Interval]] = {}
-        self._budgets: dict[Any, list[str]] = {}
+        self.budgets, self.difference = cache(self._budgets), cache(self._difference)
 
     def run_of(self, method: str) -> str | None:
         """The run of a method of ``conf/method``: the one with its name, or else its first."""
@@ -48,34 +51,19 @@ class RunScores:
         return method if method in runs else runs[0] if runs else None
 
     @property
-    def all_tasks(self) -> list[str]:
+    def all_tasks(self) -> tuple[str, ...]:
         """Every task that was run."""
-        return self._bootstrap.tasks
+        return tuple(self._bootstrap.tasks)
 
-    def tasks(self, benchmark: str) -> list[str]:
+    def tasks(self, benchmark: str) -> tuple[str, ...]:
         """The tasks that were run and stand for a benchmark, or for an average: all of them."""
         if benchmark in AVERAGES:
             return self.all_tasks
-        return [task for task in benchmark_tasks().get(benchmark, ()) if task in self.all_tasks]
-
-    def budgets(self, run: str, setting: SettingKey) -> list[str]:
-        """The budgets of ``run`` that stand for a setting; several are seeds, none means that it was not run so."""
-        key = (run, setting)
-        if key not in self._budgets:
-            self._budgets[key] = self._find_budgets(run, setting)
-        return self._budgets[key]
+        return tuple(task for task in benchmark_tasks().get(benchmark, ()) if task in self.all_tasks)
 
     def relative(self, line: Line, tasks: Sequence[str]) -> float:
         """Score as a share of the whole model's, the mean of the tasks' ratios."""
         return self._score(line, tasks).over(self._score(self.whole, tasks)).mean
-
-    def difference(self, line: Line, other: Line, tasks: Sequence[str]) -> tuple[float, Interval]:
-        """Of two runs at budgets in accuracy, the mean over tasks, and its paired interval."""
-        key = (*((run, tuple(budgets)) for run, budgets in (line, other)), tuple(tasks))
-        if key not in self._differences:
-            change = self._score(line, tasks).minus(self._score(other, tasks))
-            self._differences[key] = change.mean, change.interval()
-        return self._differences[key]
 
     def measured(self, line: Line, benchmark: str, task: str) -> tuple[float, Interval]:
         """Score in % and Wilson's interval; of several draws the means of both.
@@ -87,21 +75,22 @@ class RunScores:
         cells = self.results[(self.results["run"] == run) & (self.results["task"] == task)]
         cells = cells[cells["budget"].isin(budgets)]
         accuracy, low, high = (100 * float(cells[name].mean()) for name in ("accuracy", "low", "high"))
-        numbers = [
-            printed[benchmark]
-            for printed in cells.get("printed", ())
-            if isinstance(printed, dict) and benchmark in printed
-        ]
+        printed = [numbers for numbers in cells.get("printed", ()) if isinstance(numbers, dict)]
+        numbers = [numbers[benchmark] for numbers in printed if benchmark in numbers]
         moved = fmean(numbers) - accuracy if numbers else 0.0
         return accuracy + moved, (low + moved, high + moved)
 
-    def _find_budgets(self, run: str, setting: SettingKey) -> list[str]:
+    def _difference(self, line: Line, other: Line, tasks: Sequence[str]) -> tuple[float, Interval]:
+        change = self._score(line, tasks).minus(self._score(other, tasks))
+        return change.mean, change.interval()
+
+    def _budgets(self, run: str, setting: SettingKey) -> tuple[str, ...]:
         if setting.keep is not None:
-            return budgets_at(self.results, run, round(setting.keep, 4))
+            return tuple(budgets_at(self.results, run, round(setting.keep, 4)))
         if setting.layer is None:
-            return []
-        wanted = f"layer={round(setting.layer * shape_of(self.model).layers)}"
-        return [wanted] if wanted in set(score_cells(self.results, run)["budget"]) else []
+            return ()
+        budget = f"layer={round(setting.layer * shape_of(self.model).layers)}"
+        return (budget,) if budget in set(score_cells(self.results, run)["budget"]) else ()
 
     def _score(self, line: Line, tasks: Sequence[str]) -> ResampledScore:
         return self._bootstrap.score(*line).select([self._bootstrap.tasks.index(task) for task in tasks])

@@ -16,7 +16,7 @@ import pandas as pd
 from thinsight.config.catalogue import CONTROL, FAMILIES, MethodEntry
 from thinsight.config.methods import load_method
 from thinsight.reduction.method import Reduction
-from thinsight.reduction.sites import Decoder, Features, Projected, RandomDecoder, Vision
+from thinsight.reduction.sites import Features, Projected, RandomDecoder, Vision
 from thinsight.report.tables import board
 
 PARTS = ("filter", "correlate", "compress")
@@ -55,8 +55,8 @@ def decomposition(entries: Sequence[MethodEntry]) -> list[MethodParts]:
         reductions = load_method(entry.name).reductions
         for number, reduction in enumerate(reductions, 1):
             stages = {name: describe(getattr(reduction, name)) for name in (*PARTS, "schedule")}
-            own = {"number": number, "of": len(reductions), "site": place(reduction)}
-            out.append(MethodParts(entry.name, entry.short, entry.family, **own, **stages))
+            number_of, site = (number, len(reductions)), place(reduction)
+            out.append(MethodParts(entry.name, entry.short, entry.family, *number_of, site=site, **stages))
     return out
 
 
@@ -75,14 +75,14 @@ def decomposition_table(lines: Sequence[MethodParts]) -> str:
     return board(frame, notes=notes, html=True, classes="catalogue")
 
 
-def _part(part: "Part | str | None") -> str:
+def _part(part: Part | str | None) -> str:
     """A cell of `decomposition_table`."""
     if part is None:
         return "–<small>nothing of a leaver goes on</small>"
     if isinstance(part, str):
         return escape(part)
-    parts = [f"<code>{part.name}</code>", f"<small>{escape(part.sentence)}</small>"]
-    return "".join(parts + [f"<small><em>{escape(part.settings)}</em></small>"] * bool(part.settings))
+    changed = f"<small><em>{escape(part.settings)}</em></small>" if part.settings else ""
+    return f"<code>{part.name}</code><small>{escape(part.sentence)}</small>{changed}"
 
 
 def describe(stage: Any) -> Part | None:
@@ -113,18 +113,14 @@ def settings(stage: Any) -> dict[str, str]:
 
 def place(reduction: Reduction) -> str:
     """Where a reduction acts, in words; layers as its file has them (a fraction is of the depth)."""
-    site = reduction.site
-    match site:
+    match site := reduction.site:
         case Projected():
             return "before the decoder's first layer"
         case Features():
             return "between vision tower and projector"
         case RandomDecoder():
             return "decoder, before one layer drawn for each sample"
-        case Vision():
-            stack, unit = "vision tower", "block"
-        case Decoder():
-            stack, unit = "decoder", "layer"
+    stack, unit = ("vision tower", "block") if isinstance(site, Vision) else ("decoder", "layer")
     how = "inside" if site.inside else "before"
     if site.layers is None:
         return f"{stack}, {how} every {unit} from {_text(site.start)} on"

@@ -15,7 +15,7 @@ from thinsight.evaluation.budget import Budget
 from thinsight.papers.overview import task_heads
 from thinsight.paths import ROOT
 from thinsight.report.figures import GREY, MARKERS, PAGE, PALETTE, subplots
-from thinsight.report.tables import board, finding, points, render
+from thinsight.report.tables import board, cell_board, finding, points, render
 
 
 @dataclass(frozen=True)
@@ -83,18 +83,15 @@ def catalogue_table(entries: Sequence[MethodEntry]) -> str:
     """The catalogue as a table in HTML, family by family, controls last."""
     order = [*FAMILIES, CONTROL]
     entries = sorted(entries, key=lambda entry: order.index(entry.family))
-    lines = [
-        {
-            "scores by": escape(entry.scores) or "–",
-            "acts": escape(entry.acts),
-            "needs": escape("; ".join(entry.needs)) or "–",
-            "cost": escape(entry.cost) or "–",
-            "source": _source(entry),
-        }
-        for entry in entries
-    ]
+    cells = {
+        "scores by": [escape(entry.scores) or "–" for entry in entries],
+        "acts": [escape(entry.acts) for entry in entries],
+        "needs": [escape("; ".join(entry.needs)) or "–" for entry in entries],
+        "cost": [escape(entry.cost) or "–" for entry in entries],
+        "source": [_source(entry) for entry in entries],
+    }
     titles = [(entry.family, f"<code>{entry.name}</code>") for entry in entries]
-    frame = pd.DataFrame(lines, pd.MultiIndex.from_tuples(titles, names=[None, "method"]))
+    frame = pd.DataFrame(cells, pd.MultiIndex.from_tuples(titles, names=[None, "method"]))
     return board(frame, notes=[escape(entry.title) for entry in entries], html=True, classes="catalogue")
 
 
@@ -115,27 +112,24 @@ def landscape_figure(page: Methods, control: str = "random") -> Figure:
     runs = page.table.drop_duplicates("run").set_index("run").drop(index=control)
     runs = runs[runs.index.isin(page.points["run"])]
     groups = {place: part for place in FAMILIES if len(part := runs[runs["place"] == place])}
-    lines = -(-len(groups) // 2)
-    figure, axes = subplots(
-        lines, min(2, len(groups)), figsize=(PAGE, 2.9 * lines), sharex=True, sharey=True, squeeze=False
-    )
+    lines, columns = -(-len(groups) // 2), min(2, len(groups))
+    figure, axes = subplots(lines, columns, figsize=(PAGE, 2.9 * lines), sharex=True, sharey=True, squeeze=False)
     shown = page.points[page.points["run"].isin([*runs.index, control])].sort_values("flops")
     by_keep = shown["budget"].map(lambda label: Budget.parse(label).keep is not None)
-    right = shown.loc[by_keep, "flops"].max() + 1e-9  # not a curve's long end over layers
-    shown = shown[shown["flops"] <= right]
+    shown = shown[shown["flops"] <= shown.loc[by_keep, "flops"].max() + 1e-9]  # not a curve's long end over layers
+    draws = shown[shown["run"] == control]
     for axis in axes.flat[len(groups) :]:
         axis.axis("off")
     for axis, (place, part) in zip(axes.flat, groups.items(), strict=False):
-        draws = shown[shown["run"] == control]
         axis.fill_between(draws["flops"], draws["least"], draws["most"], color=GREY, alpha=0.35, lw=0)
         axis.plot(draws["flops"], draws["score"], color=GREY, lw=0.9, label=page.entries[control].short)
         part = part.sort_values("control", kind="stable")
         for number, (run, labels) in enumerate(part.iterrows()):
             line = shown[shown["run"] == run]
             turn = number // len(PALETTE)  # a colour that comes again has another marker
-            marker = MARKERS[(number + turn) % len(MARKERS)]
-            style = {"color": PALETTE[number % len(PALETTE)], "marker": marker}
-            style = {"color": GREY, "marker": ".", "ls": (":", "--", "-.")[number % 3]} if labels["control"] else style
+            style = {"color": PALETTE[number % len(PALETTE)], "marker": MARKERS[(number + turn) % len(MARKERS)]}
+            if labels["control"]:
+                style = {"color": GREY, "marker": ".", "ls": (":", "--", "-.")[number % 3]}
             axis.errorbar(
                 line["flops"], line["score"], yerr=[line["score"] - line["low"], line["high"] - line["score"]],
                 label=labels["title"], lw=1.0, ms=3.5, elinewidth=0.4, capsize=0, **style,
@@ -152,60 +146,48 @@ def landscape_figure(page: Methods, control: str = "random") -> Figure:
 def scoreboard(page: Methods) -> str:
     """Accuracies of the whole model and the one without a picture, then a block per budget: random, other controls,
     methods by their mean. Below, what was not run."""
-    tasks = [task for task in dict.fromkeys(page.table["task"]) if task != MEAN]
-    columns = [*tasks, MEAN, "kept", "layer\nmean", "FLOPs"]
+    heads = dict(zip(page.budgets, task_heads(page.budgets, page.table["picture"].max()), strict=True))
     base = page.whole[page.whole["run"] == "plain"].set_index("task")["profiler"]
-    picture = page.table["picture"].max()
-    rows = []
-    for run, title in {"plain": "whole model", "blind": "no picture"}.items():
-        own = page.whole[page.whole["run"] == run].set_index("task")
-        if len(own):
-            cells = {task: _score(own.loc[task]) for task in tasks}
-            counts = _counts(own["kept"].mean(), own["visual"].mean(), (own["profiler"] / base).mean())
-            rows.append({"title": title, "run": run, "control": True, "cells": cells | counts})
-            rows[-1]["cells"][MEAN] = {"text": f"{100 * own['accuracy'].mean():.1f}"}
-    for (_, part), head in zip(page.table.groupby("keep", sort=False), task_heads(page.budgets, picture), strict=True):
-        best = part.groupby("task")["accuracy"].max()
-        means = part[part["task"] == MEAN].sort_values("accuracy", ascending=False, kind="stable")
-        means = means.iloc[((means["run"] != "random") + 2 * ~means["control"]).argsort(kind="stable")]
-        for _, mean in means.iterrows():
-            own = part[part["run"] == mean["run"]].set_index("task")
-            cells = {task: _score(own.loc[task], best[task], mean["run"] != "random") for task in [*tasks, MEAN]}
-            cells |= _counts(mean["kept"], mean["visual"], mean["flops"])
-            notes = ["" if mean["control"] else mean["place"]]
-            notes += [] if "keep" in Budget.parse(mean["budget"]).fields else [mean["budget"].replace("=", " ")]
-            rows.append({"block": head, "note": " · ".join(filter(None, notes)), "cells": cells} | mean.to_dict())
-    labels = [(row.get("block", ""), row["title"]) for row in rows]
-    index = pd.MultiIndex.from_tuples(labels, names=[None, "method"])
-    text, small, bold, tooltips = (
-        pd.DataFrame([[row["cells"][name].get(part) for name in columns] for row in rows], index, columns)
-        for part in ("text", "small", "bold", "tooltip")
+    whole = page.whole.assign(flops=page.whole["profiler"] / page.whole["task"].map(base))
+    means = whole.groupby("run", as_index=False)[["accuracy", "kept", "visual", "flops"]].mean().assign(task=MEAN)
+    whole = pd.concat([whole, means]).assign(block="", control=True)
+    whole["title"] = whole["run"].map({"plain": "whole model", "blind": "no picture"})
+    table = pd.concat([whole, page.table.assign(block=page.table["keep"].map(heads))], ignore_index=True)
+    compared = table["difference"].notna() & (table["run"] != "random")
+    marks = table["verdict"].map(lambda verdict: SPREAD_MARKS.get(verdict, "")).where(compared, "")
+    best = table.groupby(["block", "task"])["accuracy"].transform("max")
+    cells = table.assign(
+        text=(100 * table["accuracy"]).map("{:.1f}".format) + marks,
+        small=[f"{100 * row.low:.0f}–{100 * row.high:.0f}" if row.low >= 0 else "" for row in table.itertuples()],
+        bold=(table["block"] != "") & (table["accuracy"] >= best - 1e-12),
+        tooltip=[
+            f"{points(row.difference)} points to random ({points(row.least)} to {points(row.most)})" if sure else ""
+            for row, sure in zip(table.itertuples(), compared, strict=True)
+        ],
     )
-    missing = f"<p>Not run: {escape(', '.join(page.missing))}.</p>" if page.missing else ""
-    table = board(
-        text, small=small, bold=bold, tooltips=tooltips.fillna(""), notes=[row.get("note", "") for row in rows],
-        runs=[row["run"] for row in rows], controls=[row["control"] for row in rows],
-    )  # fmt: skip
-    return table + missing
+    means = table[table["task"] == MEAN]
+    costs = {"kept": ("kept", "{:.0f}"), "layer\nmean": ("visual", "{:.0f}"), "FLOPs": ("flops", "{:.0%}")}
+    counts = [means.assign(task=head, text=means[name].map(form.format)) for head, (name, form) in costs.items()]
+    order = 2 * ~means["control"].astype(bool) + ~means["run"].isin(["plain", "random"])
+    rows = means.assign(order=order).sort_values(
+        ["keep", "order", "accuracy"], ascending=[False, True, False], na_position="first", kind="stable"
+    )
+    tasks = [task for task in dict.fromkeys(page.table["task"]) if task != MEAN]
+    html = cell_board(
+        pd.concat([cells, *counts]),
+        rows.set_index(["block", "run"], drop=False),
+        pd.Index([*tasks, MEAN, *costs], name="task"),
+        notes=[_row_note(row) for row in rows.itertuples()],
+        runs=list(rows["run"]),
+        controls=list(rows["control"]),
+    )
+    return html + (f"<p>Not run: {escape(', '.join(page.missing))}.</p>" if page.missing else "")
 
 
-def _score(row: pd.Series, best: float = 2.0, compared: bool = False) -> dict[str, Any]:
-    """A score; ``compared``: with its mark and, for a pointer on it, its difference to random."""
-    mark = SPREAD_MARKS.get(row["verdict"], "") if compared else ""
-    cell = {"text": f"{100 * row['accuracy']:.1f}{mark}", "small": f"{100 * row['low']:.0f}–{100 * row['high']:.0f}"}
-    cell["bold"] = row["accuracy"] >= best - 1e-12
-    if compared:
-        difference, least, most = (points(row[name]) for name in ("difference", "least", "most"))
-        cell["tooltip"] = f"{difference} points to random ({least} to {most})"
-    return cell
-
-
-def _counts(kept: float, visual: float, flops: float) -> dict[str, dict[str, str]]:
-    return {
-        "kept": {"text": f"{kept:.0f}"},
-        "layer\nmean": {"text": f"{visual:.0f}"},
-        "FLOPs": {"text": f"{flops:.0%}"},
-    }
+def _row_note(row: Any) -> str:
+    """Where a method acts, and the value of its knob if that is not ``keep``."""
+    other = row.block and "keep" not in Budget.parse(row.budget).fields
+    return " · ".join(filter(None, ["" if row.control else row.place, row.budget.replace("=", " ") if other else ""]))
 
 
 def methods_finding(page: Methods) -> str:
@@ -215,32 +197,31 @@ def methods_finding(page: Methods) -> str:
     if not len(blocks[0]):
         return "No published method has been run yet, so there is nothing to compare with random."
     last = blocks[-1].sort_values("accuracy", ascending=False, kind="stable")
-    least = last["keep"].iloc[0]
-    controls = means[means["control"] & (means["keep"] == least)].sort_values("accuracy", kind="stable")
+    least, picture = last["keep"].iloc[0], round(means["picture"].iloc[0])
+    control = means[means["control"] & (means["keep"] == least)].sort_values("accuracy", kind="stable").iloc[-1]
     inside = None
     if page.inside is not None:
-        own = page.inside[(page.inside["task"] == MEAN) & (page.inside["keep"] == least)]
-        own = own[~own["control"] & (own["place"] == FAMILIES[2])]
-        inside = {"beat": int((own["verdict"] == ABOVE).sum()), "methods": len(own)}
-    picture = round(means["picture"].iloc[0])
+        drawn = page.inside[(page.inside["task"] == MEAN) & (page.inside["keep"] == least)]
+        drawn = drawn[~drawn["control"] & (drawn["place"] == FAMILIES[2])]
+        inside = {"beat": int((drawn["verdict"] == ABOVE).sum()), "methods": len(drawn)}
+    equal_beat = [int((part["equal_least"] > 0).sum()) for part in blocks]
+    equal = [int(part["equal_least"].notna().sum()) for part in blocks]
+    verdicts = {INSIDE: "Inside random's spread there", BELOW: "Below it"}
+    names = {words: sorted(last.loc[last["verdict"] == verdict, "title"]) for verdict, words in verdicts.items()}
     facts = {
         "picture": picture,
         "tasks": page.table["task"].nunique() - 1,
         "kept": [round(part["keep"].iloc[0] * picture) for part in blocks],
         "beat": [int((part["verdict"] == ABOVE).sum()) for part in blocks],
-        "methods": list(dict.fromkeys(len(part) for part in blocks)),
-        "equal_beat": [int((part["equal_least"] > 0).sum()) for part in blocks],
-        "equal": list(dict.fromkeys(int(part["equal_least"].notna().sum()) for part in blocks)),
-        "equal_all": all((part["equal_least"] > 0).sum() == part["equal_least"].notna().sum() for part in blocks),
+        "methods": list(dict.fromkeys(map(len, blocks))),
+        "equal_beat": equal_beat,
+        "equal": list(dict.fromkeys(equal)),
+        "equal_all": equal_beat == equal,
         "best": last.iloc[0].to_dict(),
-        "control": controls.iloc[-1].to_dict(),
-        "below_control": int((last["accuracy"] < controls["accuracy"].iloc[-1]).sum()),
+        "control": control.to_dict(),
+        "below_control": int((last["accuracy"] < control["accuracy"]).sum()),
         "last": len(last),
-        "spread": {
-            words: sorted(names)
-            for verdict, words in {INSIDE: "Inside random's spread there", BELOW: "Below it"}.items()
-            if len(names := last.loc[last["verdict"] == verdict, "title"])
-        },
+        "spread": {words: titles for words, titles in names.items() if titles},
         "inside": inside,
     }
     return finding("methods_finding.md.j2", facts)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import yaml
 
@@ -18,9 +19,10 @@ from thinsight.ledger.ledger import MOST, count_verdicts, ledger, merge_small, r
 from thinsight.ledger.published import load_all
 from thinsight.ledger.verdicts import VERDICTS
 from thinsight.paths import ROOT
-from thinsight.report.tables import BETTER, BLOCKS, WORSE, Heat, board, finding, points, render, signed
+from thinsight.report.tables import BETTER, BLOCKS, WORSE, Heat, board, cell_board, finding, points, render, signed
 
 AGAINST = {"random": "random at equal kept tokens", "whole": "the whole model"}
+CELL = ["head", "column"]  # the two heads above a cell
 OFTEN = 0.05  # points off the front are listed if they are on it in this share of the resamples
 FACT_SHARE = 0.25  # methods on the front in this share of the resamples or more are named in the finding
 
@@ -107,11 +109,12 @@ def compute(
 
 def task_heads(keeps: Sequence[float], picture: float) -> list[str]:
     """What the budgets are called: ``48 of 144 tokens (as 192 of 576)``."""
-    printed = [
-        f" (as {round(keep * PICTURE_TOKENS)} of {PICTURE_TOKENS})" if round(picture) != PICTURE_TOKENS else ""
+    printed = "" if round(picture) == PICTURE_TOKENS else " (as {} of {})"
+    return [
+        f"{round(keep * picture)} of {picture:.0f} tokens"
+        + printed.format(round(keep * PICTURE_TOKENS), PICTURE_TOKENS)
         for keep in keeps
     ]
-    return [f"{round(keep * picture)} of {picture:.0f} tokens{text}" for keep, text in zip(keeps, printed, strict=True)]
 
 
 def budget_name(label: str, picture: float) -> str:
@@ -131,37 +134,31 @@ def elsewhere(entered: pd.DataFrame) -> pd.DataFrame:
 def relative_table(page: Overview) -> str:
     """Score relative to the whole model's and points to random: methods, then controls, by their mean over budgets;
     below, what was not run."""
-    means = page.relative[page.relative["task"] == MEAN]
-    means = means.assign(head=means["keep"].map(page.heads))
+    means = _marked(page, page.relative["task"] == MEAN)
     score = means.assign(
         column="relative\nscore",
         text=(100 * means["relative"]).map("{:.1f}".format),
-        small=[f"{100 * low:.0f}–{100 * high:.0f}" for low, high in zip(means["low"], means["high"], strict=True)],
-        bold=(means["whole_holm"] < LEVEL) & (means["whole"] < 0),
+        small=[f"{100 * row.low:.0f}–{100 * row.high:.0f}" for row in means.itertuples()],
         tooltip=[
-            f"{points(row['whole'])} points to the whole model ({points(row['whole_low'])} to "
-            f"{points(row['whole_high'])}); {_p_values(row, 'whole')}"
-            for _, row in means.iterrows()
+            f"{points(row.whole)} points to the whole model ({points(row.whole_low)} to {points(row.whole_high)}); "
+            f"McNemar's p {row.whole_p:.2g}, after Holm {row.whole_holm:.2g}"
+            for row in means.itertuples()
         ],
     )
-    other = means[means["random"].notna()]  # all but random itself
-    difference = other.assign(
+    others = means[means["random"].notna()]  # all but random itself
+    difference = others.assign(
         column="points\nto random",
-        text=[f"{points(row['random'])}{_mark(row)}" for _, row in other.iterrows()],
-        small=[
-            f"{points(low, 0)} to {points(high, 0)}"
-            for low, high in zip(other["random_low"], other["random_high"], strict=True)
-        ],
+        text=[points(row.random) + row.mark for row in others.itertuples()],
+        small=[f"{points(row.random_low, 0)} to {points(row.random_high, 0)}" for row in others.itertuples()],
         bold=False,
-        tooltip=[_p_values(row, "random") for _, row in other.iterrows()],
+        tooltip=[f"McNemar's p {row.random_p:.2g}, after Holm {row.random_holm:.2g}" for row in others.itertuples()],
     )
     rows = _rows(means, "relative")
-    columns = [(head, name) for head in page.heads.values() for name in ("relative\nscore", "points\nto random")]
-    missing = f"<p>Not run: {escape(', '.join(page.missing))}.</p>" if page.missing else ""
-    return (
-        _board(rows, columns, pd.concat([score, difference]), notes=list(rows["place"].where(~rows["control"], "")))
-        + missing
+    columns = pd.MultiIndex.from_product([page.heads.values(), ["relative\nscore", "points\nto random"]], names=CELL)
+    table = cell_board(
+        pd.concat([score, difference]), rows, columns, notes=list(rows["place"].where(~rows["control"], ""))
     )
+    return table + (f"<p>Not run: {escape(', '.join(page.missing))}.</p>" if page.missing else "")
 
 
 def survivors_table(page: Overview) -> str:
@@ -178,20 +175,16 @@ def survivors_table(page: Overview) -> str:
 def budget_heat(page: Overview) -> str:
     """Relative scores by budget and task: bold where a loss against the whole model is sure, marked where a method
     surely differs from random."""
-    table = page.relative[page.relative["task"] != MEAN]
+    table = _marked(page, page.relative["task"] != MEAN)
     cells = table.assign(
-        head=table["keep"].map(page.heads),
         column=table["task"],
         text=100 * table["relative"],
-        small=[_mark(row) for _, row in table.iterrows()],
-        bold=(table["whole_holm"] < LEVEL) & (table["whole"] < 0),
-        tooltip=[_share_tooltip(row) for _, row in table.iterrows()],
+        small=table["mark"],
+        tooltip=[_share_tooltip(row) for row in table.itertuples()],
     )
-    columns = [(head, task) for head in page.heads.values() for task in dict.fromkeys(table["task"])]
-    heat = Heat("RdBu", 20, 125, 100)
-    return _board(
-        _rows(page.relative, "relative"), columns, cells, heat=heat, formats="{:.0f}", classes="board upright"
-    )
+    columns = pd.MultiIndex.from_product([page.heads.values(), table["task"].unique()], names=CELL)
+    rows, heat = _rows(page.relative, "relative"), Heat("RdBu", 20, 125, 100)
+    return cell_board(cells, rows, columns, heat=heat, formats="{:.0f}", classes="board upright")
 
 
 def kind_heat(page: Overview) -> str:
@@ -199,31 +192,32 @@ def kind_heat(page: Overview) -> str:
     table = page.kinds[page.kinds["keep"] == min(page.heads)]
     cells = table.assign(
         head=table["task"],
-        column=[f"{kind} ({n})" for kind, n in zip(table["kind"], table["n"], strict=True)],
+        column=[f"{row.kind} ({row.n})" for row in table.itertuples()],
         text=100 * table["change"],
         small="",
-        bold=(table["low"] > 0) | (table["high"] < 0),
+        bold=(table["low"].round(9) > 0) | (table["high"].round(9) < 0),  # not an end that is zero but for rounding
         tooltip=[
-            f"{row['title']}, {row['task']}, {row['kind']}: {row['whole']:.1%} to {row['accuracy']:.1%} on {row['n']} "
-            f"questions, {points(row['change'])} points ({points(row['low'])} to {points(row['high'])})"
-            for _, row in table.iterrows()
+            f"{row.title}, {row.task}, {row.kind}: {row.whole:.1%} to {row.accuracy:.1%} on {row.n} questions, "
+            f"{points(row.change)} points ({points(row.low)} to {points(row.high)})"
+            for row in table.itertuples()
         ],
     )
-    columns = list(dict.fromkeys(zip(cells["head"], cells["column"], strict=True)))
+    columns = pd.MultiIndex.from_frame(cells[CELL].drop_duplicates())
     heat = Heat("RdBu", -80, 25, 0)
-    return _board(_rows(table, "change"), columns, cells, heat=heat, formats=signed, classes="board upright")
+    return cell_board(cells, _rows(table, "change"), columns, heat=heat, formats=signed, classes="board upright")
 
 
 def front_table(page: Overview) -> str:
     """The front of `pareto`, and what is on it `OFTEN` enough, by FLOPs."""
-    table = front_list(page.front)
+    table = page.front[page.front["front"] | (page.front["frequency"] >= OFTEN)]
+    table = table.sort_values(["flops", "score"], kind="stable", ignore_index=True)
     frame = pd.DataFrame(
         {
             "method": table["run"].map(page.titles),
             "budget": [budget_name(budget, page.picture) for budget in table["budget"]],
             "FLOPs": table["flops"],
             "relative score": table["score"],
-            "95 % interval": [f"{low:.1%}–{high:.1%}" for low, high in zip(table["low"], table["high"], strict=True)],
+            "95 % interval": [f"{row.low:.1%}–{row.high:.1%}" for row in table.itertuples()],
             "on the front": table["frequency"],
             "any budget": table["run_frequency"],
         }
@@ -231,12 +225,6 @@ def front_table(page: Overview) -> str:
     formats = {"FLOPs": "{:.1%}", "relative score": "{:.1%}", "on the front": "{:.0%}", "any budget": "{:.0%}"}
     bold = pd.DataFrame({"on the front": table["front"]})
     return board(frame.set_index("method"), formats=formats, bold=bold, runs=list(table["run"]), text=["budget"])
-
-
-def front_list(front: pd.DataFrame) -> pd.DataFrame:
-    """The lines of `front_table`."""
-    table = front[front["front"] | (front["frequency"] >= OFTEN)]
-    return table.sort_values(["flops", "score"], kind="stable", ignore_index=True)
 
 
 def ledger_table(page: Overview) -> str:
@@ -273,41 +261,28 @@ def overview_finding(page: Overview) -> str:
     )  # fmt: skip
 
 
+def _marked(page: Overview, lines: pd.Series) -> pd.DataFrame:
+    """Some lines of ``page.relative`` with the name of their budget, ``bold`` for a sure loss against the whole model,
+    and the ``mark`` of a sure difference to random."""
+    table = page.relative[lines]
+    sure = table["random_holm"] < LEVEL
+    return table.assign(
+        head=table["keep"].map(page.heads),
+        bold=(table["whole_holm"] < LEVEL) & (table["whole"] < 0),
+        mark=np.select([sure & (table["random"] > 0), sure], [BETTER, WORSE], ""),
+    )
+
+
 def _rows(table: pd.DataFrame, value: str) -> pd.DataFrame:
-    """Run -> title, place and control: methods, then controls, each by the mean of ``value``."""
+    """Run -> title, place, control and block: methods, then controls, each by the mean of ``value``."""
     order = table.groupby("run")[value].mean().sort_values(ascending=False, kind="stable").index
     rows = table.drop_duplicates("run").set_index("run").loc[order, ["title", "place", "control"]]
-    return rows.sort_values("control", kind="stable")
+    return rows.assign(block=rows["control"].map(BLOCKS)).sort_values("control", kind="stable")
 
 
-def _board(rows: pd.DataFrame, columns: Sequence[tuple[str, str]], cells: pd.DataFrame, **options: Any) -> str:
-    """Cells (run, head, column, text, small, bold, tooltip) under two levels of heads, a line for each of ``rows``."""
-    names = pd.MultiIndex.from_tuples(columns)
-    index = pd.MultiIndex.from_arrays([rows["control"].map(BLOCKS), rows["title"]], names=[None, "method"])
-    text, small, bold, tooltips = (
-        cells.pivot(index="run", columns=["head", "column"], values=name).reindex(rows.index, columns=names)
-        for name in ("text", "small", "bold", "tooltip")
-    )
-    text = text.set_axis(index)
-    return board(text, small=small, bold=bold, tooltips=tooltips.fillna(""), **options)
-
-
-def _mark(row: pd.Series) -> str:
-    """Whether a method surely differs from random."""
-    if not row["random_holm"] < LEVEL:
-        return ""
-    return BETTER if row["random"] > 0 else WORSE
-
-
-def _p_values(row: pd.Series, name: str) -> str:
-    return f"McNemar's p {row[f'{name}_p']:.2g}, after Holm {row[f'{name}_holm']:.2g}"
-
-
-def _share_tooltip(row: pd.Series) -> str:
+def _share_tooltip(row: Any) -> str:
     text = (
-        f"{row['title']}, {row['task']}: {row['accuracy']:.1%} on {row['n']} questions, {row['relative']:.1%} of the "
-        f"whole model ({row['low']:.1%} to {row['high']:.1%}; p {row['whole_holm']:.2g} after Holm)"
+        f"{row.title}, {row.task}: {row.accuracy:.1%} on {row.n} questions, {row.relative:.1%} of the whole model "
+        f"({row.low:.1%} to {row.high:.1%}; p {row.whole_holm:.2g} after Holm)"
     )
-    if pd.notna(row["random"]):
-        text += f"; {points(row['random'])} points to random (p {row['random_holm']:.2g})"
-    return text
+    return text + (f"; {points(row.random)} points to random (p {row.random_holm:.2g})" if pd.notna(row.random) else "")

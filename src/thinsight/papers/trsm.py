@@ -1,23 +1,21 @@
 """What the page on TRSM shows: the two readings of its 20 %, computed once from the runs and the model."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from thinsight.analysis.ablation import ablation_facts, ablation_table, method_variants
+from thinsight.analysis.ablation import ablation_facts, ablation_table
 from thinsight.analysis.comparisons import MEAN, compare
 from thinsight.analysis.curves import compression_curve
 from thinsight.analysis.results import budgets_at, read_if_run
-from thinsight.config.compose import load_config
 from thinsight.config.methods import load_method
-from thinsight.costs.flops import decoder_shape
 from thinsight.ledger.ledger import ledger
 from thinsight.ledger.published import load_published
 from thinsight.models.image_tokens import tokens_of
-from thinsight.models.loading import meta_model
 from thinsight.papers.par.flops import MODEL, reductions
 from thinsight.papers.par.prompts import prompt_swaps
 from thinsight.report.tables import finding
@@ -30,15 +28,13 @@ RUNS = {"TRSM": "trsm-20", "random": "random", "grid": "grid"}
 """Title -> the run that has the budgets of the readings."""
 
 PARTS = {
-    "space": "space",
-    "sign": "space",
-    "rewriting": "queries",
-    "aggregate": "queries",
-    "each": "union",
-    "merge": "the dropped",
-    "positions": "positions",
+    "space": ["space", "sign"],
+    "queries": ["rewriting", "aggregate"],
+    "union": ["each"],
+    "the dropped": ["merge"],
+    "positions": ["positions"],
 }
-"""A field of TRSM -> the part of the method that it belongs to."""
+"""A part of the method -> the fields of TRSM that belong to it."""
 
 CURVES = {"trsm": "TRSM", "trsm-20": "TRSM, its two readings", "grid": "uniform grid"}
 
@@ -53,50 +49,21 @@ SWAPPED = {
 
 @dataclass(frozen=True)
 class TrsmPage:
-    """Frames of the page; a run that is not there leaves its frame empty.
+    """Frames of the page; a run that is not there leaves its frame empty."""
 
-    comparison  the readings and as many random or regular tokens, beside the whole model (`compare`)
-    curve       `compression_curve`
-    tokens      reading -> visual tokens that it leaves of a picture of LLaVA-1.5, and ``flops`` what that saves
-    parts       variants of TRSM (`ablation_table`)
-    prompt      `prompt_swaps` of the variants `SWAPPED`
-    ledger      the printed numbers with their verdicts
-    """
-
-    comparison: pd.DataFrame
-    curve: pd.DataFrame
-    tokens: dict[str, int]
-    flops: pd.DataFrame
-    parts: pd.DataFrame
-    prompt: pd.DataFrame
-    ledger: pd.DataFrame
-
-    @property
-    def panels(self) -> dict[str, dict[str, str]]:
-        """For each reading that was run: its title -> (line of ``comparison`` -> whose it is)."""
-        lines = self.comparison["line"].unique()
-        panels = {
-            f"{name}: {share:.0%} of the tokens stay": {
-                line: line.partition(", ")[0] for line in lines if line.endswith(f", {name}")
-            }
-            for name, share in SHARES.items()
-        }
-        return {title: names for title, names in panels.items() if names}
-
-    @property
-    def keeps(self) -> dict[float, str]:
-        """The budgets of the variants, each with a title."""
-        return {keep: f"{keep:.0%} of the tokens stay" for keep in self.parts["keep"].dropna().unique()}
-
-    @property
-    def missing(self) -> list[str]:
-        """Readings that were not run."""
-        return [name for name in SHARES if f"TRSM, {name}" not in set(self.comparison["line"])]
+    comparison: pd.DataFrame  # the readings and as many random or regular tokens, beside the whole model (`compare`)
+    curve: pd.DataFrame  # `compression_curve`
+    tokens: dict[str, int]  # reading -> visual tokens that it leaves of a picture of LLaVA-1.5
+    flops: pd.DataFrame  # what that saves (`papers.par.flops.reductions`)
+    parts: pd.DataFrame  # variants of TRSM (`ablation_table`)
+    prompt: pd.DataFrame  # `prompt_swaps` of the variants `SWAPPED`
+    ledger: pd.DataFrame  # the printed numbers with their verdicts
 
     @property
     def facts(self) -> dict[str, Any]:
         """What `report.artifacts.save` writes."""
-        return {"tokens": self.tokens, "missing": self.missing, "questions": int(self.prompt["n"].max())}
+        missing = [name for name in SHARES if f"TRSM, {name}" not in set(self.comparison["line"])]
+        return {"tokens": self.tokens, "missing": missing, "questions": int(self.prompt["n"].max())}
 
     @property
     def tables(self) -> dict[str, pd.DataFrame]:
@@ -114,9 +81,8 @@ def build(folder: Path, reads: Sequence[str], model: str, questions: int, text_t
     """The page from the runs ``reads`` in ``folder``; ``questions``: training questions of each task; ``text_tokens``:
     of the prompt whose FLOPs are counted."""
     results, answers = read_if_run(folder, [run for run in reads if run != "trsm-fields"])
-    shape = decoder_shape(meta_model(load_config([f"model={MODEL}"]).model))
     tokens = {name: round(share * tokens_of(MODEL)) for name, share in SHARES.items()}
-    saved = [reductions(shape, n, [text_tokens], [0]).assign(reading=name, tokens=n) for name, n in tokens.items()]
+    saved = [reductions(n, [text_tokens], [0]).assign(reading=name, tokens=n) for name, n in tokens.items()]
     methods = {
         f"{title}, {name}": load_method("trsm", keep=share, **fields)
         for name, share in SHARES.items()
@@ -124,27 +90,24 @@ def build(folder: Path, reads: Sequence[str], model: str, questions: int, text_t
         if name == "keep20" or not fields
     }
     published = load_published("par")
-    fields = method_variants(folder, "trsm-fields")
     return TrsmPage(
-        comparison=compare(results, answers, reading_lines(results, RUNS), WHOLE),
+        comparison=compare(results, answers, reading_lines(results), WHOLE),
         curve=compression_curve(results, answers),
         tokens=tokens,
         flops=pd.concat(saved),
-        parts=ablation_table(*read_if_run(folder, ["trsm-fields"]), "trsm-fields", fields, PARTS),
+        parts=ablation_table(*read_if_run(folder, ["trsm-fields"]), PARTS),
         prompt=prompt_swaps(model, methods, questions),
         ledger=ledger(published[published["paper"] == "TRSM"], results, answers),
     )
 
 
-def reading_lines(results: pd.DataFrame, runs: Mapping[str, str]) -> dict[str, tuple[str, list[str]]]:
-    """Lines for `analysis.comparisons.compare`: the whole model, then for each reading the ``runs`` (title -> run) that
-    have its share among their budgets, as "title, drop20"."""
+def reading_lines(results: pd.DataFrame) -> dict[str, tuple[str, list[str]]]:
+    """Lines for `analysis.comparisons.compare`: the whole model, then for each reading those of `RUNS` that have its
+    share among their budgets, as "title, drop20"."""
     lines: dict[str, tuple[str, list[str]]] = {WHOLE: ("plain", ["fixed"])}
-    for name, share in SHARES.items():
-        for title, run in runs.items():
-            budgets = budgets_at(results, run, share) if run in set(results["run"]) else []
-            if budgets:
-                lines[f"{title}, {name}"] = (run, budgets)
+    for (name, share), (title, run) in product(SHARES.items(), RUNS.items()):
+        if run in set(results["run"]) and (budgets := budgets_at(results, run, share)):
+            lines[f"{title}, {name}"] = (run, budgets)
     return lines
 
 
@@ -157,19 +120,20 @@ def reading_facts(comparison: pd.DataFrame) -> list[dict[str, Any]]:
     lost         task -> difference of those whose interval lies below zero;  controls  title -> accuracy
     """
     means = comparison[comparison["task"] == MEAN].set_index("line")
-    facts = []
+    whole, facts = means.loc[WHOLE], []
     for name, share in SHARES.items():
         line = f"TRSM, {name}"
+        facts.append({"name": name, "share": share, "run": line in means.index})
         if line not in means.index:
-            facts.append({"name": name, "share": share, "run": False})
             continue
         tasks = comparison[(comparison["line"] == line) & (comparison["task"] != MEAN)]
         lost = tasks[tasks["high"] < 0].sort_values("difference").set_index("task")["difference"]
-        controls = means.loc[means.index.str.endswith(f", {name}") & (means.index != line), "accuracy"]
-        facts.append(
-            {"name": name, "share": share, "run": True, "whole": means.loc[WHOLE, "accuracy"], "lost": lost.to_dict()}
-            | {"flops": means.loc[line, "profiler"] / means.loc[WHOLE, "profiler"]}
-            | means.loc[line, ["accuracy", "difference", "low", "high"]].to_dict()
-            | {"controls": {label.partition(", ")[0]: value for label, value in controls.items()}}
-        )  # fmt: skip
+        controls = {title: f"{title}, {name}" for title in RUNS if title != "TRSM"}
+        facts[-1] |= {
+            **means.loc[line, ["accuracy", "difference", "low", "high"]],
+            "flops": means.loc[line, "profiler"] / whole["profiler"],
+            "whole": whole["accuracy"],
+            "lost": lost.to_dict(),
+            "controls": {title: means.loc[at, "accuracy"] for title, at in controls.items() if at in means.index},
+        }
     return facts

@@ -54,13 +54,13 @@ def check_parameters_read(notebook: NotebookNode) -> None:
         pass
     overwritten: set[str] = set()
     for statement in (statement for cell in cells for statement in syntax(cell.source).body):
-        names = [node for node in ast.walk(statement) if isinstance(node, ast.Name)]
-        added = {node.target.id for node in ast.walk(statement) if _is_increment(node)}
-        added |= {word for node in ast.walk(statement) for word in _magic(node)}
-        for name in added | {node.id for node in names if isinstance(node.ctx, ast.Load)}:
-            if name not in overwritten:
-                unread.pop(name, None)
-        overwritten |= {node.id for node in names if not isinstance(node.ctx, ast.Load)}
+        nodes = list(ast.walk(statement))
+        increments = {ast.unparse(node.target) for node in nodes if isinstance(node, ast.AugAssign)}
+        loaded = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
+        magics = {word for node in nodes for word in _magic(node)}
+        for name in (increments | loaded | magics) - overwritten:
+            unread.pop(name, None)
+        overwritten |= {node.id for node in nodes if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load)}
     if unread:
         raise UserError(f"nothing in the notebook reads its parameter '{next(iter(unread))}'")
 
@@ -80,12 +80,11 @@ def _value(name: str, text: str, default: Any) -> Any:
     if isinstance(default, str):
         return text
     try:
-        value = {"true": True, "false": False, "null": None}[text] if text in ("true", "false", "null") else None
-        value = ast.literal_eval(text) if value is None and text != "null" else value
+        value = ast.literal_eval({"true": "True", "false": "False", "null": "None"}.get(text, text))
     except (SyntaxError, ValueError):
         value = text
-    wanted = float if isinstance(default, float) and type(value) is int else type(default)
-    if default is not None and type(value) is not wanted and not (wanted is float and type(value) is int):
+    fitting = (float, int) if type(default) is float else (type(default),)
+    if default is not None and type(value) not in fitting:
         raise UserError(f"parameter '{name}' is a {type(default).__name__} such as {default!r}, not {text!r}")
     return value
 
@@ -96,7 +95,7 @@ def _literal(statement: ast.stmt) -> tuple[str, Any]:
         case ast.Assign(targets=[ast.Name(id=name)], value=value):
             pass
         case ast.AnnAssign(target=ast.Name(id=name), value=value, annotation=annotation) if value is not None:
-            if any(isinstance(node, ast.BinOp) or _names_union(node) for node in ast.walk(annotation)):
+            if re.search(r"\bOptional\b|\bUnion\b|\|", ast.unparse(annotation)):
                 raise UserError(f"parameter '{name}' has a union type, which papermill does not see: name one type")
         case _:
             raise UserError(f"a parameter is one line 'name: type = literal', not '{ast.unparse(statement)}'")
@@ -104,14 +103,6 @@ def _literal(statement: ast.stmt) -> tuple[str, Any]:
         return name, ast.literal_eval(value)
     except ValueError as error:
         raise UserError(f"parameter '{name}' is not a plain literal: {ast.unparse(value)}") from error
-
-
-def _names_union(node: ast.AST) -> bool:
-    return getattr(node, "id", getattr(node, "attr", "")) in ("Optional", "Union")
-
-
-def _is_increment(node: ast.AST) -> bool:
-    return isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Name)
 
 
 def _magic(node: ast.AST) -> list[str]:
@@ -189,32 +180,24 @@ def strip_volatile(notebook: NotebookNode) -> None:
 
 
 def _execute(source: Path, part: Path, parameters: dict[str, Any], failed: Path) -> None:
+    """Execute ``source`` into ``part``; a failure leaves ``failed`` instead and is exit status 1."""
     from nbclient.exceptions import DeadKernelError
     from papermill import PapermillExecutionError, execute_notebook
 
     logging.getLogger("papermill").setLevel(logging.ERROR)  # its own reading of parameters, which ours replaces
     try:
         execute_notebook(
-            str(source),
-            str(part),
-            parameters,
-            kernel_name="python3",
-            language="python",
+            str(source), str(part), parameters, kernel_name="python3", language="python",
             extra_arguments=["--IPKernelApp.log_level=40"],  # its warnings are about the loopback it talks over
-            progress_bar=False,
-            stdout_file=sys.stdout,
-            stderr_file=sys.stderr,
-        )
-    except PapermillExecutionError as error:
-        part.replace(failed)
-        print("\n".join(error.traceback), file=sys.stderr)
-        print(f"error: {source} failed with {error.ename}: {error.evalue}", file=sys.stderr)
-    except DeadKernelError:
-        part.replace(failed)
-        print(f"error: the kernel of {source} died, perhaps for want of memory", file=sys.stderr)
-    else:
+            progress_bar=False, stdout_file=sys.stdout, stderr_file=sys.stderr,
+        )  # fmt: skip
         return
-    print(f"the notebook up to there is in {failed}", file=sys.stderr)
+    except PapermillExecutionError as error:
+        words = "\n".join([*error.traceback, f"error: {source} failed with {error.ename}: {error.evalue}"])
+    except DeadKernelError:
+        words = f"error: the kernel of {source} died, perhaps for want of memory"
+    part.replace(failed)
+    print(f"{words}\nthe notebook up to there is in {failed}", file=sys.stderr)
     raise SystemExit(1)
 
 
@@ -277,10 +260,9 @@ def _figure(notebook: NotebookNode) -> str | None:
     for output in (output for cell in cells for output in cell.get("outputs", [])):
         for kind in IMAGES:
             if content := output.get("data", {}).get(kind):
-                encoded = (
-                    base64.b64encode(content.encode()).decode() if kind == IMAGES[0] else content.replace("\n", "")
-                )
-                return f"data:{kind};base64,{encoded}"
+                if kind == IMAGES[0]:  # a notebook holds SVG as text, the others in base64
+                    content = base64.b64encode(content.encode()).decode()
+                return f"data:{kind};base64,{content.replace(chr(10), '')}"
     return None
 
 

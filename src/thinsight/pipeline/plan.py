@@ -121,7 +121,9 @@ def page_code(path: Path) -> str:
     notebook = load_notebook(path)
     source = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
     patterns = notebook.metadata.get("thinsight", {}).get("conf", ["*"])
-    read = {file.relative_to(CONF): _conf_values(file) for file in sorted(CONF.rglob("*.yaml"))}
+    read = {
+        file.relative_to(CONF): _yaml_values(file.read_text(encoding="utf-8")) for file in sorted(CONF.rglob("*.yaml"))
+    }
     for file, values in read.items():
         if not any(fnmatchcase(str(file), f"{pattern}*") for pattern in patterns):
             read[file] = {key: value for key, value in values.items() if key in WORDS | {"name", "title"}}
@@ -159,10 +161,6 @@ _distributions = cache(packages_distributions)
 def _task(name: str) -> dict[str, Any]:
     """What the task's file says, describing words apart."""
     return {key: value for key, value in OmegaConf.to_container(load_task(name)).items() if key not in WORDS}
-
-
-def _conf_values(file: Path) -> Any:
-    return _yaml_values(file.read_text(encoding="utf-8"))
 
 
 @cache

@@ -87,7 +87,7 @@ def _cost_change(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     fixed = all(float(tokens).is_integer() for tokens in old["visual_tokens"])
     near = 0.0 if fixed else SHARE
     tokens = zip(old["visual_tokens"], new["visual_tokens"], strict=True)
-    if not all(isclose(one, other, rel_tol=near) for one, other in tokens):
+    if not all(isclose(before, after, rel_tol=near) for before, after in tokens):
         return "other numbers of visual tokens"
     flops, others = old["prefill_flops"], new["prefill_flops"]
     if flops.keys() != others.keys() or not all(isclose(flops[key], others[key], rel_tol=near) for key in flops):
@@ -106,9 +106,8 @@ def verify(runs: Path, revision: str = "HEAD") -> dict[str, RunComparison]:
 
 def _committed(file: Path, revision: str) -> str | None:
     """The text of ``file`` in the revision; None if it is not in it."""
-    shown = subprocess.run(
-        ["git", "show", f"{revision}:./{file.name}"], cwd=file.parent, capture_output=True, check=False
-    )
+    command = ["git", "show", f"{revision}:./{file.name}"]
+    shown = subprocess.run(command, cwd=file.parent, capture_output=True, check=False)
     return None if shown.returncode else shown.stdout.decode("utf-8")
 
 
@@ -126,13 +125,9 @@ def main(arguments: list[str]) -> None:
     runs, revision = ROOT / "data" / "runs", (arguments or ["HEAD"])[0]
     compared = verify(runs, revision)
     if not compared:
-        raise UserError(
-            f"nothing to compare: no run in {runs.relative_to(ROOT)} has results both here and in {revision}"
-        )
+        raise UserError(f"nothing to compare: no run of data/runs has results both here and in {revision}")
     cards = [runs / run / "protocol.json" for run in compared]
-    print(
-        "hardware here:   ", _hardware(card.read_text(encoding="utf-8") if card.is_file() else None for card in cards)
-    )
+    print("hardware here:   ", _hardware(card.read_text("utf-8") if card.is_file() else None for card in cards))
     print("hardware in git: ", _hardware(_committed(card, revision) for card in cards))
     width = max(map(len, compared))
     for run, comparison in compared.items():

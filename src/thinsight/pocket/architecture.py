@@ -46,28 +46,18 @@ CHAT_TEMPLATE = (
 
 def tokenizer() -> PreTrainedTokenizerFast:
     """The tokenizer; an unknown word becomes ``<unk>``."""
-    tokens = [
-        *SPECIAL,
-        *PIECES,
-        *(SPACE + word for word in WORDS if word.isalpha()),
-        *(w for w in WORDS if w.isalpha()),
-    ]
+    words = [word for word in WORDS if word.isalpha()]
+    tokens = [*SPECIAL, *PIECES, *(SPACE + word for word in words), *words]
     core = Tokenizer(models.WordLevel({token: i for i, token in enumerate(dict.fromkeys(tokens))}, unk_token="<unk>"))
-    core.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Metaspace(replacement=SPACE, prepend_scheme="never", split=True),
-            pre_tokenizers.Split(Regex(rf"[\n.,:?]|{SPACE}?\d"), behavior="isolated"),
-        ]
-    )
+    spaces = pre_tokenizers.Metaspace(replacement=SPACE, prepend_scheme="never", split=True)
+    marks = pre_tokenizers.Split(Regex(rf"[\n.,:?]|{SPACE}?\d"), behavior="isolated")
+    core.pre_tokenizer = pre_tokenizers.Sequence([spaces, marks])
     core.decoder = decoders.Sequence([decoders.Replace(SPACE, " "), decoders.Fuse()])
     names = dict(zip(("unk_token", "bos_token", "pad_token", "eos_token"), SPECIAL, strict=False))
     return PreTrainedTokenizerFast(
-        tokenizer_object=core,
-        **names,
-        additional_special_tokens=["<image>"],
-        padding_side="left",
+        tokenizer_object=core, **names, additional_special_tokens=["<image>"], padding_side="left",
         clean_up_tokenization_spaces=False,
-    )
+    )  # fmt: skip
 
 
 GRID = SIDE // PATCH
@@ -76,57 +66,35 @@ SHARED = 64  # width of the CLIP space
 
 def vision_config() -> CLIPVisionConfig:
     return CLIPVisionConfig(
-        hidden_size=128,
-        intermediate_size=512,
-        num_hidden_layers=8,
-        num_attention_heads=4,
-        image_size=SIDE,
-        patch_size=PATCH,
-        projection_dim=SHARED,
-    )
+        hidden_size=128, intermediate_size=512, num_hidden_layers=8, num_attention_heads=4,
+        image_size=SIDE, patch_size=PATCH, projection_dim=SHARED,
+    )  # fmt: skip
+
+
+def _special_ids(words: PreTrainedTokenizerFast) -> dict[str, int]:
+    return {name: getattr(words, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
 
 
 def llava_config() -> LlavaConfig:
     words = tokenizer()
     text = LlamaConfig(
-        vocab_size=len(words),
-        hidden_size=160,
-        intermediate_size=448,
-        num_hidden_layers=12,
-        num_attention_heads=5,
-        num_key_value_heads=5,
-        max_position_embeddings=1024,
-        initializer_range=0.05,
-        tie_word_embeddings=True,
-        bos_token_id=words.bos_token_id,
-        eos_token_id=words.eos_token_id,
-        pad_token_id=words.pad_token_id,
-    )
+        vocab_size=len(words), hidden_size=160, intermediate_size=448, num_hidden_layers=12, num_attention_heads=5,
+        num_key_value_heads=5, max_position_embeddings=1024, initializer_range=0.05, tie_word_embeddings=True,
+        **_special_ids(words),
+    )  # fmt: skip
     return LlavaConfig(
-        vision_config=vision_config(),
-        text_config=text,
-        image_token_index=words.convert_tokens_to_ids("<image>"),
-        vision_feature_layer=-2,
-        vision_feature_select_strategy="default",
-        image_seq_length=GRID * GRID,
+        vision_config=vision_config(), text_config=text, image_token_index=words.convert_tokens_to_ids("<image>"),
+        vision_feature_layer=-2, vision_feature_select_strategy="default", image_seq_length=GRID * GRID,
         tie_word_embeddings=True,
-    )
+    )  # fmt: skip
 
 
 def clip_config() -> CLIPConfig:
     words = tokenizer()
     text = {
-        "vocab_size": len(words),
-        "hidden_size": 96,
-        "intermediate_size": 192,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 3,
-        "max_position_embeddings": 32,
-        "projection_dim": SHARED,
-        "bos_token_id": words.bos_token_id,
-        "eos_token_id": words.eos_token_id,
-        "pad_token_id": words.pad_token_id,
-    }
+        "vocab_size": len(words), "hidden_size": 96, "intermediate_size": 192, "num_hidden_layers": 2,
+        "num_attention_heads": 3, "max_position_embeddings": 32, "projection_dim": SHARED, **_special_ids(words),
+    }  # fmt: skip
     return CLIPConfig(text_config=text, vision_config=vision_config().to_dict(), projection_dim=SHARED)
 
 
@@ -146,10 +114,6 @@ def share_tower(llava: LlavaForConditionalGeneration, clip: CLIPModel) -> None:
 def processor() -> LlavaProcessor:
     images = CLIPImageProcessorPil(size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE}, resample=3)
     return LlavaProcessor(
-        image_processor=images,
-        tokenizer=tokenizer(),
-        patch_size=PATCH,
-        vision_feature_select_strategy="default",
-        num_additional_image_tokens=1,
-        chat_template=CHAT_TEMPLATE,
-    )
+        image_processor=images, tokenizer=tokenizer(), patch_size=PATCH, vision_feature_select_strategy="default",
+        num_additional_image_tokens=1, chat_template=CHAT_TEMPLATE,
+    )  # fmt: skip

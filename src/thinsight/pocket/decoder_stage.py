@@ -4,6 +4,7 @@ import random
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -64,11 +65,8 @@ def answers(
 
 def by_kind(pictures: list[Picture], right: torch.Tensor) -> dict[str, float]:
     """Share of right answers of each kind of question."""
-    kinds = [q.kind for p in pictures for q in p.questions]
-    groups: dict[str, list[float]] = {}
-    for kind, hit in zip(kinds, right.tolist(), strict=True):
-        groups.setdefault(FAMILY.get(kind, kind), []).append(float(hit))
-    return {kind: sum(hits) / len(hits) for kind, hits in groups.items()}
+    kinds = [FAMILY.get(question.kind, question.kind) for made in pictures for question in made.questions]
+    return pd.Series(right.tolist(), dtype=float).groupby(kinds).mean().to_dict()
 
 
 FAMILY = {

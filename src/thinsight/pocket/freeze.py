@@ -18,17 +18,17 @@ POPE = ("random", "popular", "adversarial")
 
 def rows(family: str, first: int, count: int, split: str) -> list[dict]:
     """``count`` rows, one picture each, from the scenes with seeds from ``first`` on that the family can ask about."""
-    found, seed = [], first
-    while len(found) < count:
+    table, seed = [], first
+    while len(table) < count:
         scene, rng = sample(seed), random.Random(seed + 3)
-        question = _ask(family, scene, rng, len(found))
+        question = _ask(family, scene, rng, len(table))
         if question:
             png = io.BytesIO()
             draw(scene).save(png, "PNG", optimize=True)
             text = {"question": question.text, "answer": question.answer, "kind": question.kind}
-            found.append({"id": f"{family}-{split}-{len(found):04d}", "image": png.getvalue(), **text})
+            table.append({"id": f"{family}-{split}-{len(table):04d}", "image": png.getvalue(), **text})
         seed += 1
-    return found
+    return table
 
 
 def _ask(family: str, scene: Scene, rng: random.Random, number: int) -> Question | None:

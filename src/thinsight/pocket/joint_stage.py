@@ -13,13 +13,8 @@ from thinsight.pocket.optimisation import Phase, train
 from thinsight.pocket.supervision import EVEN, PAIRED, UPRIGHT, Mark, Packed, Packer, Picture, Symbols, picture
 from thinsight.pocket.vision_stage import Alignment, Heads, labels_of, penultimate, pixels
 
-
-@dataclass(frozen=True)
-class JointSize:
-    translate_steps: int = 500
-    translate_images: int = 48
-    translate_peak: float = 2e-3
-    dense_weight: float = 0.1
+TRANSLATE_STEPS, TRANSLATE_IMAGES, TRANSLATE_PEAK = 500, 48, 2e-3
+DENSE_WEIGHT = 0.1  # of the losses of stage 1, which go on
 
 
 @dataclass(frozen=True)
@@ -71,13 +66,12 @@ class Parts(nn.Module):
         return fields + aligned, {"center": seen["center"], **more}
 
 
-def translate(folder: Path, parts: Parts, size: JointSize = JointSize()) -> None:
+def translate(folder: Path, parts: Parts) -> None:
     """Tower and projector regressed onto the symbols: relative squared error, marked patches apart from empty ones."""
 
     def make(step: int) -> tuple:
-        first = 500_000 + step * size.translate_images
-        made = [picture(first + i, 1) for i in range(size.translate_images)]
-        made = [p for p in made if p.marks]
+        first = 500_000 + step * TRANSLATE_IMAGES
+        made = [made for i in range(TRANSLATE_IMAGES) if (made := picture(first + i, 1)).marks]
         return pixels([p.image for p in made]), labels_of(made), [whole_grid(p.marks) for p in made]
 
     def loss(batch: tuple, step: int) -> tuple[torch.Tensor, dict[str, float]]:
@@ -90,19 +84,19 @@ def translate(folder: Path, parts: Parts, size: JointSize = JointSize()) -> None
         residual = [error[which].sum() / size_of[which].sum() for which in (marked, ~marked)]
         dense, seen = parts.dense(states, labels)
         seen |= {"residual marked": residual[0].item(), "residual empty": residual[1].item()}
-        return residual[0] + 0.5 * residual[1] + size.dense_weight * dense, seen
+        return residual[0] + 0.5 * residual[1] + DENSE_WEIGHT * dense, seen
 
     learning = nn.ModuleList([parts.alignment, parts.heads, parts.llava.model.multi_modal_projector])
-    train(folder, {"all": learning}, make, loss, size.translate_steps, size.translate_peak)
+    train(folder, {"all": learning}, make, loss, TRANSLATE_STEPS, TRANSLATE_PEAK)
 
 
-def joint(folder: Path, parts: Parts, packer: Packer, size: JointSize = JointSize()) -> None:
+def joint(folder: Path, parts: Parts, packer: Packer) -> None:
     """Everything on pixels, many questions a picture; the dense losses go on with a small weight."""
     for phase in JOINT_PHASES:
-        _joint_phase(folder / phase.name, phase, parts, packer, size.dense_weight)
+        _joint_phase(folder / phase.name, phase, parts, packer)
 
 
-def _joint_phase(folder: Path, phase: JointPhase, parts: Parts, packer: Packer, dense_weight: float) -> None:
+def _joint_phase(folder: Path, phase: JointPhase, parts: Parts, packer: Packer) -> None:
     places = torch.arange(GRID * GRID)
 
     def make(step: int) -> tuple[list[Picture], torch.Tensor, dict[str, torch.Tensor], Packed]:
@@ -117,7 +111,7 @@ def _joint_phase(folder: Path, phase: JointPhase, parts: Parts, packer: Packer, 
         if not phase.eyes:
             return value, by_kind(made, right)
         dense, seen = parts.dense(states, labels)
-        return value + dense_weight * dense, by_kind(made, right) | seen
+        return value + DENSE_WEIGHT * dense, by_kind(made, right) | seen
 
     modules = {"tower": nn.ModuleList([parts.alignment, parts.heads]), "llava": parts.llava}
     modules["tower"].requires_grad_(phase.eyes)  # it holds the vision tower that the LLaVA shares

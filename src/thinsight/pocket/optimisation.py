@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 import torch
 from torch import nn
@@ -49,10 +50,11 @@ def full_precision_attention(
     return out.transpose(1, 2).to(query.dtype), None
 
 
-def use_full_precision_attention(model: PreTrainedModel) -> None:
+def use_full_precision_attention(*models: PreTrainedModel) -> None:
     AttentionInterface.register("full_precision", full_precision_attention)
     AttentionMaskInterface.register("full_precision", sdpa_mask)
-    model.set_attn_implementation("full_precision")
+    for model in models:
+        model.set_attn_implementation("full_precision")
 
 
 def rate(step: int, steps: int, peak: float, warm: int = 50) -> float:
@@ -115,15 +117,12 @@ def train(
         window.append({"loss": value.item(), **seen})
         if (step + 1) % every == 0 or step + 1 == steps:
             names = sorted(set().union(*window))
-            entry = {name: round(mean([w[name] for w in window if name in w]), 4) for name in names}
+            entry = {name: round(fmean(seen[name] for seen in window if name in seen), 4) for name in names}
             entry = {"step": step + 1, "seconds": round(time.monotonic() - began), **entry}
             with (folder / "log.jsonl").open("a") as log:
                 log.write(json.dumps(entry) + "\n")
             window = []
-            content = {"modules": {n: m.state_dict() for n, m in modules.items()}, "step": step + 1}
-            torch.save({**content, "optimizers": [opt.state_dict() for opt in opts]}, folder / "state.tmp")
+            weights = {name: module.state_dict() for name, module in modules.items()}
+            content = {"modules": weights, "step": step + 1, "optimizers": [opt.state_dict() for opt in opts]}
+            torch.save(content, folder / "state.tmp")
             (folder / "state.tmp").replace(state)
-
-
-def mean(values: list[float]) -> float:
-    return sum(values) / len(values)

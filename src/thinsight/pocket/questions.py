@@ -40,19 +40,18 @@ def exist(scene: Scene, rng: random.Random, kind: str | None = None) -> Question
     present = sorted({pair(thing) for thing in shapes_of(scene)})
     if not present:
         return None
-    if rng.random() < 0.5:
-        color, shape = rng.choice(present)
-        return Question(f"Is there a {color} {shape} in the image?", "yes", kind)
-    absent = [p for p in POPULARITY if p not in present]
-    if kind == "popular":
-        absent = absent[:8]
-    elif kind == "adversarial":
-        colors, shapes = {p[0] for p in present}, {p[1] for p in present}
-        absent = [p for p in absent if p[0] in colors and p[1] in shapes]
-    if not absent:
+    answer, pairs = "yes", present
+    if rng.random() >= 0.5:
+        answer, pairs = "no", [absent for absent in POPULARITY if absent not in present]
+        if kind == "popular":
+            pairs = pairs[:8]
+        elif kind == "adversarial":
+            colors, shapes = map(set, zip(*present, strict=True))
+            pairs = [(color, shape) for color, shape in pairs if color in colors and shape in shapes]
+    if not pairs:
         return None
-    color, shape = rng.choice(absent)
-    return Question(f"Is there a {color} {shape} in the image?", "no", kind)
+    color, shape = rng.choice(pairs)
+    return Question(f"Is there a {color} {shape} in the image?", answer, kind)
 
 
 def attribute(scene: Scene, rng: random.Random) -> Question | None:
@@ -62,14 +61,13 @@ def attribute(scene: Scene, rng: random.Random) -> Question | None:
         if rng.random() < 0.3:
             signs = [thing for thing in scene.things if thing.shape == "sign"]
             return Question("What color is the sign?", signs[0].color, kind) if len(signs) == 1 else None
-        found = unique(things, lambda t: t.shape)
-        return Question(f"What color is the {(t := rng.choice(found)).shape}?", t.color, kind) if found else None
+        clear = unique(things, lambda t: t.shape)
+        return Question(f"What color is the {(t := rng.choice(clear)).shape}?", t.color, kind) if clear else None
     if kind == "shape":
-        found = unique(list(scene.things), lambda t: t.color)
-        found = [t for t in found if t.shape != "sign"]
-        return Question(f"What shape is the {(t := rng.choice(found)).color} object?", t.shape, kind) if found else None
-    found = unique(things, pair)
-    return Question(f"What size is the {(t := rng.choice(found)).color} {t.shape}?", t.size, kind) if found else None
+        clear = [t for t in unique(list(scene.things), lambda t: t.color) if t.shape != "sign"]
+        return Question(f"What shape is the {(t := rng.choice(clear)).color} object?", t.shape, kind) if clear else None
+    clear = unique(things, pair)
+    return Question(f"What size is the {(t := rng.choice(clear)).color} {t.shape}?", t.size, kind) if clear else None
 
 
 AXES = (("left of", "right of", 1), ("above", "below", 0))
@@ -86,11 +84,11 @@ def relation(scene: Scene, rng: random.Random, axes: tuple = AXES) -> Question |
         return None
     low, high, axis = rng.choice(different)
     truth = low if first.cell[axis] < second.cell[axis] else high
-    one, other = f"the {first.color} {first.shape}", f"the {second.color} {second.shape}"
+    left, right = (f"the {thing.color} {thing.shape}" for thing in (first, second))
     if rng.random() < 0.5:
-        asked = rng.choice((low, high))
-        return Question(f"Is {one} {asked} {other}?", "yes" if asked == truth else "no", "verify")
-    return Question(f"Is {one} {low} or {high} {other}?", truth.removesuffix(" of"), "choose")
+        claim = rng.choice((low, high))
+        return Question(f"Is {left} {claim} {right}?", "yes" if claim == truth else "no", "verify")
+    return Question(f"Is {left} {low} or {high} {right}?", truth.removesuffix(" of"), "choose")
 
 
 def vertical(scene: Scene, rng: random.Random) -> Question | None:
@@ -104,9 +102,8 @@ def place(scene: Scene, rng: random.Random) -> Question | None:
     if not things:
         return None
     thing, axis = rng.choice(things), rng.randrange(2)
-    return Question(
-        f"Which {('row', 'column')[axis]} is the {thing.color} {thing.shape} in?", str(thing.cell[axis] + 1), "place"
-    )
+    text = f"Which {('row', 'column')[axis]} is the {thing.color} {thing.shape} in?"
+    return Question(text, str(thing.cell[axis] + 1), "place")
 
 
 def count(scene: Scene, rng: random.Random) -> Question | None:
@@ -126,14 +123,11 @@ def count(scene: Scene, rng: random.Random) -> Question | None:
 def read(scene: Scene, rng: random.Random) -> Question | None:
     """TextVQA's form: the number on a sign, one token a digit."""
     signs = [thing for thing in scene.things if thing.shape == "sign"]
-    found = unique(signs, lambda t: t.color)
-    if not found:
+    if not (clear := unique(signs, lambda t: t.color)):
         return None
-    sign = rng.choice(found)
-    kind = f"{len(sign.number)} digits"
-    if len(signs) == 1 and rng.random() < 0.3:
-        return Question("What number is on the sign?", sign.number, kind)
-    return Question(f"What number is on the {sign.color} sign?", sign.number, kind)
+    sign = rng.choice(clear)
+    which = "the sign" if len(signs) == 1 and rng.random() < 0.3 else f"the {sign.color} sign"
+    return Question(f"What number is on {which}?", sign.number, f"{len(sign.number)} digits")
 
 
 LETTERS = "ABCD"
@@ -141,26 +135,14 @@ LETTERS = "ABCD"
 
 def choice(scene: Scene, rng: random.Random) -> Question | None:
     """ScienceQA's and MMBench's form: an attribute or count question with lettered options."""
-    asked = None
-    while asked is None or asked.kind == "sign" or asked.answer in ("sign", *SIZES):
-        asked = rng.choice((attribute, attribute, count))(scene, rng)
-    if asked.answer in COLORS:
-        others = [name for name in COLORS if name != asked.answer]
-    elif asked.answer in SHAPES:
-        others = [name for name in SHAPES if name != asked.answer]
-    else:
-        others = [str(n) for n in range(6) if str(n) != asked.answer]
-    options = [asked.answer, *rng.sample(others, 3)]
+    plain = None
+    while plain is None or plain.kind == "sign" or plain.answer in ("sign", *SIZES):
+        plain = rng.choice((attribute, attribute, count))(scene, rng)
+    answers = next((names for names in (COLORS, SHAPES) if plain.answer in names), map(str, range(6)))
+    options = [plain.answer, *rng.sample([answer for answer in answers if answer != plain.answer], 3)]
     rng.shuffle(options)
     lines = "\n".join(f"{letter}. {option}" for letter, option in zip(LETTERS, options, strict=True))
-    return Question(f"{asked.text}\n{lines}", LETTERS[options.index(asked.answer)], "choice")
+    return Question(f"{plain.text}\n{lines}", LETTERS[options.index(plain.answer)], "choice")
 
 
-FAMILIES = {
-    "exist": exist,
-    "attribute": attribute,
-    "relation": relation,
-    "count": count,
-    "read": read,
-    "choice": choice,
-}
+FAMILIES = {family.__name__: family for family in (exist, attribute, relation, count, read, choice)}

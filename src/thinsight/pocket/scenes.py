@@ -3,6 +3,7 @@
 import math
 import random
 from dataclasses import dataclass
+from itertools import product
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -11,15 +12,9 @@ CELL = SIDE // CELLS  # 42 px = 3 x 3 patches
 
 # The eight colours of easy-vqa, at its own RGB values, so that both data sets speak of the same things.
 COLORS = {
-    "red": (255, 0, 0),
-    "green": (0, 255, 0),
-    "blue": (0, 0, 255),
-    "yellow": (255, 255, 0),
-    "black": (0, 0, 0),
-    "gray": (128, 128, 128),
-    "teal": (0, 128, 128),
-    "brown": (165, 42, 42),
-}
+    "red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "yellow": (255, 255, 0),
+    "black": (0, 0, 0), "gray": (128, 128, 128), "teal": (0, 128, 128), "brown": (165, 42, 42),
+}  # fmt: skip
 
 SHAPES = ("circle", "rectangle", "triangle", "star", "cross", "ring")
 SIZES = ("small", "large")
@@ -54,7 +49,7 @@ class Scene:
 
 def popularity() -> dict[tuple[str, str], float]:
     """How often each (colour, shape) is drawn: skewed, so that "popular" absent objects exist as they do in POPE."""
-    pairs = [(color, shape) for color in COLORS for shape in SHAPES]
+    pairs = list(product(COLORS, SHAPES))
     random.Random(7).shuffle(pairs)
     return {pair: 1.0 / (rank + 6) for rank, pair in enumerate(pairs)}
 
@@ -66,7 +61,7 @@ def sample(seed: int, most: int = MAX_OBJECTS) -> Scene:
     """The scene of ``seed``: two to ``most`` things, at most two of them signs."""
     rng = random.Random(seed)
     count = rng.randint(2, max(2, most))
-    cells = rng.sample([(row, column) for row in range(CELLS) for column in range(CELLS)], count)
+    cells = rng.sample(list(product(range(CELLS), repeat=2)), count)
     signs = rng.choice((0, 1, 1, 2)) if count > 2 else rng.choice((0, 1))
     pairs = rng.choices(list(POPULARITY), weights=list(POPULARITY.values()), k=count)
     things = []
@@ -121,38 +116,22 @@ def _draw_shape(pen: ImageDraw.ImageDraw, thing: Thing, rng: random.Random, back
     elif thing.shape == "triangle":
         points = [(0, -1.0), (1.0, 0.85), (-1.0, 0.85)]
     elif thing.shape == "star":
-        points = [(_arm(i) * math.sin(i * math.pi / 5), -_arm(i) * math.cos(i * math.pi / 5)) for i in range(10)]
+        arms = [(i * math.pi / 5, 0.42 if i % 2 else 1.0) for i in range(10)]
+        points = [(length * math.sin(angle), -length * math.cos(angle)) for angle, length in arms]
     else:
         a = 0.33
-        points = [
-            (-a, -1),
-            (a, -1),
-            (a, -a),
-            (1, -a),
-            (1, a),
-            (a, a),
-            (a, 1),
-            (-a, 1),
-            (-a, a),
-            (-1, a),
-            (-1, -a),
-            (-a, -a),
-        ]
+        points = [(-a, -1), (a, -1), (a, -a), (1, -a), (1, a), (a, a)]
+        points += [(-x, -y) for x, y in points]
     cos, sin = math.cos(turn), math.sin(turn)
     pen.polygon([(x + r * (px * cos - py * sin), y + r * (px * sin + py * cos)) for px, py in points], fill=fill)
-
-
-def _arm(i: int) -> float:
-    return 1.0 if i % 2 == 0 else 0.42
 
 
 def _draw_sign(pen: ImageDraw.ImageDraw, sign: Thing) -> None:
     """A plate in the sign's colour, one patch wide a digit, white digits on dark plates and black on light ones."""
     x, y, pitch = 2 * sign.x, 2 * sign.y, 2 * PATCH
     left, right = x - pitch / 2, x + pitch * (len(sign.number) - 0.5)
-    pen.rounded_rectangle(
-        (left, y - 22, right, y + 22), radius=5, fill=COLORS[sign.color], outline=(60, 60, 60), width=2
-    )
+    plate = (left, y - 22, right, y + 22)
+    pen.rounded_rectangle(plate, radius=5, fill=COLORS[sign.color], outline=(60, 60, 60), width=2)
     ink = (0, 0, 0) if sign.color in ("yellow", "green") else (255, 255, 255)
     font = ImageFont.load_default(size=34)
     for i, digit in enumerate(sign.number):

@@ -4,6 +4,7 @@ import random
 from collections import defaultdict
 from dataclasses import dataclass
 from functools import cache
+from itertools import product
 
 import numpy as np
 import torch
@@ -36,24 +37,24 @@ class Mark:
 
 def marks(scene: Scene) -> list[Mark]:
     """The patch under each shape's centre, and the patch under each digit of each sign."""
-    found = []
+    patches = []
     for thing in scene.things:
         row, column = thing.patch
         color, kind = list(COLORS).index(thing.color), KINDS.index(thing.shape)
         if thing.shape != "sign":
-            found.append(Mark(row, column, color, kind, size=SIZES.index(thing.size)))
+            patches.append(Mark(row, column, color, kind, size=SIZES.index(thing.size)))
             continue
         for i, digit in enumerate(thing.number):
             last = int(i == len(thing.number) - 1)
-            found.append(Mark(row, column + i, color, kind, digit=int(digit), slot=i, last=last))
-    return found
+            patches.append(Mark(row, column + i, color, kind, digit=int(digit), slot=i, last=last))
+    return patches
 
 
-def dense(found: list[Mark]) -> dict[str, torch.Tensor]:
+def dense(marked: list[Mark]) -> dict[str, torch.Tensor]:
     """Field -> (GRID * GRID,) int64 labels. Only marked patches carry fields; `center` says which are marked."""
     out = {name: torch.full((GRID * GRID,), NONE) for name in FIELDS}
     out["center"][:] = 0
-    for mark in found:
+    for mark in marked:
         place = mark.row * GRID + mark.column
         out["center"][place] = 1
         for name in ("color", "kind", "size", "digit", "slot", "last"):
@@ -88,39 +89,31 @@ class Packer:
     """Turns questions into sequences; words are looked up once and kept."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast):
-        self.tokenizer, self.known = tokenizer, {}
+        self.tokenizer = tokenizer
+        self.words = cache(lambda text: tokenizer(text, add_special_tokens=False)["input_ids"])
         self.eos, self.pad = tokenizer.eos_token_id, tokenizer.pad_token_id
-        head = tokenizer(tokenizer.bos_token + SYSTEM + " USER: <image>", add_special_tokens=False)["input_ids"]
-        self.head = torch.tensor(head[:-1])
+        self.head = torch.tensor(self.words(tokenizer.bos_token + SYSTEM + " USER: <image>")[:-1])
         self.start = len(self.head) + GRID * GRID  # position of the first word after the picture
-
-    def words(self, text: str) -> list[int]:
-        if text not in self.known:
-            self.known[text] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return self.known[text]
 
     def __call__(self, batch: list[list[Question]], question_weight: float, multiple: int = 16) -> Packed:
         rows = [self._row(questions, question_weight) for questions in batch]
         longest = max(len(row[0]) for row in rows)
         longest += -longest % multiple
         fill = (self.pad, 0, -1, IGNORE, 0.0)
-        columns = [
-            torch.tensor([row[i] + [fill[i]] * (longest - len(row[i])) for row in rows]) for i in range(len(fill))
-        ]
-        return Packed(*columns)
+        columns = zip(zip(*rows, strict=True), fill, strict=True)
+        return Packed(*(torch.tensor([row + [end] * (longest - len(row)) for row in rows]) for rows, end in columns))
 
     def _row(self, questions: list[Question], question_weight: float) -> tuple[list, ...]:
         ids, positions, segments, labels, weights = [], [], [], [], []
         for i, question in enumerate(questions, start=1):
-            asked = self.words(f"\n{question.text} ASSISTANT:")
+            prompt = self.words(f"\n{question.text} ASSISTANT:")
             answer = [*self.words(" " + question.answer), self.eos]
-            ids += asked + answer
-            positions += range(self.start, self.start + len(asked) + len(answer))
-            segments += [i] * (len(asked) + len(answer))
+            ids += prompt + answer
+            positions += range(self.start, self.start + len(prompt) + len(answer))
+            segments += [i] * (len(prompt) + len(answer))
             # the label of a word is the next one; a question's last word is followed by the answer's first
-            following = [*asked[1:], *answer, IGNORE]
-            labels += following
-            weights += [question_weight] * (len(asked) - 1) + [1.0] * len(answer) + [0.0]
+            labels += [*prompt[1:], *answer, IGNORE]
+            weights += [question_weight] * (len(prompt) - 1) + [1.0] * len(answer) + [0.0]
         return ids, positions, segments, labels, weights
 
 
@@ -146,12 +139,12 @@ class Picture:
 def scene_picture(seed: int, asked: int, most: int, drawn: bool, weights: dict[str, int]) -> Picture:
     """A training scene with up to ``asked`` different questions."""
     scene, rng = sample(TEST_SEEDS + seed, most), random.Random(seed)
-    families, found = {**FAMILIES, "place": place, "vertical": vertical}, {}
+    families, questions = {**FAMILIES, "place": place, "vertical": vertical}, {}
     for name in rng.choices(list(weights), weights=list(weights.values()), k=2 * asked):
         question = families[name](scene, rng)
-        if question and len(found) < asked:
-            found[question.text] = question
-    return Picture(draw(scene) if drawn else None, marks(scene), list(found.values()))
+        if question and len(questions) < asked:
+            questions[question.text] = question
+    return Picture(draw(scene) if drawn else None, marks(scene), list(questions.values()))
 
 
 @cache
@@ -165,10 +158,8 @@ def easyvqa_training() -> tuple[tuple[str, Mark | None, tuple[Question, ...]], .
         asked[image].append(Question(text, answer, "easyvqa"))
         if answer in SHAPES:
             shapes[image] = answer
-        elif answer == ("no" if " no" in text else "yes"):
-            named = [shape for shape in SHAPES if shape in text]
-            if named:
-                shapes[image] = named[0]
+        elif answer == ("no" if " no" in text else "yes") and (named := [shape for shape in SHAPES if shape in text]):
+            shapes[image] = named[0]
     paths = easy_vqa.get_train_image_paths()
     return tuple((paths[i], _mark(paths[i], shapes.get(i)), tuple(asked[i])) for i in sorted(asked))
 
@@ -203,9 +194,9 @@ def picture(
 ) -> Picture:
     """Training picture number ``seed``: a share ``easy`` of easy-vqa's, the rest scenes of two to ``most`` objects."""
     if random.Random(seed + 5).random() < easy:
-        found = easyvqa_picture(seed, asked, drawn)
-        if drawn or found.marks:
-            return found
+        made = easyvqa_picture(seed, asked, drawn)
+        if drawn or made.marks:
+            return made
     return scene_picture(seed, asked, most, drawn, weights or EVEN)
 
 
@@ -253,7 +244,7 @@ def padded(marks: list[list[Mark]], rng: random.Random, spare: int = 6) -> list[
     out = []
     for row in marks:
         taken = {(m.row, m.column) for m in row}
-        free = [(r, c) for r in range(GRID) for c in range(GRID) if (r, c) not in taken]
+        free = [place for place in product(range(GRID), repeat=2) if place not in taken]
         filled = [*row, *rng.sample(free, length - len(row))]
         out.append(sorted(filled, key=lambda m: (m.row, m.column) if isinstance(m, Mark) else m))
     return out

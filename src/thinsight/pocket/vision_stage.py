@@ -1,6 +1,5 @@
 """Stage 1: the vision tower under dense supervision, and the CLIP text tower aligned with its patches and its CLS."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,14 +17,8 @@ from thinsight.pocket.supervision import FIELDS, KINDS, NONE, Picture, dense, pi
 # CLIP's own normalisation, which the shipped processor applies as well.
 MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073]).view(3, 1, 1)
 STD = torch.tensor([0.26862954, 0.26130258, 0.27577711]).view(3, 1, 1)
+STEPS, IMAGES, PEAK = 1000, 48, 3e-3
 PHRASES = [f"a {color} {kind}" for color in COLORS for kind in KINDS]
-
-
-@dataclass(frozen=True)
-class VisionSize:
-    steps: int = 1000
-    images: int = 48
-    peak: float = 3e-3
 
 
 def pixels(images: list[Image.Image]) -> torch.Tensor:
@@ -72,8 +65,8 @@ class Alignment(nn.Module):
 
     def forward(self, states: torch.Tensor, under: torch.Tensor) -> tuple[torch.Tensor, dict[str, float]]:
         clip, count = self.clip, len(PHRASES)
-        asked = {name: self.texts[name] for name in ("input_ids", "attention_mask")}
-        text = F.normalize(clip.text_projection(clip.text_model(**asked).pooler_output).float(), dim=-1)
+        encoded = clip.text_model(self.texts["input_ids"], self.texts["attention_mask"]).pooler_output
+        text = F.normalize(clip.text_projection(encoded).float(), dim=-1)
         patch = clip.visual_projection(clip.vision_model.post_layernorm(states[:, 1:]))
         patch = F.normalize(patch.float(), dim=-1)
         known = under != NONE
@@ -128,14 +121,12 @@ def labels_of(made: list[Picture]) -> dict[str, torch.Tensor]:
     }
 
 
-def train_vision(
-    folder: Path, clip: CLIPModel, tokenizer: PreTrainedTokenizerFast, size: VisionSize = VisionSize()
-) -> tuple[Heads, Alignment]:
+def train_vision(folder: Path, clip: CLIPModel, tokenizer: PreTrainedTokenizerFast) -> tuple[Heads, Alignment]:
     """Trains ``clip`` in place; returns the read-outs, which joint training goes on with."""
     heads, alignment = Heads(clip.config.vision_config.hidden_size), Alignment(clip, tokenizer)
 
     def make(step: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        made = [picture(step * size.images + i, 1) for i in range(size.images)]
+        made = [picture(step * IMAGES + i, 1) for i in range(IMAGES)]
         return pixels([p.image for p in made]), labels_of(made)
 
     def loss(batch: tuple, step: int) -> tuple[torch.Tensor, dict[str, float]]:
@@ -145,5 +136,5 @@ def train_vision(
         aligned, more = alignment(states, labels["under"])
         return fields + aligned, seen | more
 
-    train(folder, {"alignment": alignment, "heads": heads}, make, loss, size.steps, size.peak)
+    train(folder, {"alignment": alignment, "heads": heads}, make, loss, STEPS, PEAK)
     return heads, alignment

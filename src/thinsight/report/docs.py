@@ -7,7 +7,6 @@ their scores (from the table that the methods' page saved), and the table betwee
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
 
 import pandas as pd
 import yaml
@@ -52,7 +51,10 @@ def standing_table() -> str:
     picture, keeps = means["picture"].iloc[0], sorted(means["keep"].unique(), reverse=True)
     means["order"] = 2 - means["control"] - (means["run"] == "random")
     first = means.sort_values(["order", "keep"], ascending=[True, False], kind="stable").drop_duplicates("run")
-    cells = {(row["run"], row["keep"]): (_score(row), percent(row["flops"])) for _, row in means.iterrows()}
+    marks = means["verdict"].map(lambda verdict: SPREAD_MARKS.get(verdict, "")).where(means["run"] != "random", "")
+    scores = means["accuracy"].map("{:.1%} ".format) + marks
+    costs = zip(scores.str.rstrip(), means["flops"].map(percent), strict=True)
+    cells = dict(zip(zip(means["run"], means["keep"], strict=True), costs, strict=True))
     lines = [
         [row["title"], row["place"], *(part for keep in keeps for part in cells.get((row["run"], keep), ("–", "–")))]
         for _, row in first.iterrows()
@@ -61,21 +63,12 @@ def standing_table() -> str:
     return _table(["method", "acts", *head], lines)
 
 
-def _score(row: pd.Series) -> str:
-    mark = "" if row["run"] == "random" else SPREAD_MARKS.get(row["verdict"], "")
-    return f"{percent(row['accuracy'], 1)} {mark}".rstrip()
-
-
 def methods_document() -> str:
     """``docs/methods.md``: every method by the place where it acts, controls last."""
     order = [*FAMILIES, CONTROL]
     entries = sorted(method_entries(), key=lambda entry: order.index(entry.family))
-    return render(
-        "methods.md.j2",
-        entries=entries,
-        sources={entry.name: _sources(entry.name) for entry in entries},
-        standing=standing_table(),
-    )
+    sources = {entry.name: _sources(entry.name) for entry in entries}
+    return render("methods.md.j2", entries=entries, sources=sources, standing=standing_table())
 
 
 def _sources(method: str) -> list[str]:
@@ -105,18 +98,12 @@ def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
-def write(path: Path, text: str) -> None:
-    """The text as the file in ``path``."""
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(text, encoding="utf-8")
-
-
 def main(arguments: list[str]) -> None:
     """The command line; it takes no arguments."""
     if arguments:
         raise UserError("python -m thinsight.report.docs takes no arguments")
-    write(README, with_claims(README.read_text(encoding="utf-8")))
-    write(METHODS, methods_document())
+    README.write_text(with_claims(README.read_text(encoding="utf-8")), encoding="utf-8")
+    METHODS.write_text(methods_document(), encoding="utf-8")
 
 
 if __name__ == "__main__":

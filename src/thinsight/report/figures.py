@@ -16,16 +16,8 @@ from matplotlib.figure import Figure
 COLUMN, PAGE = 3.4, 7.0  # inches: one column of a paper, and its whole width
 
 # Okabe and Ito's colours: distinct under every common colour blindness, and in grey.
-INK, BLUE, ORANGE, GREEN, PURPLE, SKY, RED, YELLOW = (
-    "#222222",
-    "#0072B2",
-    "#E69F00",
-    "#009E73",
-    "#CC79A7",
-    "#56B4E9",
-    "#D55E00",
-    "#F0E442",
-)
+INK, BLUE, ORANGE, GREEN = "#222222", "#0072B2", "#E69F00", "#009E73"
+PURPLE, SKY, RED, YELLOW = "#CC79A7", "#56B4E9", "#D55E00", "#F0E442"
 GREY = "#8A8A8A"
 PALETTE = (BLUE, ORANGE, GREEN, RED, PURPLE, SKY, YELLOW, INK)
 MARKERS = "osD^vPX*"
@@ -34,30 +26,15 @@ MARKERS = "osD^vPX*"
 def use_style() -> None:
     """The project's style for this process; in a notebook figures become SVG, the same bytes every time."""
     sns.set_theme(
-        context="paper",
-        style="whitegrid",
-        palette=PALETTE,
-        font="DejaVu Sans",
-        font_scale=0.83,
+        context="paper", style="whitegrid", palette=PALETTE, font="DejaVu Sans", font_scale=0.83,
         rc={
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "axes.edgecolor": "#444444",
-            "axes.linewidth": 0.6,
-            "axes.titlesize": 8,
-            "axes.labelcolor": INK,
-            "text.color": INK,
-            "grid.color": "#E6E6E6",
-            "grid.linewidth": 0.5,
-            "lines.linewidth": 1.4,
-            "lines.markersize": 4,
-            "legend.frameon": False,
-            "figure.constrained_layout.use": True,
-            "figure.dpi": 110,
-            "svg.fonttype": "path",
+            "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": "#444444", "axes.linewidth": 0.6,
+            "axes.titlesize": 8, "axes.labelcolor": INK, "text.color": INK, "grid.color": "#E6E6E6",
+            "grid.linewidth": 0.5, "lines.linewidth": 1.4, "lines.markersize": 4, "legend.frameon": False,
+            "figure.constrained_layout.use": True, "figure.dpi": 110, "svg.fonttype": "path",
             "svg.hashsalt": "thinsight",
         },
-    )
+    )  # fmt: skip
     try:
         from matplotlib_inline.backend_inline import set_matplotlib_formats
 
@@ -67,19 +44,9 @@ def use_style() -> None:
 
 
 def forest(
-    axis: Axes,
-    frame: pd.DataFrame,
-    *,
-    value: str,
-    low: str,
-    high: str,
-    label: str,
-    hue: str | None = None,
-    reference: float | None = 0.0,
-    scale: float = 1.0,
-    palette: Mapping[Any, str] | None = None,
-    legend: bool = True,
-) -> None:
+    axis: Axes, frame: pd.DataFrame, *, value: str, low: str, high: str, label: str, hue: str | None = None,
+    reference: float | None = 0.0, scale: float = 1.0, palette: Mapping[Any, str] | None = None, legend: bool = True,
+) -> None:  # fmt: skip
     """A forest plot: values with their intervals, a line per label in the order of the frame, the first on top.
 
     value, low, high, label
@@ -98,14 +65,10 @@ def forest(
         part = part.dropna(subset=[value])
         middle, least, most = (scale * part[column] for column in (value, low, high))
         places = part[label].map(labels.index) + step * (number - (len(hues) - 1) / 2)
-        if hue is not None:
-            colours = (palette or {}).get(name, PALETTE[number % len(PALETTE)])
-        elif reference is None:
-            colours = BLUE
-        else:
-            colours = [
-                RED if b < reference else GREEN if a > reference else GREY for a, b in zip(least, most, strict=True)
-            ]
+        colours = (palette or {}).get(name, PALETTE[number % len(PALETTE)])
+        if hue is None and reference is not None:
+            bounds = zip(least, most, strict=True)
+            colours = [RED if b < reference else GREEN if a > reference else GREY for a, b in bounds]
         axis.hlines(places, least, most, colors=colours, lw=1.2)
         axis.scatter(
             middle, places, c=colours, s=14, marker=MARKERS[number % len(MARKERS)], zorder=3,
@@ -134,6 +97,5 @@ def pictures(images: Sequence, titles: Sequence[str], columns: int = 4) -> Figur
         axis.axis("off")
     for axis, image, title in zip(axes.flat, images, titles, strict=False):
         axis.imshow(image)
-        lines = [fill(line, 26) for line in title.splitlines()]
-        axis.set_title("\n".join(lines), fontsize=7)
+        axis.set_title("\n".join(fill(line, 26) for line in title.splitlines()), fontsize=7)
     return figure

@@ -12,14 +12,15 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-from PIL.Image import Image
 from torch import Tensor
 
 from thinsight.errors import UserError
 from thinsight.report.figures import BLUE, GREEN, INK, ORANGE, PAGE, PURPLE, RED, SKY, YELLOW, subplots
 from thinsight.runtime.trace import Trace
 
-Picture = Image | Tensor | np.ndarray
+TINTS = (BLUE, ORANGE, GREEN, PURPLE, SKY, RED, YELLOW)
+DARK, TINT = 0.8, 0.38  # how much of a dropped patch is covered, and how much of a merged one
+COLUMNS = 6  # panels of a row
 SLACK = 0.02  # what rounding to bytes before normalising may leave outside 0..1
 
 
@@ -72,20 +73,20 @@ class KeptPatches:
 
 
 class StageOutcome:
-    """The stages of one sample of a trace."""
+    """The stages of one sample of a trace: ``sizes``, the patches of its images; ``tokens``, place -> for each token
+    left there the patch that it is named after, and the share of each patch in it."""
 
     def __init__(self, trace: Trace, sample: int) -> None:
-        samples = trace.pictures
-        if not -len(samples) <= sample < len(samples):
-            raise UserError(f"this trace has {len(samples)} sample(s), so none with the number {sample}")
-        self.sizes = samples[sample]
-        steps, shares = trace.steps, trace.shares
+        if not -len(trace.pictures) <= sample < len(trace.pictures):
+            raise UserError(f"this trace has {len(trace.pictures)} sample(s), so none with the number {sample}")
+        self.sizes = trace.pictures[sample]
+        shares = trace.shares
         self.tokens = {
             where: [
                 (name, dict(zip(patches, weights, strict=True)))
-                for (name, patches), weights in zip(step, share, strict=True)
+                for (name, patches), weights in zip(step[sample], shares[where][sample], strict=True)
             ]
-            for where, step, share in ((where, steps[where][sample], shares[where][sample]) for where in steps)
+            for where, step in trace.steps.items()
         }
 
     def whole(self, image: int) -> KeptPatches:
@@ -95,19 +96,18 @@ class StageOutcome:
     def left(self, where: str, image: int) -> KeptPatches:
         """What the place ``where`` left of an image."""
         first, size = sum(self.sizes[:image]), self.sizes[image]
-        tokens = self.tokens[where]
-        largest: dict[int, tuple[float, int]] = {}
-        for number, (_, sources) in enumerate(tokens):
+        largest: dict[int, tuple[float, int]] = {}  # patch -> its largest share, and the token with it
+        for number, (_, sources) in enumerate(self.tokens[where]):
             for patch, share in sources.items():
                 if share > largest.get(patch, (0.0, 0))[0]:
                     largest[patch] = (share, number)
-        names = {n: patch - first for n, (patch, _) in enumerate(tokens) if first <= patch < first + size}
+        names = {n: patch - first for n, (patch, _) in enumerate(self.tokens[where]) if 0 <= patch - first < size}
         members = defaultdict(set)
         for patch, (_, number) in largest.items():
-            if first <= patch < first + size:
+            if 0 <= patch - first < size:
                 members[number] |= {patch - first} | ({names[number]} if number in names else set())
         groups = tuple(frozenset(group) for group in members.values() if len(group) > 1)
-        adrift = sum(patch < 0 for patch, _ in tokens) if len(self.sizes) == 1 else 0
+        adrift = sum(patch < 0 for patch, _ in self.tokens[where]) if len(self.sizes) == 1 else 0
         return KeptPatches(size, frozenset(names.values()), groups, adrift)
 
     def last(self, image: int) -> KeptPatches:
@@ -115,19 +115,8 @@ class StageOutcome:
         return self.left(list(self.tokens)[-1], image) if self.tokens else self.whole(image)
 
 
-TINTS = (BLUE, ORANGE, GREEN, PURPLE, SKY, RED, YELLOW)
-DARK, TINT = 0.8, 0.38  # how much of a dropped patch is covered, and how much of a merged one
-
-
 def overlay(
-    image: Picture | Sequence[Picture],
-    trace: Trace,
-    sample: int = 0,
-    *,
-    processor: Any = None,
-    question: str = "",
-    answer: str = "",
-    columns: int = 6,
+    image: Any, trace: Trace, sample: int = 0, *, processor: Any = None, question: str = "", answer: str = ""
 ) -> Figure:
     """One panel per stage of ``trace``: kept patches clear, dropped ones dark, merged ones in their token's colour.
 
@@ -142,7 +131,7 @@ def overlay(
     if len(images) != len(stages.sizes):
         raise UserError(f"sample {sample} has {len(stages.sizes)} image(s), and {len(images)} were given to draw on")
     places = list(stages.tokens)
-    wide = min(1 + len(places), columns)
+    wide = min(1 + len(places), COLUMNS)
     lines = math.ceil((1 + len(places)) / wide)
     figure, axes = _panels(lines * len(images), wide)
     for number, picture in enumerate(images):
@@ -152,26 +141,21 @@ def overlay(
         for axis, where in zip(block[1:], places, strict=False):
             left = stages.left(where, number)
             draw_outcome(axis, picture, left)
-            axis.set_title(f"{where}\n{_count(left)}")
+            apart = f", {left.adrift} of no place" if left.adrift else ""
+            axis.set_title(f"{where}\n{len(left.kept) + left.adrift} of {left.count}{apart}")
     _set_question(figure, question, answer)
     return figure
 
 
 def gallery(
-    image: Picture | Sequence[Picture],
-    traces: Mapping[str, Trace],
-    sample: int = 0,
-    *,
-    question: str = "",
-    answer: str = "",
-    columns: int = 6,
+    image: Any, traces: Mapping[str, Trace], *, question: str = "", answer: str = "", columns: int = COLUMNS
 ) -> Figure:
     """One panel per method: what its last stage left of the picture, as `overlay` draws it.
 
     ``traces``: title -> trace of one image.
     """
     (picture,) = pixels(image)
-    outcomes = {title: StageOutcome(trace, sample) for title, trace in traces.items()}
+    outcomes = {title: StageOutcome(trace, 0) for title, trace in traces.items()}
     shown = 1 + len(outcomes)
     figure, axes = _panels(math.ceil(shown / columns), min(columns, shown))
     for axis, (title, stages) in zip(axes.flat[1:], outcomes.items(), strict=False):
@@ -197,9 +181,8 @@ def draw_outcome(axis: Axes, picture: np.ndarray, left: KeptPatches) -> None:
     extent = (0, side, side, 0)
     axis.imshow(picture, extent=extent)
     cover = np.zeros((left.count, 4))
-    inside = set().union(*left.groups)
-    gone = [patch for patch in range(left.count) if patch not in inside and patch not in left.kept]
-    cover[gone] = (*to_rgb(INK), DARK)
+    shown = left.kept.union(*left.groups)
+    cover[[patch for patch in range(left.count) if patch not in shown]] = (*to_rgb(INK), DARK)
     lines, inks = [], []
     for group, tint in zip(left.groups, _tints(left.groups, side), strict=True):
         cover[[patch for patch in group if patch not in left.kept]] = (*to_rgb(tint), TINT)
@@ -220,11 +203,13 @@ def _edges(patches: frozenset[int], side: int) -> list[list[tuple[int, int]]]:
     border = []
     for patch in patches:
         y, x = divmod(patch, side)
-        neighbours = {"up": patch - side, "down": patch + side}
-        neighbours |= {"left": patch - 1 if x else -1, "right": patch + 1 if x + 1 < side else -1}
-        ends = {"up": [(x, y), (x + 1, y)], "down": [(x, y + 1), (x + 1, y + 1)]}
-        ends |= {"left": [(x, y), (x, y + 1)], "right": [(x + 1, y), (x + 1, y + 1)]}
-        border += [ends[where] for where, other in neighbours.items() if other not in patches]
+        sides = [
+            (patch - side, (x, y), (x + 1, y)),
+            (patch + side, (x, y + 1), (x + 1, y + 1)),
+            (patch - 1 if x else -1, (x, y), (x, y + 1)),
+            (patch + 1 if x + 1 < side else -1, (x + 1, y), (x + 1, y + 1)),
+        ]
+        border += [[start, end] for neighbour, start, end in sides if neighbour not in patches]
     return border
 
 
@@ -236,11 +221,6 @@ def _tints(groups: Sequence[frozenset[int]], side: int) -> list[str]:
         taken = [chosen[other] for other in range(number) if groups[other] & around]
         chosen.append(min(TINTS, key=lambda tint: (taken.count(tint), chosen.count(tint))))
     return chosen
-
-
-def _count(left: KeptPatches) -> str:
-    """``32 of 144``."""
-    return f"{len(left.kept) + left.adrift} of {left.count}" + (f", {left.adrift} of no place" if left.adrift else "")
 
 
 def _panels(lines: int, columns: int) -> tuple[Figure, np.ndarray]:

@@ -17,7 +17,6 @@ from nbformat import NotebookNode
 
 from thinsight.analysis.runs import (
     MAIN,
-    FinishedRun,
     config_facts,
     config_file,
     differing_settings,
@@ -32,6 +31,9 @@ from thinsight.pipeline.notebook import declared_parameters, load_notebook, summ
 from thinsight.pipeline.plan import CONTENTS, read_contents
 from thinsight.report.tables import TEMPLATES, render
 
+HIDDEN = {"hide", "finding"}  # cells with these tags are not in the body; the finding stands under the title
+INJECTED = "injected-parameters"  # papermill's tag of the cell with the values of this execution
+SHORT = 24  # letters of a cell that stay on one line
 _PARTS = re.compile(
     r"(?P<code>```.*?```|`[^`\n]*`)"  # code stays as it is
     r"|\$\$(?P<block>.+?)\$\$"
@@ -53,9 +55,6 @@ def to_mathml(text: str) -> str:
     return _PARTS.sub(draw, text)
 
 
-HIDDEN = {"hide", "finding"}  # cells with these tags are not in the body; the finding stands under the title
-
-
 def page_body(notebook: NotebookNode) -> BeautifulSoup:
     """The cells as HTML, by nbconvert's basic template with our blocks (templates/cells), without the title."""
     exporter = HTMLExporter(
@@ -67,7 +66,10 @@ def page_body(notebook: NotebookNode) -> BeautifulSoup:
     body = parse(exporter.from_notebook_node(_arrange(notebook))[0])
     if body.h1:
         body.h1.decompose()
-    _name_headings(body)
+    for heading in body.find_all(["h2", "h3", "h4", "h5", "h6"], id=True):  # names that a link can say as they are
+        heading["id"] = re.sub(r"[^\w.]+", "-", unquote(heading["id"])).strip("-")
+        for anchor in heading.find_all("a", class_="anchor-link"):
+            anchor["href"] = f"#{heading['id']}"
     _box_tables(body)
     return body
 
@@ -109,17 +111,6 @@ def _arrange(notebook: NotebookNode) -> NotebookNode:
     return NotebookNode(notebook | {"cells": cells})
 
 
-def _name_headings(body: BeautifulSoup) -> None:
-    """Headings under names of letters, digits and hyphens, which a link can say as they are."""
-    for heading in body.find_all(["h2", "h3", "h4", "h5", "h6"], id=True):
-        heading["id"] = re.sub(r"[^\w.]+", "-", unquote(heading["id"])).strip("-")
-        for anchor in heading.find_all("a", class_="anchor-link"):
-            anchor["href"] = f"#{heading['id']}"
-
-
-SHORT = 24  # letters of a cell that stay on one line
-
-
 def _box_tables(body: BeautifulSoup) -> None:
     """Tables in boxes that scroll by themselves, without pandas' own style, and with short cells kept on one line."""
     for style in body.find_all("style", scoped=True):
@@ -148,33 +139,32 @@ def relink(html: BeautifulSoup, start: Path, pages: Path) -> BeautifulSoup:
 
 
 def link_runs(html: BeautifulSoup, folder: Path, start: Path) -> BeautifulSoup:
-    """What names a finished run (``run <code>vtw</code>``, ``<th data-run="vtw">``) leads to its metrics and config."""
-    for code in html.find_all("code"):
-        before = code.previous_sibling
-        if isinstance(before, NavigableString) and re.search(r"\brun $", before):
-            _link_run(html, code, code.get_text(), folder, start)
-    for cell in html.find_all(["td", "th"], attrs={"data-run": True}):
-        if cell.contents:
-            _link_run(html, cell.contents[0], cell["data-run"], folder, start)
+    """What names a finished run (``run <code>vtw</code>``, ``<th data-run="vtw">``) becomes a link to its metrics, with
+    a link to its config behind it."""
+    named = [(code, code.get_text()) for code in html.find_all("code") if re.search(r"\brun $", _text_before(code))]
+    cells = html.find_all(["td", "th"], attrs={"data-run": True})
+    named += [(cell.contents[0], cell["data-run"]) for cell in cells if cell.contents]
+    for shown, run in named:
+        metrics = folder / run / "metrics.json"
+        if metrics.is_file():
+            config = {
+                "class": "config",
+                "href": link(config_file(metrics.parent), start),
+                "title": f"config of the run {run}",
+            }
+            shown.insert_after(" ", html.new_tag("a", attrs=config, string="config"))
+            shown.wrap(html.new_tag("a", attrs={"href": link(metrics, start), "title": f"metrics of the run {run}"}))
     return html
 
 
-def _link_run(html: BeautifulSoup, shown: Tag | NavigableString, name: str, folder: Path, start: Path) -> None:
-    """``shown`` as a link to the metrics of the run, and a link to its config behind it."""
-    metrics = folder / name / "metrics.json"
-    if not metrics.is_file():
-        return
-    config = {"class": "config", "href": link(config_file(metrics.parent), start), "title": f"config of the run {name}"}
-    shown.insert_after(" ", html.new_tag("a", attrs=config, string="config"))
-    shown.wrap(html.new_tag("a", attrs={"href": link(metrics, start), "title": f"metrics of the run {name}"}))
+def _text_before(node: Tag) -> str:
+    before = node.previous_sibling
+    return before if isinstance(before, NavigableString) else ""
 
 
 def pathless(value: str) -> str:
     """A checkpoint's name without the folders of the machine it was on."""
     return value.rstrip("/").rpartition("/")[2] if value.startswith(("/", "~")) else value
-
-
-INJECTED = "injected-parameters"  # papermill's tag of the cell with the values of this execution
 
 
 def injected_parameters(notebook: NotebookNode) -> dict[str, Any]:
@@ -206,12 +196,14 @@ def page(source: Path, out: Path, folder: Path, listed: Path = CONTENTS) -> None
     runs has on top what `check_baseline` says of their baseline. ``listed``: the pages that the bar on top leads to.
     """
     notebook = executed_notebook(source)
-    summary = summarize(notebook, source.name)
+    summary, values = summarize(notebook, source.name), injected_parameters(notebook)
     code = bool(notebook.metadata.get("thinsight", {}).get("code"))
     body = page_body(notebook)
     for cell in body.find_all("div", class_="code", hidden=True) if code else []:
         del cell["hidden"]
-    runs, absent = _read_by(notebook, folder)
+    reads = values.get("reads")  # names and patterns; None: all runs of the group main
+    read = {file.parent.name for file in finished(folder, reads)} if "runs" in values else set()
+    runs = [run for run in finished_runs(folder) if run.name in read] if read else []
     pages = read_contents(listed)
     place = next((number for number, other in enumerate(pages) if other.name == source.stem), None)
     write_html(
@@ -219,13 +211,13 @@ def page(source: Path, out: Path, folder: Path, listed: Path = CONTENTS) -> None
         "page.html.j2",
         summary=summary,
         name=source.stem,
-        finding=relink(markdown(summary.finding), out.parent, out.parent) if _has_tag(notebook, "finding") else "",
+        finding=relink(markdown(summary.finding), out.parent, out.parent) if tagged_cells(notebook, "finding") else "",
         sections=[(heading["id"], _title(heading)) for heading in body.find_all("h2", id=True)],
         body=link_runs(relink(body, out.parent, out.parent), folder, out.parent),
         runs=runs,
         main=[run for run in runs if run.group == MAIN],
-        absent=absent,
-        gate=check_baseline(folder) if "runs" in injected_parameters(notebook) else [],
+        absent=[name for name in reads or [] if "runs" in values and not finished(folder, [name])],
+        gate=check_baseline(folder) if "runs" in values else [],
         pages=pages,
         before=pages[place - 1] if place else None,
         after=pages[place + 1] if place is not None and place + 1 < len(pages) else None,
@@ -235,23 +227,8 @@ def page(source: Path, out: Path, folder: Path, listed: Path = CONTENTS) -> None
 
 
 def _title(heading: Tag) -> str:
-    """What a heading says, as HTML."""
+    """What a heading says, as HTML, without the link to itself."""
     return "".join(str(part) for part in heading.contents if getattr(part, "name", None) != "a").strip()
-
-
-def _read_by(notebook: NotebookNode, folder: Path) -> tuple[list[FinishedRun], list[str]]:
-    """The runs that the notebook read, and the names and patterns that it wanted and that no finished run has."""
-    values = injected_parameters(notebook)
-    if "runs" not in values:
-        return [], []
-    wanted = values.get("reads")
-    names = {file.parent.name for file in finished(folder, wanted)}
-    absent = [name for name in wanted or [] if not finished(folder, [name])]
-    return [run for run in finished_runs(folder) if run.name in names], absent
-
-
-def _has_tag(notebook: NotebookNode, tag: str) -> bool:
-    return any(tag in cell.metadata.get("tags", []) for cell in notebook.cells)
 
 
 def write_html(out: Path, template: str, **values: Any) -> None:
@@ -260,7 +237,6 @@ def write_html(out: Path, template: str, **values: Any) -> None:
         template,
         link=lambda target: link(Path(target), out.parent),
         executed=lambda name: ROOT / "reports" / "runs" / f"{name}.ipynb",
-        sheets=["style.css", *sorted({file.name for file in TEMPLATES.glob("*.css")} - {"style.css"})],
         budgets=run_budgets,
         differing=differing_settings,
         facts_of=config_facts,

@@ -8,6 +8,7 @@ import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -121,15 +122,15 @@ def board(
     classes   of the table: ``board``; with ``filter`` for a box that filters its rows whatever its length, with
               ``upright`` for narrow columns under turned heads
     """
-    escape = None if html else "html"
+    escaped = None if html else "html"
     titles = frame.index.get_level_values(-1)
     blocks = frame.index.get_level_values(0) if frame.index.nlevels == 2 else [""] * len(frame)
     numbered = pd.MultiIndex.from_arrays([titles, range(len(frame))], names=[None, None])  # titles may be equal
     columns = frame.columns.set_names([None] * frame.columns.nlevels)
     style = Styler(frame.set_axis(numbered).set_axis(columns, axis=1), uuid="board", caption=caption)
-    style.hide(axis="index", level=1).format(formats, na_rep="–", escape=escape)
+    style.hide(axis="index", level=1).format(formats, na_rep="–", escape=escaped)
     for axis in ("index", "columns"):
-        style.format_index(lambda label: str(label).replace("\n", "<br>"), axis=axis, escape=escape)
+        style.format_index(lambda label: str(label).replace("\n", "<br>"), axis=axis, escape=escaped)
     if heat is not None:
         _shade(style, heat)
     if bold is not None:
@@ -138,11 +139,24 @@ def board(
     if tooltips is not None:
         style.set_tooltips(tooltips.set_axis(numbered), as_title_attribute=True)
     soup = BeautifulSoup(style.to_html(table_attributes=f'class="{classes}"', sparse_index=False), "html.parser")
-    _plain(soup)
-    marks = _column_classes(frame, text)
-    _name_heads(soup, str(frame.index.names[-1] or ""), marks)
+    _drop_pandas_names(soup)
+    *spans, heads = soup.thead.find_all("tr")
+    for row in spans:
+        row.th.string = ""
+    corner, *heads = heads.find_all("th")
+    corner.string = str(frame.index.names[-1] or "")
+    for head in heads:
+        words = soup.new_tag("span")  # which can be turned
+        words.extend(list(head.contents))
+        head.append(words)
+    outer = frame.columns.get_level_values(0)
+    begins = ~outer.duplicated() if frame.columns.nlevels > 1 else [False] * len(outer)
+    marks = [
+        ["text"] * (name in text) + ["first"] * bool(first) for name, first in zip(frame.columns, begins, strict=True)
+    ]
     prints = None if small is None else small.reindex(columns=frame.columns).fillna("").to_numpy()
-    for number, row in enumerate(soup.tbody.find_all("tr")):
+    rows = soup.tbody.find_all("tr")
+    for number, row in enumerate(rows):
         title, *cells = row.find_all(["th", "td"])
         if notes is not None:
             _add_small(title, notes[number], html)
@@ -150,14 +164,31 @@ def board(
             title["data-run"] = runs[number]
         if controls is not None and controls[number]:
             row["class"] = "control"
-        for column, cell in enumerate(cells):
-            if prints is not None:
-                _add_small(cell, prints[number][column], html)
-            if marks[column]:
-                cell["class"] = marks[column]
+        for column, cell in enumerate(cells) if prints is not None else ():
+            _add_small(cell, prints[number][column], html)
+    for cells in [heads, *(row.find_all("td") for row in rows)]:
+        for cell, classes in zip(cells, marks, strict=True):
+            if classes:
+                cell["class"] = classes
     _group_rows(soup, blocks, frame.shape[1] + 1)
     text = str(soup).strip()
     return text.replace("T_board", f"T_{hashlib.sha256(text.encode()).hexdigest()[:10]}")  # equal tables, equal bytes
+
+
+def cell_board(cells: pd.DataFrame, rows: pd.DataFrame, columns: pd.Index, **options: Any) -> str:
+    """`board` of tidy cells; ``options``: of `board`.
+
+    cells    a line per cell: text, small, bold, tooltip, and where it stands: the levels of ``columns`` and of the
+             index of ``rows``
+    rows     a line per row of the table, with its title and its block
+    columns  the columns of the table, in their order
+    """
+    text, small, bold, tooltips = (
+        cells.pivot(index=rows.index.names, columns=columns.names, values=name).reindex(rows.index, columns=columns)
+        for name in ("text", "small", "bold", "tooltip")
+    )
+    text = text.set_axis(pd.MultiIndex.from_frame(rows[["block", "title"]], names=[None, "method"]))
+    return board(text, small=small, bold=bold, tooltips=tooltips.fillna(""), **options)
 
 
 def _shade(style: Styler, heat: Heat) -> None:
@@ -171,50 +202,22 @@ def _shade(style: Styler, heat: Heat) -> None:
     style.highlight_null(subset=columns, props="background-color: transparent; color: inherit")
 
 
-def _plain(soup: BeautifulSoup) -> None:
-    """Without the classes of pandas, and with the names of those cells alone that its styles are about."""
+def _drop_pandas_names(soup: BeautifulSoup) -> None:
+    """Without the classes of pandas, and with the ids of those cells alone that its styles are about."""
     named = set(re.findall(r"#(\w+)", soup.style.string or "")) if soup.style else set()
-    for node in soup.table.find_all(True):
-        node.attrs.pop("class", None)
+    for node in [soup.table, *soup.table.find_all(True)]:
+        if node is not soup.table:
+            node.attrs.pop("class", None)
         if node.get("id") not in named:
             node.attrs.pop("id", None)
-    if soup.table["id"] not in named:
-        del soup.table["id"]
     if soup.style and not named:
         soup.style.decompose()
 
 
-def _column_classes(frame: pd.DataFrame, text: Sequence[Any]) -> list[list[str]]:
-    """Of each column: ``text`` if it is one of words, ``first`` if a span of columns begins with it."""
-    outer = frame.columns.get_level_values(0)
-    begins = ~outer.duplicated() if frame.columns.nlevels > 1 else [False] * len(outer)
-    return [
-        ["text"] * (name in text) + ["first"] * bool(first) for name, first in zip(frame.columns, begins, strict=True)
-    ]
-
-
-def _name_heads(soup: BeautifulSoup, corner: str, marks: Sequence[Sequence[str]]) -> None:
-    """The title of the first column, and the heads of the others in a `span` that can be turned."""
-    *spans, last = soup.thead.find_all("tr")
-    for row in spans:
-        row.th.string = ""
-    first, *heads = last.find_all("th")
-    first.string = corner
-    for head, classes in zip(heads, marks, strict=True):
-        if classes:
-            head["class"] = classes
-        words = soup.new_tag("span")
-        words.extend(list(head.contents))
-        head.append(words)
-
-
 def _add_small(cell: Tag, words: str, html: bool) -> None:
-    if not words:
-        return
-    small = BeautifulSoup(f"<small>{words}</small>", "html.parser").small if html else Tag(name="small")
-    if not html:
-        small.string = words
-    cell.append(small)
+    if words:
+        small = f"<small>{words if html else escape(words)}</small>"
+        cell.append(BeautifulSoup(small, "html.parser").small)
 
 
 def _group_rows(soup: BeautifulSoup, blocks: Sequence[str], width: int) -> None:
@@ -237,15 +240,11 @@ def ledger_html(frame: pd.DataFrame) -> str:
     groups = []
     for key, part in frame.groupby(where, sort=False):
         short = len(part) <= SHORT and len(frame) <= LONG
-        lines = {"lines": list(part.itertuples()), "counts": _counts(part["verdict"]), "short": short}
+        counts = part["verdict"].value_counts()
+        badges = [(BADGES[name], name, int(counts[name])) for name in VERDICTS if name in counts]
+        lines = {"lines": list(part.itertuples()), "counts": badges, "short": short}
         groups.append(dict(zip(where, key, strict=True)) | lines)
     return render("ledger.html.j2", groups=groups, rules=rules(), badges=BADGES)
-
-
-def _counts(verdicts: Sequence[str]) -> list[tuple[str, str, int]]:
-    """(badge, verdict, how many) of those that occur, in the order of `VERDICTS`."""
-    counts = pd.Series(verdicts).value_counts()
-    return [(BADGES[name], name, int(counts[name])) for name in VERDICTS if name in counts]
 
 
 def comparison_table(table: pd.DataFrame, base: str) -> pd.DataFrame:

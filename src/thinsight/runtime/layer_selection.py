@@ -144,12 +144,7 @@ def select_layer(
 
 
 def _one_batch(
-    model: nn.Module,
-    parts: ModelParts,
-    batch: Mapping[str, Tensor],
-    layers: list[int],
-    direction: str,
-    positions: str,
+    model: nn.Module, parts: ModelParts, batch: Mapping[str, Tensor], layers: list[int], direction: str, positions: str
 ) -> Tensor:
     """(candidates, samples with an image) fp32."""
     inputs = {key: value.to(model.device) if isinstance(value, Tensor) else value for key, value in batch.items()}

@@ -2,8 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import pandas as pd
 
@@ -16,12 +15,28 @@ from thinsight.costs.memory import BYTES, memory_traffic, peak_memory
 from thinsight.costs.model_costs import ModelSizes
 from thinsight.errors import UserError
 from thinsight.ledger.verdicts import meets
-from thinsight.reduction.method import Reduction
 from thinsight.reduction.sites import BeforeProjector
 
 CELL = ["paper", "version", "table", "model", "row"]
 UNITS = {"TFLOPs": 1e12, "GFLOPs": 1e9}
 QUANTISED = r"INT\d"  # rows of quantised models, whose operations are printed as fewer
+LABELS = (192, 128, 64)  # of LLaVA-1.5's 576 visual tokens
+TABLE = "table in the released code"
+
+SETTINGS = (
+    ("FastV, K = 2, R = 50 %", "the paper's headline", "fastv", {"layer": 2, "keep": 0.5}, ()),
+    ("FastV, K = 3, R = 50 %", "the repository's README", "fastv", {"layer": 3, "keep": 0.5}, ()),
+    ("FastV, K = 2, keeps", "count after the cut", "fastv", {"layer": 2}, LABELS),
+    ("FastV, K = 3, keeps", "count after the cut", "fastv", {"layer": 3}, LABELS),
+    ("PyramidDrop, as released", "layers 8, 16, 24", "pyramiddrop", {"ratios": [0.5, 0.25, 0.125]}, ()),
+    ("SparseVLM", TABLE, "sparsevlm", {}, LABELS),
+    ("SparseVLM+", TABLE, "sparsevlm_v2", {}, LABELS),
+    ("DART", "image pivots come on top", "dart", {"exact": False}, LABELS),
+    ("FiCoCo-L, 14 a layer", "released code, layers 5 to 31", "ficoco_l", {"leave": 14, "start": 5}, ()),
+    ("VTW, K = 16", "the released default", "vtw", {"layer": 16}, ()),
+)
+"""Settings of methods that cut inside the decoder, each as its paper or code has it: title, where it is from, method,
+fields, and the numbers of tokens by which it is named and which its ``keep`` is set to (none: it has no such label)."""
 
 
 def baseline_conventions(
@@ -40,10 +55,10 @@ def baseline_conventions(
         counted = replace(shape, layers=1) if part["row"].str.contains("one layer").all() else shape
         line = {"value": value, "column": column, "papers": ", ".join(dict.fromkeys(part["paper"]))}
         line |= {"layers": counted.layers, "number": float(value) * UNITS[column]}
-        for convention, least, greatest, off in _ways_to_count(value, UNITS[column], counted, visual, most):
-            texts = (None, None) if convention.visual_only else (least, greatest)
+        for convention, *texts, off in _ways_to_count(value, UNITS[column], counted, visual, most):
+            least, greatest = (None, None) if convention.visual_only else texts
             line |= {"convention": convention.name, "counts": convention.sentence}
-            out.append(line | {"least": texts[0], "greatest": texts[1], "off": off})
+            out.append(line | {"least": least, "greatest": greatest, "off": off})
     table = pd.DataFrame(out).astype({"least": "Int64", "greatest": "Int64"})
     return table.sort_values("number", kind="stable", ignore_index=True)
 
@@ -65,47 +80,8 @@ def _ways_to_count(
     return exact or [min(nearest, key=lambda way: abs(way[3]))]
 
 
-@dataclass(frozen=True)
-class PublishedSetting:
-    """A setting under which a method is published: ``label`` tokens (None: it has no such label) of LLaVA-1.5's 576."""
-
-    title: str
-    method: str
-    fields: Mapping[str, Any]
-    label: int | None
-    source: str
-
-
-def _published_settings() -> list[PublishedSetting]:
-    """Settings of methods that cut inside the decoder, each as its paper or code has it; source: where it is from."""
-
-    def budgets(title: str, source: str, method: str, **fields: Any) -> list[PublishedSetting]:
-        return [
-            PublishedSetting(f"{title} {label}", method, fields | {"keep": label}, label, source)
-            for label in (192, 128, 64)
-        ]
-
-    table = "table in the released code"
-    return [
-        PublishedSetting("FastV, K = 2, R = 50 %", "fastv", {"layer": 2, "keep": 0.5}, None, "the paper's headline"),
-        PublishedSetting("FastV, K = 3, R = 50 %", "fastv", {"layer": 3, "keep": 0.5}, None, "the repository's README"),
-        *budgets("FastV, K = 2, keeps", "count after the cut", "fastv", layer=2),
-        *budgets("FastV, K = 3, keeps", "count after the cut", "fastv", layer=3),
-        PublishedSetting(
-            "PyramidDrop, as released", "pyramiddrop", {"ratios": [0.5, 0.25, 0.125]}, None, "layers 8, 16, 24"
-        ),
-        *budgets("SparseVLM", table, "sparsevlm"),
-        *budgets("SparseVLM+", table, "sparsevlm_v2"),
-        *budgets("DART", "image pivots come on top", "dart", exact=False),
-        PublishedSetting(
-            "FiCoCo-L, 14 a layer", "ficoco_l", {"leave": 14, "start": 5}, None, "released code, layers 5 to 31"
-        ),
-        PublishedSetting("VTW, K = 16", "vtw", {"layer": 16}, None, "the released default"),
-    ]
-
-
 def published_budgets(stage: Stage, text: int = 95) -> pd.DataFrame:
-    """One line per `PublishedSetting`: kept, mean over layers, FLOPs, and the knob that makes the mean the label.
+    """One line per label of `SETTINGS`: setting, source, label, kept, mean over layers, FLOPs.
 
     Counted with three MLP matrices, a multiply-add as one: ``alone``, of visual tokens only, and ``every``, with
     ``text`` tokens of template and question in each layer, both in T; ``left`` is the latter's share of the whole
@@ -113,52 +89,35 @@ def published_budgets(stage: Stage, text: int = 95) -> pd.DataFrame:
     """
     whole = prefill_flops(stage.shape, [stage.total] * stage.depth, text, PYRAMIDDROP)
     out = []
-    for setting in _published_settings():
-        counts = simulate(load_method(setting.method, **setting.fields), stage)
-        alone = prefill_flops(stage.shape, counts.visual, 0, PYRAMIDDROP_VISUAL)
-        every = prefill_flops(stage.shape, counts.visual, text, PYRAMIDDROP)
-        line = {"setting": setting.title, "source": setting.source, "label": setting.label, "kept": counts.kept}
-        line |= {"layer_mean": counts.layer_mean, "alone": alone / 1e12, "every": every / 1e12, "left": every / whole}
-        out.append(line | {"same": _equal_mean(setting, stage)})
+    for title, source, method, fields, labels in SETTINGS:
+        for label in labels or [None]:
+            keep = {} if label is None else {"keep": label}
+            counts, same = simulate(load_method(method, **fields, **keep), stage), ""
+            if label is not None:
+                try:
+                    same = f"keep={solve_budget(method, stage, 'layer_mean', label, **fields)['keep']}"
+                except UserError as error:
+                    same = str(error)
+            alone = prefill_flops(stage.shape, counts.visual, 0, PYRAMIDDROP_VISUAL)
+            every = prefill_flops(stage.shape, counts.visual, text, PYRAMIDDROP)
+            line = {"setting": f"{title} {label or ''}".strip(), "source": source, "label": label, "kept": counts.kept}
+            line |= {"layer_mean": counts.layer_mean, "alone": alone / 1e12, "every": every / 1e12}
+            out.append(line | {"left": every / whole, "same": same})
     return pd.DataFrame(out).astype({"label": "Int64"})
-
-
-def _equal_mean(setting: PublishedSetting, stage: Stage) -> str:
-    """The knob with which the mean over layers is the label."""
-    if setting.label is None:
-        return ""
-    fixed = {key: value for key, value in setting.fields.items() if key != "keep"}
-    try:
-        return f"keep={solve_budget(setting.method, stage, 'layer_mean', setting.label, **fixed)['keep']}"
-    except UserError as error:
-        return str(error)
 
 
 ROWS = {"one": "one row", "question": "the question's rows", "visual": "all visual rows"}
 """What a stage's ``attention_rows`` says: the most rows of attention that it asks one layer for at a time."""
 
 
-@dataclass(frozen=True)
-class AttentionMaps:
-    """Bytes at one prompt length, in the decoder: one ``row``, the ``question``'s rows and all ``visual`` ones in
-    float32, as they are asked for here; one layer's ``map`` in half precision, its ``workspace`` while eager attention
-    makes it, and all layers' maps if they are ``kept``."""
-
-    tokens: int
-    row: int
-    question: int
-    visual: int
-    map: int
-    workspace: int
-    kept: int
-
-
-def attention_maps(model: ModelSizes) -> AttentionMaps:
-    """`AttentionMaps` of a model's whole prompt."""
-    n, depth = model.stage.total + model.stage.text, model.stage.depth
+def attention_maps(model: ModelSizes) -> dict[str, int]:
+    """Bytes of attention in the decoder at the whole prompt: the `ROWS` of one layer in float32, as they are asked
+    for here; one layer's map in half precision, its workspace while eager attention makes it, and all layers' maps."""
+    n, depth, text = model.stage.total + model.stage.text, model.stage.depth, model.stage.text
     row, cells = 4 * model.heads * n, model.heads * n * n
-    asked = (row, row * (model.stage.text // 2), row * model.stage.total)
-    return AttentionMaps(n, *asked, 2 * cells, 10 * cells, 2 * cells * depth)
+    sizes = dict(zip(ROWS.values(), (row, row * (text // 2), row * model.stage.total), strict=True))
+    sizes |= {"map of one layer": 2 * cells, "the same while eager attention makes it": 10 * cells}
+    return sizes | {"maps of all layers, kept": 2 * cells * depth}
 
 
 def attention_bytes(model: ModelSizes, entries: Sequence[MethodEntry], heads: int = 16) -> pd.DataFrame:
@@ -168,33 +127,25 @@ def attention_bytes(model: ModelSizes, entries: Sequence[MethodEntry], heads: in
     ``heads``: of the tower. Half of the text stands behind the picture, the question.
     """
     out = []
+    tile, prompt, text = model.stage.total // model.tiles, model.stage.total + model.stage.text, model.stage.text
+    places = {"decoder": (model.stage.total, prompt, model.heads)}
+    places |= {} if model.tower is None else {"tower": (tile, tile + 1, heads)}
     for entry in entries:
         asked = []
         for reduction in load_method(entry.name).reductions:
-            kind = _attention_rows(reduction)
+            stages = (reduction.filter, reduction.correlate, reduction.compress, reduction.order)
+            kinds = {getattr(stage, "attention_rows", None) for stage in stages} - {None}
             where = "tower" if isinstance(reduction.site, BeforeProjector) else "decoder"
-            if kind is None or (where == "tower" and model.tower is None):
-                continue
-            patches, text = model.stage.total // model.tiles, model.stage.text
-            visual, columns, per = (
-                (patches, patches + 1, heads)
-                if where == "tower"
-                else (model.stage.total, model.stage.total + text, model.heads)
-            )
-            size = 4 * per * {"one": 1, "question": text // 2, "visual": visual}[kind] * columns
-            asked.append((size, where, ROWS[kind], size / (2 * per * columns**2)))
+            if kinds and where in places:
+                visual, columns, per = places[where]
+                kind = max(kinds, key=list(ROWS).index)
+                size = 4 * per * {"one": 1, "question": text // 2, "visual": visual}[kind] * columns
+                asked.append((size, where, ROWS[kind], size / (2 * per * columns**2)))
         if asked:
             size, where, rows, share = max(asked)
             line = {"method": entry.name, "title": entry.title, "where": where, "rows": rows, "cost": entry.cost}
             out.append(line | {"bytes": size, "share": share})
     return pd.DataFrame(out)
-
-
-def _attention_rows(reduction: Reduction) -> str | None:
-    """The most rows of attention that any stage asks for: a name in `ROWS`, or None."""
-    stages = (reduction.filter, reduction.correlate, reduction.compress, reduction.order)
-    kinds = {getattr(stage, "attention_rows", None) for stage in stages} - {None}
-    return max(kinds, key=list(ROWS).index, default=None)
 
 
 def printed_memory(
@@ -212,35 +163,26 @@ def printed_memory(
     methods = {entry.short: entry.name for entry in entries}
     out = []
     for _, row in published[(published["column"] == "memory GB") & published["model"].isin(list(sizes))].iterrows():
-        model = sizes[row["model"]]
+        model, cache, moved = sizes[row["model"]], caches.get(tuple(row[CELL]), ""), None
         kind = (re.search(r"INT\d|4-bit", row["row"]) or ["FP16"])[0]
-        cache, moved = caches.get(tuple(row[CELL])), None
-        if cache is None:
-            lengths = _lengths(model, methods, row)
-        else:
+        if cache:
             shape, element = model.stage.shape, BYTES[kind]
             tokens = round(float(cache) * 1e6 / (2 * shape.keys * shape.layers * element))
             lengths, moved = [tokens] * model.stage.depth, memory_traffic(shape, model.heads, tokens, element) / 1e9
-        if lengths is None:
+        elif row["method"] == "vanilla":
+            lengths = [n + model.stage.text for n in model.whole]
+        elif row["method"] in methods and row["tokens"]:
+            counts = simulate(load_method(methods[row["method"]], keep=int(row["tokens"])), model.stage)
+            lengths = [n + model.stage.text for n in counts.visual]
+        else:
             continue
         line = {"by": row["paper"], "model": row["model"], "type": kind, "run": row["row"].partition(", ")[0]}
-        line |= {"cache": cache or "", "tokens": sum(lengths) / len(lengths), "printed": row["value"]}
+        line |= {"cache": cache, "tokens": sum(lengths) / len(lengths), "printed": row["value"]}
         line |= {"held": _held(model, lengths, kind), "eager": _held(model, lengths, kind, "eager"), "moved": moved}
         out.append(line | {"meets": moved is not None and meets(row["value"], moved)})
     table = pd.DataFrame(out)
     rank = table["model"].map(list(sizes).index) + 10 * (table["cache"] == "")
     return table.assign(rank=rank).sort_values(["rank", "by"], kind="stable", ignore_index=True).drop(columns="rank")
-
-
-def _lengths(model: ModelSizes, methods: Mapping[str, str], row: pd.Series) -> list[int] | None:
-    """Tokens entering each layer under the method of a printed row, or None if that is not known."""
-    if row["method"] == "vanilla":
-        visual: Sequence[int] = model.whole
-    elif row["method"] in methods and row["tokens"]:
-        visual = simulate(load_method(methods[row["method"]], keep=int(row["tokens"])), model.stage).visual
-    else:
-        return None
-    return [n + model.stage.text for n in visual]
 
 
 def _held(model: ModelSizes, lengths: Sequence[int], kind: str, attention: str = "fused") -> float:

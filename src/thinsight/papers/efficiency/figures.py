@@ -57,41 +57,37 @@ def summary_figure(page: Efficiency) -> Figure:
     """Four panels. Of the first model: cache against the label, and the tower's FLOPs of methods that act in it. Of all
     models: FLOPs left against the mean over layers, and how much of a prefill is the tower's and projector's."""
     figure, axes = subplots(2, 2, figsize=(PAGE, 6.0))
-    costs = page.counted.assign(short=page.counted["title"].str.partition(" (")[0])
     titles = {model.name: title for title, model in page.sizes.items()}
-    costs = costs.assign(model=costs["model"].map(titles), label=costs["share"] * page.first.stage.total)
-    own = costs[costs["model"] == page.title]
-    _cache(axes[0, 0], own, page)
+    costs = page.costs[page.costs["why"] == ""]
+    costs = costs.assign(
+        short=costs["title"].str.partition(" (")[0], label=costs["share"] * page.first.stage.total,
+        model=costs["model"].map(titles),
+    )  # fmt: skip
+    first = costs[costs["model"] == page.title]
+    _cache(axes[0, 0], first[first["family"] != CONTROL], page)
     _layer_mean(axes[0, 1], costs, page)
-    _tower(axes[1, 0], own, page)
+    _tower(axes[1, 0], first, page)
     _vision_share(axes[1, 1], costs, page)
     return figure
 
 
-def _cache(axis: Axes, own: pd.DataFrame, page: Efficiency) -> None:
+def _cache(axis: Axes, costs: pd.DataFrame, page: Efficiency) -> None:
     """Methods whose caches are equal share a line."""
-    own = own[own["family"] != CONTROL]
-    caches = own.groupby("method")["cache"].agg(tuple)
-    names = own.drop_duplicates("method").groupby(caches.reindex(own["method"].unique()).to_numpy())["short"].agg(list)
-    texts = {
-        cache: ", ".join(some) if len(some) < 4 else f"{len(some)} methods before layer 0"
-        for cache, some in names.items()
-    }
-    own = own.assign(line=own["method"].map(caches).map(texts), MB=own["cache"] / 1e6)
-    order = own[own["share"] == own["share"].min()].sort_values("MB", ascending=False)["line"].unique()
+    caches = costs.groupby("method", sort=False).agg(short=("short", "first"), cache=("cache", tuple))
+    names = caches.groupby("cache")["short"].agg(list)
+    texts = names.map(lambda some: ", ".join(some) if len(some) < 4 else f"{len(some)} methods before layer 0")
+    costs = costs.assign(line=costs["method"].map(caches["cache"].map(texts.to_dict())), MB=costs["cache"] / 1e6)
+    order = costs[costs["share"] == costs["share"].min()].sort_values("MB", ascending=False)["line"].unique()
     sns.lineplot(
-        own.drop_duplicates(["line", "share"]), x="label", y="MB", hue="line", hue_order=order, style="line",
+        costs.drop_duplicates(["line", "share"]), x="label", y="MB", hue="line", hue_order=order, style="line",
         style_order=order, dashes=False, markers=list(MARKERS + "phH<>dXP")[: len(order)], ms=5, palette="husl",
         ax=axis,
     )  # fmt: skip
-    axis.axhline(
-        method_cost(page.first, page.first.whole)["cache"] / 1e6, color=INK, lw=0.8, ls="--", label="whole model"
-    )
+    whole = method_cost(page.first, page.first.whole)["cache"] / 1e6
+    axis.axhline(whole, color=INK, lw=0.8, ls="--", label="whole model")
     axis.legend(fontsize=6, loc="upper left", bbox_to_anchor=(1.0, 1.0))
-    axis.set(
-        title=f"a. Cache by label, {page.title}", xlabel="label: tokens that keep is set to", ylabel="KV cache, MB"
-    )
-    axis.set(ylim=(0, None), xticks=sorted(own["label"].unique()))
+    axis.set(title=f"a. Cache by label, {page.title}", xlabel="label: tokens that keep is set to")
+    axis.set(ylabel="KV cache, MB", ylim=(0, None), xticks=sorted(costs["label"].unique()))
 
 
 def _layer_mean(axis: Axes, costs: pd.DataFrame, page: Efficiency) -> None:
@@ -106,24 +102,26 @@ def _layer_mean(axis: Axes, costs: pd.DataFrame, page: Efficiency) -> None:
     axis.set(ylabel="decoder FLOPs left", xlim=(0, None), ylim=(0, None))
 
 
-def _tower(axis: Axes, own: pd.DataFrame, page: Efficiency) -> None:
+def _tower(axis: Axes, costs: pd.DataFrame, page: Efficiency) -> None:
     """Of methods that save more than the projector's part."""
-    saved = own.groupby("method")["vision"].transform("min") < 0.999 * (page.first.vision - page.first.projector)
-    inside = own[saved].assign(T=own["vision"] / 1e12, tokens=own["label"].map("{:.0f} tokens".format))
+    whole = page.first.vision / 1e12
+    saved = costs.groupby("method")["vision"].transform("min") < 0.999 * (page.first.vision - page.first.projector)
+    inside = costs[saved].assign(T=costs["vision"] / 1e12, tokens=costs["label"].map("{:.0f} tokens".format))
     sns.barplot(inside, x="short", y="T", hue="tokens", palette=(SKY, BLUE, INK), legend=True, ax=axis)
-    axis.axhline(page.first.vision / 1e12, color=INK, lw=0.8, ls="--", label="whole")
+    axis.axhline(whole, color=INK, lw=0.8, ls="--", label="whole")
     axis.legend(title=None, ncols=2, loc="upper right")
-    axis.set(title=f"c. Tower and projector, {page.title}", xlabel="", ylim=(0, page.first.vision / 1e12 * 1.45))
+    axis.set(title=f"c. Tower and projector, {page.title}", xlabel="", ylim=(0, 1.45 * whole))
 
 
 def _vision_share(axis: Axes, costs: pd.DataFrame, page: Efficiency) -> None:
     random = costs.loc[costs["method"] == "random", ["model", "share", "vision_share"]]
     whole = [(title, 1.0, method_cost(model, model.whole)["vision_share"]) for title, model in page.sizes.items()]
     table = pd.concat([pd.DataFrame(whole, columns=random.columns), random]).sort_values("share", ascending=False)
-    table = table.assign(kept=table["share"].map(lambda share: "whole" if share == 1 else f"{share:.0%}"))
+    kept = table["share"].map(lambda share: "whole" if share == 1 else f"{share:.0%}")
     sns.pointplot(
-        table, x="kept", y="vision_share", hue="model", markers=list(MARKERS[: len(page.sizes)]), ms=4, lw=1.2, ax=axis
-    )
+        table.assign(kept=kept), x="kept", y="vision_share", hue="model", markers=list(MARKERS[: len(page.sizes)]),
+        ms=4, lw=1.2, ax=axis,
+    )  # fmt: skip
     axis.legend(title=None, loc="upper left")
     axis.yaxis.set_major_formatter(PercentFormatter(1.0))
     axis.set(title="d. Tower and projector, share of a prefill", xlabel="visual tokens kept before the decoder")

@@ -34,21 +34,15 @@ COLUMNS = ("FLOPs", "memory", "KV MB", "time", "latency", "speed-up", "throughpu
 
 @dataclass(frozen=True)
 class Efficiency:
-    """What the page shows.
+    """What the page shows, each frame as the function of its name makes it."""
 
-    sizes      printed name -> the model's sizes
-    baselines  `baseline_conventions` of the first model;  budgets  `published_budgets` on it
-    attention  `attention_bytes` on it;  costs  `method_costs`;  memory  `printed_memory`
-    ledger     of the printed numbers that are about efficiency
-    """
-
-    sizes: Mapping[str, ModelSizes]
-    baselines: pd.DataFrame
-    costs: pd.DataFrame
-    budgets: pd.DataFrame
-    attention: pd.DataFrame
-    memory: pd.DataFrame
-    ledger: pd.DataFrame
+    sizes: Mapping[str, ModelSizes]  # by printed name
+    baselines: pd.DataFrame  # `baseline_conventions` of the first model
+    costs: pd.DataFrame  # `method_costs`
+    budgets: pd.DataFrame  # `published_budgets` on the first model
+    attention: pd.DataFrame  # `attention_bytes` on the first model
+    memory: pd.DataFrame  # `printed_memory`
+    ledger: pd.DataFrame  # of the printed numbers that are about efficiency
 
     @property
     def title(self) -> str:
@@ -61,14 +55,34 @@ class Efficiency:
         return self.sizes[self.title]
 
     @property
-    def counted(self) -> pd.DataFrame:
-        """The costs that no model refused."""
-        return self.costs[self.costs["why"] == ""]
-
-    @property
     def facts(self) -> dict[str, Any]:
         """The numbers that the finding says."""
-        return efficiency_facts(self.sizes, self.costs, self.baselines, self.memory)
+        first, least = self.first, self.costs["share"].min()
+        cheapest = self.costs[(self.costs["share"] == least) & (self.costs["why"] == "")]
+        decoder = cheapest[cheapest["model"] == first.name].sort_values("profiler_left")
+        random = cheapest[cheapest["method"] == "random"].set_index("model")["vision_share"]
+        whole = {title: method_cost(model, model.whole) for title, model in self.sizes.items()}
+        numbers = self.baselines[self.baselines["layers"] == first.stage.shape.layers].drop_duplicates("value")
+        calculated = self.memory[self.memory["cache"] != ""]
+        return {
+            "model": self.title,
+            "baselines": len(numbers),
+            "lowest": numbers["value"].iloc[0],
+            "highest": numbers["value"].iloc[-1],
+            "rounded": int((numbers["off"] == 0).sum()),
+            "label": round(least * first.stage.total),
+            "left": [float(decoder["profiler_left"].iloc[0]), float(decoder["profiler_left"].iloc[-1])],
+            "dearest": decoder["title"].iloc[-1].partition(" (")[0],
+            "vision_share": {
+                title: (whole[title]["vision_share"], float(random[model.name])) for title, model in self.sizes.items()
+            },
+            "weights_share": sum(first.weights.values()) / whole[self.title]["peak"],
+            "memory": {
+                "printed": len(calculated),
+                "moved": int(calculated["meets"].sum()),
+                "held": sum(map(meets, calculated["printed"], calculated["held"])),
+            },
+        }
 
     @property
     def tables(self) -> dict[str, pd.DataFrame]:
@@ -108,39 +122,6 @@ def about_efficiency(published: pd.DataFrame) -> pd.DataFrame:
     return published[published["unit"].isin(PRINTED_UNITS) | named]
 
 
-def efficiency_facts(
-    sizes: Mapping[str, ModelSizes], costs: pd.DataFrame, baselines: pd.DataFrame, memory: pd.DataFrame
-) -> dict[str, Any]:
-    """The numbers that the finding says; the arguments are fields of `Efficiency`."""
-    (title, first), least = next(iter(sizes.items())), costs["share"].min()
-    cheapest = costs[(costs["share"] == least) & (costs["why"] == "")]
-    own = cheapest[cheapest["model"] == first.name].sort_values("profiler_left")
-    kept = cheapest[cheapest["method"] == "random"].set_index("model")["vision_share"]
-    numbers = baselines[baselines["layers"] == first.stage.shape.layers].drop_duplicates("value")
-    whole = method_cost(first, first.whole)
-    calculated = memory[memory["cache"] != ""]
-    return {
-        "model": title,
-        "baselines": len(numbers),
-        "lowest": numbers["value"].iloc[0],
-        "highest": numbers["value"].iloc[-1],
-        "rounded": int((numbers["off"] == 0).sum()),
-        "label": round(least * first.stage.total),
-        "left": [float(own["profiler_left"].iloc[0]), float(own["profiler_left"].iloc[-1])],
-        "dearest": own["title"].iloc[-1].partition(" (")[0],
-        "vision_share": {
-            name: (method_cost(model, model.whole)["vision_share"], float(kept[model.name]))
-            for name, model in sizes.items()
-        },
-        "weights_share": sum(first.weights.values()) / whole["peak"],
-        "memory": {
-            "printed": len(calculated),
-            "moved": int(calculated["meets"].sum()),
-            "held": sum(map(meets, calculated["printed"], calculated["held"])),
-        },
-    }
-
-
 def efficiency_finding(facts: Mapping[str, Any]) -> str:
-    """`efficiency_facts` in words."""
+    """`Efficiency.facts` in words."""
     return finding("efficiency/finding.md.j2", {**facts, "conventions": len(CONVENTIONS)})

@@ -27,24 +27,15 @@ COSTS = {
 def baseline_table(page: Efficiency) -> str:
     """Printed totals of the whole model, and the conventions that give them."""
     table = page.baselines
-
-    def text(row: pd.Series) -> str:
-        if pd.isna(row["least"]):
-            return "does not count"
-        return f"{row['least']}" + (f" to {row['greatest']}" if row["greatest"] > row["least"] else "")
-
-    units = table["column"].map({"GFLOPs": "G", "TFLOPs": "T"})
-    frame = pd.DataFrame(
-        {
-            "by": table["papers"],
-            "layers": table["layers"],
-            "convention": table["convention"],
-            "text tokens": [text(row) for _, row in table.iterrows()],
-            "rounds to it": table["off"].map(lambda off: "yes" if off == 0 else f"no: {off:+.2%}"),
-        }
-    ).set_axis(pd.Index(table["value"] + " " + units, name="printed"))
-    tooltips = pd.DataFrame({"convention": table["counts"]})
-    return board(frame, text=["by", "convention"], tooltips=tooltips)
+    texts = [
+        "does not count" if pd.isna(least) else f"{least} to {greatest}" if greatest > least else f"{least}"
+        for least, greatest in zip(table["least"], table["greatest"], strict=True)
+    ]
+    rounds = table["off"].map(lambda off: "yes" if off == 0 else f"no: {off:+.2%}")
+    frame = table[["papers", "layers", "convention"]].rename(columns={"papers": "by"})
+    frame = frame.assign(**{"text tokens": texts, "rounds to it": rounds})
+    frame.index = pd.Index(table["value"] + " " + table["column"].str[0], name="printed")
+    return board(frame, text=["by", "convention"], tooltips=pd.DataFrame({"convention": table["counts"]}))
 
 
 def models_table(page: Efficiency) -> str:
@@ -71,12 +62,12 @@ def costs_table(page: Efficiency) -> str:
     parts = []
     for title, model in page.sizes.items():
         costs = page.costs[page.costs["model"] == model.name]
-        tiles = f"{model.tiles} tile{'s' * (model.tiles > 1)}"
-        note = f"{model.stage.total} visual and {model.stage.text} text tokens, {tiles}"
         refused = costs[costs["why"] != ""].drop_duplicates("method")
         because = refused.groupby(refused["why"].str.rstrip("."), sort=False)["title"].agg(_short)
         parts.append(
-            f"<details{' open' * (title == page.title)}><summary><strong>{title}</strong> <span>{note}</span></summary>"
+            f"<details{' open' * (title == page.title)}><summary><strong>{title}</strong> "
+            f"<span>{model.stage.total} visual and {model.stage.text} text tokens, {model.tiles} "
+            f"tile{'s' * (model.tiles > 1)}</span></summary>"
             + _costs_board(costs[costs["why"] == ""], model)
             + "".join(f"<p>Not counted: {names}, because {escape(why)}.</p>" for why, names in because.items())
             + "</details>"
@@ -89,21 +80,17 @@ def _costs_board(costs: pd.DataFrame, model: ModelSizes) -> str:
     lines = [{"block": "", "title": "whole model", "note": "", **whole, "fastv_left": 1.0, "profiler_left": 1.0}]
     for share, part in costs.groupby("share", sort=False):
         place = part["family"].replace(CONTROL, FAMILIES[1])  # a random subset is drawn before the decoder
-        equal = part.groupby([place, *(part[name].round(6) for name in COSTS)], sort=False)
-        block = [
-            {
-                "block": f"a budget of {share * model.stage.total:.0f} tokens",
-                "title": _short(same["title"]),
-                "note": " · ".join([key[0], *same["fields"].iloc[:1][same["fields"].str.startswith("layer")]]),
-                **same.iloc[0][list(COSTS)],
-            }
-            for key, same in equal
-        ]
+        block = []
+        for (where, *_), same in part.groupby([place, *(part[name].round(6) for name in COSTS)], sort=False):
+            first = same.iloc[0]
+            note = f"{where} · {first['fields']}" if first["fields"].startswith("layer") else where
+            line = {"block": f"a budget of {share * model.stage.total:.0f} tokens", "title": _short(same["title"])}
+            block.append(line | {"note": note, **first[list(COSTS)]})
         lines += sorted(block, key=lambda line: (line["layer_mean"], line["note"]))
-    table = pd.DataFrame(lines).assign(cache=lambda t: t["cache"] / 1e6, activations=lambda t: t["activations"] / 1e6)
+    table = pd.DataFrame(lines)
+    table = table.assign(cache=table["cache"] / 1e6, activations=table["activations"] / 1e6, peak=table["peak"] / 1e9)
     index = pd.MultiIndex.from_frame(table[["block", "title"]], names=[None, "methods with equal costs"])
-    frame = table.assign(peak=table["peak"] / 1e9).set_axis(index)[list(COSTS)].astype(float)
-    frame = frame.rename(columns={name: head for name, (head, _) in COSTS.items()})
+    frame = table[list(COSTS)].astype(float).set_axis([head for head, _ in COSTS.values()], axis=1).set_axis(index)
     return board(frame, formats=dict(COSTS.values()), notes=list(table["note"]), controls=list(table["block"] == ""))
 
 
@@ -125,36 +112,30 @@ def attention_table(page: Efficiency) -> str:
     """Bytes of attention: what methods of each kind ask of one decoder layer here, and what maps take."""
     asked = page.attention[page.attention["where"] == "decoder"]
     methods = asked.groupby("rows", sort=False)["title"].agg(", ".join)
-    lines = {}
-    for title, model in page.sizes.items():
-        maps = attention_maps(model)
-        rows = dict(zip(ROWS.values(), (maps.row, maps.question, maps.visual), strict=True))
-        line = {f"{kind}: {methods[kind]}": size for kind, size in rows.items() if kind in methods}
-        line |= {"map of one layer": maps.map, "the same while eager attention makes it": maps.workspace}
-        lines[f"{title},\n{maps.tokens} tokens"] = line | {"maps of all layers, kept": maps.kept}
-    return board(pd.DataFrame(lines), formats=_bytes)
+    table = pd.DataFrame(
+        {
+            f"{title},\n{model.stage.total + model.stage.text} tokens": attention_maps(model)
+            for title, model in page.sizes.items()
+        }
+    )
+    table = table.drop(index=[kind for kind in ROWS.values() if kind not in methods])
+    return board(
+        table.rename(index=lambda kind: f"{kind}: {methods[kind]}" if kind in methods else kind), formats=_bytes
+    )
 
 
 def memory_table(page: Efficiency) -> str:
     """Printed gigabytes, bytes held and bytes moved."""
-    titles = {
-        "cache": "printed KV, MB",
-        "tokens": "tokens,\nlayer mean",
-        "printed": "printed, GB",
-        "held": "held, fused",
-        "eager": "held, eager",
-        "moved": "read and\nwritten",
-    }
+    tokens, moved = "tokens,\nlayer mean", "read and\nwritten"
+    titles = {"cache": "printed KV, MB", "tokens": tokens, "printed": "printed, GB", "held": "held, fused",
+              "eager": "held, eager", "moved": moved}  # fmt: skip
     frame = page.memory.drop(columns="meets").rename(columns=titles).set_index("by")
-    formats = dict.fromkeys(("held, fused", "held, eager", "read and\nwritten"), "{:.1f}") | {
-        "tokens,\nlayer mean": "{:.0f}"
-    }
-    bold = pd.DataFrame({"read and\nwritten": page.memory["meets"]})
+    formats = {"held, fused": "{:.1f}", "held, eager": "{:.1f}", moved: "{:.1f}", tokens: "{:.0f}"}
+    bold = pd.DataFrame({moved: page.memory["meets"]})
     return board(frame, formats=formats, bold=bold, text=["model", "type", "run"])
 
 
 def _bytes(size: float) -> str:
-    for unit, scale in (("GB", 1e9), ("MB", 1e6)):
-        if size >= scale:
-            return f"{size / scale:.1f} {unit}"
-    return f"{size / 1e3:.0f} kB"
+    if size < 1e6:
+        return f"{size / 1e3:.0f} kB"
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"

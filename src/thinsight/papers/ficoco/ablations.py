@@ -4,21 +4,17 @@ A printed row is a point of a run's sweep. What is compared is the direction of 
 not scores of different models.
 """
 
-from pathlib import Path
-
 import pandas as pd
 
 from thinsight.analysis.comparisons import MEAN, compare
-from thinsight.analysis.results import load_answers
-from thinsight.evaluation.budget import Budget
+from thinsight.evaluation.budget import FIXED, Budget
 from thinsight.ledger.verdicts import same_order
 from thinsight.stats import Bootstrap
 
-AS_IT_IS = "fixed"  # the point {} of a sweep
 PAIRS = {"ScienceQA-IMG": "choice", "TextVQA": "read"}  # printed benchmark -> the task of ours that is modelled on it
 
 SHARED = {
-    "full": AS_IT_IS,
+    "full": FIXED,
     "fixed K=0 (prune)": "edges=0",
     "fixed K=1": "edges=1",
     "fixed K=2": "edges=2",
@@ -47,65 +43,64 @@ POINTS = {
 """Printed row, without its method -> the point of the sweep that it is."""
 
 
-def answers_of(folder: Path, run: str) -> pd.DataFrame:
-    """What `load_answers` reads of one run; no lines if it is not there."""
-    return load_answers(folder, [run], missing_ok=True)
-
-
 def ficoco_ablation(published: pd.DataFrame, rows: pd.DataFrame, method: str, run: str) -> pd.DataFrame:
     """One line per printed row of ``method`` in tables 5, 6 and 9, and per further point of the ``run``.
 
-    row (the point's name if it is not printed), point (None: no such point in the sweep), the printed benchmarks;
-    the run's tasks, mean (all in %), difference (points, mean over tasks, to the method as it is) with low and high
-    (paired bootstrap, 95 %), same (share of questions with the very same answer), agrees (see `ablation_direction`).
+    row (the point's name if it is not printed), the printed benchmarks, point (None: no such point in the sweep); the
+    run's tasks, mean (all in %), difference (points, mean over tasks, to the method as it is) with low and high
+    (paired bootstrap, 95 %), same (share of questions with the very same answer); agrees: whether print and run have
+    the same of the two in front, this row or the method as it is, by `_same_direction`.
 
     rows  as `load_answers` reads them; a run that is not there leaves the measured part empty
     """
-    own = rows[rows["run"] == run] if len(rows) else rows
-    sampled = Bootstrap(own) if len(own) else None
-    points = list(dict.fromkeys(own["budget"])) if len(own) else []
-    compared = compare(None, own, {point: (run, [point]) for point in points}, AS_IT_IS) if points else pd.DataFrame()
-    prints = _printed(published, method)
-    lines = [(row, POINTS[method].get(row)) for row in prints.index if row in POINTS[method]]
-    known = {point for _, point in lines}
-    lines += [(point, point) for point in points if point not in known]
-    out = []
-    for row, point in lines:
-        said = prints.loc[row].to_dict() if row in prints.index else dict.fromkeys(PAIRS, float("nan"))
-        measured = _measured(compared, own, point) if point in points else {"point": None}
-        agrees = None
-        if point in points and row in prints.index and point != AS_IT_IS:
-            agrees = ablation_direction(prints, row, sampled, run, point)
-        out.append({"row": row, **said, **measured, "agrees": agrees})
-    return pd.DataFrame(out)
+    rows = rows[rows["run"] == run]
+    points, printed = list(rows["budget"].unique()), _printed_rows(published, method)
+    lines = {row: POINTS[method][row] for row in printed.index if row in POINTS[method]}
+    lines |= {point: point for point in points if point not in lines.values()}
+    table = pd.DataFrame({"row": list(lines)}).join(printed, on="row")
+    table["point"] = [point if point in points else None for point in lines.values()]
+    if not points:
+        return table.assign(agrees=None)
+    sampled, agrees = Bootstrap(rows), []
+    for row, point in zip(table["row"], table["point"], strict=True):
+        decides = row in printed.index and point in points and point != FIXED
+        agrees.append(_same_direction(printed, row, sampled, run, point) if decides else None)
+    return table.join(_measured(rows, run, points), on="point").assign(agrees=pd.Series(agrees, dtype=object))
 
 
-def ablation_direction(prints: pd.DataFrame, row: str, sampled: Bootstrap, run: str, point: str) -> bool | None:
-    """Whether print and run agree on which is better, this row or the method as it is: the mean over the benchmarks of
-    `PAIRS` that are printed and over their tasks, by `same_order`; None: undecided on either side."""
-    there = [name for name in PAIRS if prints.loc[row].notna()[name] and PAIRS[name] in sampled.tasks]
-    change = (prints.loc[row, there] - prints.loc["full", there]).mean()
-    at = [sampled.tasks.index(PAIRS[name]) for name in there]
-    both = [sampled.score(run, [p]) for p in (point, AS_IT_IS)]
-    ours, base = (score.select(at) for score in both)
-    return same_order(change, ours.minus(base).interval())
+def _measured(rows: pd.DataFrame, run: str, points: list[str]) -> pd.DataFrame:
+    """What each point of the run scored, in %, beside the method as it is."""
+    compared = compare(None, rows, {point: (run, [point]) for point in points}, FIXED)
+    scores = 100 * compared.pivot(index="line", columns="task", values="accuracy")[compared["task"].unique()]
+    means = compared[compared["task"] == MEAN].set_index("line")
+    answers = rows.pivot(index=["task", "id"], columns="budget", values="prediction")
+    same = answers.eq(answers[FIXED], axis=0).mean().rename("same")
+    return scores.rename(columns={MEAN: "mean"}).join(100 * means[["difference", "low", "high"]]).join(same)
+
+
+def _same_direction(printed: pd.DataFrame, row: str, sampled: Bootstrap, run: str, point: str) -> bool | None:
+    """`same_order` of the mean over the benchmarks of `PAIRS` that are printed, and over their tasks."""
+    benchmarks = [name for name in PAIRS if pd.notna(printed.loc[row, name]) and PAIRS[name] in sampled.tasks]
+    change = (printed.loc[row, benchmarks] - printed.loc["full", benchmarks]).mean()
+    tasks = [sampled.tasks.index(PAIRS[name]) for name in benchmarks]
+    measured = sampled.score(run, [point]).select(tasks).minus(sampled.score(run, [FIXED]).select(tasks))
+    return same_order(change, measured.interval())
 
 
 def budget_curve(rows: pd.DataFrame, run: str, field: str, default: float) -> pd.DataFrame:
-    """The points that change ``field`` alone, the method as it is at its ``default``: value, mean, low, high, all as
+    """The points that change ``field`` alone, the method as it is at its ``default``: value, share, low, high, all as
     shares of the mean score of the method as it is, paired on the same questions."""
-    if not len(rows):
+    rows, out = rows[rows["run"] == run], []
+    if rows.empty:
         return pd.DataFrame(columns=["value", "share", "low", "high"])
-    sampled = Bootstrap(rows[rows["run"] == run])
-    base, out = sampled.score(run, [AS_IT_IS]), []
-    for point in dict.fromkeys(rows.loc[rows["run"] == run, "budget"]):
-        fields = Budget.parse(point).fields
-        if point != AS_IT_IS and set(fields) != {field}:
-            continue
-        score = sampled.score(run, [point])
-        low, high = score.average().over(base.average()).interval()
-        value = default if point == AS_IT_IS else float(fields[field])
-        out.append({"value": value, "share": score.mean / base.mean, "low": low, "high": high})
+    sampled = Bootstrap(rows)
+    base = sampled.score(run, [FIXED])
+    for point in rows["budget"].unique():
+        fields = {field: default} if point == FIXED else Budget.parse(point).fields
+        if set(fields) == {field}:
+            score = sampled.score(run, [point])
+            low, high = score.average().over(base.average()).interval()
+            out.append({"value": float(fields[field]), "share": score.mean / base.mean, "low": low, "high": high})
     return pd.DataFrame(out).sort_values("value", ignore_index=True)
 
 
@@ -113,26 +108,16 @@ def printed_curve(published: pd.DataFrame, method: str, field: str) -> pd.DataFr
     """Table 12's (epsilon) or 13's (penalty) line for ``method``: value, share of the default's mean over both
     benchmarks, and the benchmarks."""
     key = {"penalty": "scale"}.get(field, field)
-    own = published[(published["method"] == method) & published["row"].str.contains(f"{key}=", regex=False)]
-    wide = own.pivot_table(index="row", columns="column", values="number", sort=False)[list(PAIRS)]
+    rows = published[(published["method"] == method) & published["row"].str.contains(f"{key}=", regex=False)]
+    wide = rows.pivot_table(index="row", columns="column", values="number", sort=False)[list(PAIRS)]
     values = wide.index.str.partition("=").get_level_values(2).astype(float)
-    full = _printed(published, method).loc["full", list(PAIRS)].mean()
-    out = wide.assign(value=values, share=wide.mean(axis=1) / full).reset_index(drop=True)
-    return out.rename_axis(columns=None)
+    full = _printed_rows(published, method).loc["full", list(PAIRS)].mean()
+    return wide.assign(value=values, share=wide.mean(axis=1) / full).reset_index(drop=True).rename_axis(columns=None)
 
 
-def _printed(published: pd.DataFrame, method: str) -> pd.DataFrame:
+def _printed_rows(published: pd.DataFrame, method: str) -> pd.DataFrame:
     """Rows of the method's ablations, without its name: columns `PAIRS`."""
     tables = published["table"].str.contains("ablation|stands for the class token|local penalty", regex=True)
-    own = published[tables & (published["method"] == method) & published["column"].isin(PAIRS)]
-    own = own.assign(row=own["row"].str.removeprefix(f"{method}, "))
-    return own.pivot_table(index="row", columns="column", values="number", sort=False).reindex(columns=list(PAIRS))
-
-
-def _measured(compared: pd.DataFrame, rows: pd.DataFrame, point: str) -> dict[str, object]:
-    """What a point of the run scored, in %, beside the method as it is; ``compared``: `compare`."""
-    line = compared[compared["line"] == point].set_index("task")
-    tasks, mean = 100 * line["accuracy"].drop(MEAN), 100 * line.loc[MEAN, ["accuracy", "difference", "low", "high"]]
-    predictions = rows.pivot(index=["task", "id"], columns="budget", values="prediction")
-    same = float((predictions[point] == predictions[AS_IT_IS]).mean())
-    return {"point": point, **tasks, **mean.rename({"accuracy": "mean"}), "same": same}
+    rows = published[tables & (published["method"] == method) & published["column"].isin(PAIRS)]
+    rows = rows.assign(row=rows["row"].str.removeprefix(f"{method}, "))
+    return rows.pivot_table(index="row", columns="column", values="number", sort=False).reindex(columns=list(PAIRS))

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -18,6 +17,7 @@ LABELS = {
     "col_softmax": "column softmax (prose)",
     "row_logit": "row logits (code)",
 }
+TERMS = {**LABELS, OTHER: "class token's attention"}
 
 
 def shares_figure(both: pd.DataFrame, correlations: Mapping[int, tuple[float, int]]) -> Figure:
@@ -57,9 +57,9 @@ def constant_edges_figure(epsilons: Sequence[float], marks: Mapping[str, int], c
         axis.plot(n, [row_edges(int(m), epsilon) for m in n], color=color, lw=1.2, label=f"ε = {epsilon:g}")
     for size in marks.values():
         axis.axvline(size, color="#AAAAAA", lw=0.6, ls=":", zorder=0)
-    axis.set(xscale="log", xlabel="tokens that stay, n", ylabel="edges of every leaver, K")
-    axis.set_xlim(10, 3200)
-    axis.set_ylim(0, 25)
+    axis.set(
+        xscale="log", xlabel="tokens that stay, n", ylabel="edges of every leaver, K", xlim=(10, 3200), ylim=(0, 25)
+    )
     top = axis.secondary_xaxis("top")
     top.set_xticks(list(marks.values()), list(marks), rotation=30, ha="left", fontsize=6)
     top.set_xticks([], minor=True)
@@ -69,8 +69,9 @@ def constant_edges_figure(epsilons: Sequence[float], marks: Mapping[str, int], c
         part = counted[counted["point"] == point]
         shares = part["edges"].value_counts(normalize=True).reindex(range(most + 1), fill_value=0.0)
         axis.barh(shares.index, 100 * shares, color=BLUE if "row" in point else ORANGE, height=0.8)
-        axis.set(title=point, xlim=(0, 100), ylim=(-0.6, most + 0.6), xlabel="% of leavers")
-        axis.set_yticks(range(0, most + 1, 2))
+        axis.set(
+            title=point, xlim=(0, 100), ylim=(-0.6, most + 0.6), xlabel="% of leavers", yticks=range(0, most + 1, 2)
+        )
     axes[1].set_ylabel("edges")
     return figure
 
@@ -102,54 +103,45 @@ def sensitivity_figure(
 
 
 def readings_figure(
-    picture: Tensor,
-    found: Mapping[str, Tensor],
-    shares: Mapping[str, pd.DataFrame],
-    ranks: Mapping[str, pd.DataFrame],
+    picture: Tensor, maps: Mapping[str, Tensor], shares: Mapping[str, pd.DataFrame], ranks: Mapping[str, pd.DataFrame]
 ) -> Figure:
-    """Top: a picture (height, width, 3) and the terms of one moment on its patches. Below, for each of ``shares``: what
-    share of the score's spread each reading brings, layer by layer, and how like the terms rank the tokens.
+    """Top: a picture (height, width, 3) and the terms of one moment on its patches (`internals.maps`). Below, for each
+    of ``shares``: what share of the score's spread each reading brings, layer by layer, and how like the terms rank the
+    tokens, the mean over layers.
 
     shares  title -> layer, reading, share;  ranks  title -> layer, first, second, rho
     """
     figure = subplots(figsize=(PAGE, 4.0))[0]
     figure.clear()
-    lines = figure.add_gridspec(2, 1, height_ratios=[1.05, 1])
-    top = lines[0].subgridspec(1, 1 + len(found))
-    for at, (name, values) in enumerate({"": picture, **found}.items()):
-        axis = figure.add_subplot(top[0, at])
+    top, below = figure.subfigures(2, 1, height_ratios=[1.05, 1])
+    titles = ["the picture", *(TERMS[name] for name in maps)]
+    for axis, title, values in zip(top.subplots(1, len(titles)), titles, [picture, *maps.values()], strict=True):
         axis.imshow(values)
-        axis.set_title({"": "the picture", OTHER: "class token's attention"}.get(name) or LABELS[name], fontsize=6.5)
+        axis.set_title(title, fontsize=6.5)
         axis.axis("off")
-    below = lines[1].subgridspec(1, 2 * len(shares), width_ratios=[1.25, 1] * len(shares))
-    for at, (title, table) in enumerate(shares.items()):
-        axis = figure.add_subplot(below[0, 2 * at])
-        shown = table.assign(percent=100 * table["share"], reading=table["reading"].map(LABELS))
+    axes = below.subplots(1, 2 * len(shares), width_ratios=[1.25, 1] * len(shares))
+    for number, (title, table) in enumerate(shares.items()):
+        axis, grid = axes[2 * number : 2 * number + 2]
         sns.lineplot(
-            shown, x="layer", y="percent", hue="reading", hue_order=LABELS.values(), palette=(RED, BLUE, GREEN),
-            style="reading", style_order=LABELS.values(), dashes=False, markers=list(MARKERS[:3]), ms=4, lw=1.2,
-            ax=axis,
+            table.assign(percent=100 * table["share"], reading=table["reading"].map(LABELS)), x="layer", y="percent",
+            hue="reading", hue_order=LABELS.values(), palette=(RED, BLUE, GREEN), style="reading",
+            style_order=LABELS.values(), dashes=False, markers=list(MARKERS[:3]), ms=4, lw=1.2, ax=axis,
         )  # fmt: skip
-        axis.set(title=title, xlabel="block" if at == 0 else "layer", ylim=(-3, 103))
-        axis.set_xticks(sorted(set(table["layer"])))
-        axis.set_ylabel("" if at else "% of the score's spread")
+        axis.set(title=title, xlabel="layer" if number else "block", ylabel="" if number else "% of the score's spread")
+        axis.set(ylim=(-3, 103), xticks=sorted(set(table["layer"])))
         handles = axis.get_legend_handles_labels()
         axis.get_legend().remove()
-        _matrix(figure.add_subplot(below[0, 2 * at + 1]), ranks[title])
-    figure.legend(*handles, loc="outside lower center", ncols=3)
+        means = ranks[title].groupby(["first", "second"])["rho"].mean().unstack()
+        means = means.reindex(index=list(TERMS), columns=list(TERMS))
+        names = ["row", "column", "logits", "other"]
+        sns.heatmap(
+            means.combine_first(means.T).loc[list(TERMS), list(TERMS)].fillna(1.0), annot=True, fmt="+.1f",
+            cmap="RdBu", vmin=-1, vmax=1, cbar=False, square=True, lw=1, ax=grid, annot_kws={"fontsize": 5.5},
+            xticklabels=names, yticklabels=names,
+        )  # fmt: skip
+        grid.set(xlabel="", ylabel="")
+        grid.set_title("rank correlation", fontsize=6.5)
+        grid.tick_params(labelsize=5.5, rotation=0)
+        grid.tick_params(axis="x", rotation=45)
+    below.legend(*handles, loc="outside lower center", ncols=3)
     return figure
-
-
-def _matrix(axis: Axes, ranks: pd.DataFrame) -> None:
-    """Rank correlations of the terms, the mean over layers."""
-    names = dict(zip([*LABELS, OTHER], ["row", "column", "logits", "other"], strict=True))
-    means = ranks.groupby(["first", "second"])["rho"].mean().unstack().reindex(index=list(names), columns=list(names))
-    grid = means.combine_first(means.T).loc[list(names), list(names)].rename(index=names, columns=names)
-    sns.heatmap(
-        grid.fillna(1.0), annot=True, fmt="+.1f", cmap="RdBu", vmin=-1, vmax=1, cbar=False, square=True, lw=1, ax=axis,
-        annot_kws={"fontsize": 5.5},
-    )  # fmt: skip
-    axis.set(xlabel="", ylabel="")
-    axis.set_title("rank correlation", fontsize=6.5)
-    axis.tick_params(labelsize=5.5, rotation=0)
-    axis.tick_params(axis="x", rotation=45)

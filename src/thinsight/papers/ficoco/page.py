@@ -11,15 +11,16 @@ from thinsight.config.catalogue import MethodEntry, method_entries
 from thinsight.ledger.ledger import ledger
 from thinsight.ledger.published import load_published
 from thinsight.models.loading import load_model
-from thinsight.papers.ficoco.ablations import PAIRS, answers_of, budget_curve, ficoco_ablation, printed_curve
+from thinsight.papers.ficoco.ablations import PAIRS, budget_curve, ficoco_ablation, printed_curve
 from thinsight.papers.ficoco.flops import PRINTED_MODELS, cache_sizes, cost_floor, tflops_costs, tflops_labels
 from thinsight.papers.ficoco.internals import Moment, edges_of, moments, ranks, spreads
 from thinsight.papers.ficoco.tables import measured_scores, printed_scores, published_beside, rank_correlations
 from thinsight.paths import ROOT
 from thinsight.report.tables import finding
-from thinsight.tasks.rows import Row, training_rows
+from thinsight.tasks.rows import Row, collate, training_rows, training_task
 
 NAMES = {"FiCoCo-V": "ficoco_v", "FiCoCo-L": "ficoco_l"}
+WEIGHTS = {"FiCoCo-V": "lambda", "FiCoCo-L": "beta"}  # the field that weighs redundancy
 
 SWEPT = {
     "lambda (V)": ("FiCoCo-V", "lambda"),
@@ -29,7 +30,8 @@ SWEPT = {
     "beta (L)": ("FiCoCo-L", "beta"),
     "gamma (L)": ("FiCoCo-L", "gamma"),
 }
-"""Panel -> the method and field that are swept; for penalty and epsilon the paper prints numbers."""
+"""Panel -> the method and field that are swept."""
+PRINTED_PANELS = ("penalty (V)", "epsilon (V)", "epsilon (L)")  # for which the paper prints numbers
 
 LEAST = 0.1111  # the budget at which the method is looked into
 
@@ -40,50 +42,42 @@ QUANTILES = {
     "matrix, ε = 0.945": {"keep": LEAST, "epsilon": 0.945, "quantile_scope": "matrix"},
 }
 AS_PUBLISHED = next(iter(QUANTILES))
-PRUNED, ITSELF = "fixed K=0 (prune)", ("fixed K=1", "average compression")
+PRUNED, ITSELF = "fixed K=0 (prune)", ["fixed K=1", "average compression"]
+
+COST_LINES = {
+    **{f"FiCoCo-V, {n} tokens": ("ficoco_v", {"keep": n}) for n in (192, 128, 64)},
+    **{f"FiCoCo-V released, {r} a block": ("ficoco_v", {"leave": r}) for r in (32, 37, 42)},
+    **{f"FiCoCo-L, {n} tokens": ("ficoco_l", {"keep": n}) for n in (192, 128, 64)},
+    **{f"FiCoCo-L released, {r} a layer": ("ficoco_l", {"leave": r, "start": 5}) for r in (14, 19, 21)},
+}
+"""Label -> method and fields: at the papers' budgets, and as released."""
 
 
 @dataclass(frozen=True)
 class Ficoco:
-    """What the page shows.
+    """What the page shows; a mapping "by panel" has the keys of `SWEPT`."""
 
-    entries     FiCoCo's methods;  all_entries  every method
-    printed, measured, both   `printed_scores`, `measured_scores`, `published_beside`
-    correlations  tokens -> Spearman's rho of printed and measured, and of how many methods
-    whole       task -> accuracy (%) of the unreduced model
-    ablations   method -> `ficoco_ablation`;  tasks  those of the ablations
-    curves, printed_curves, defaults  panel of `SWEPT` -> `budget_curve`, `printed_curve`, the published value
-    edges       `edges_of` the points of `QUANTILES`;  rows  the training rows;  moments  method -> `moments`
-    spreads, ranks  method -> the same of its moments
-    labels, caches, costs, floor  `tflops_labels`, `cache_sizes`, `tflops_costs`, `cost_floor`
-    """
-
-    all_entries: Sequence[MethodEntry]
-    printed: pd.DataFrame
-    measured: pd.DataFrame
-    both: pd.DataFrame
-    correlations: Mapping[int, tuple[float, int]]
-    whole: Mapping[str, float]
-    ablations: Mapping[str, pd.DataFrame]
-    tasks: Sequence[str]
-    curves: Mapping[str, pd.DataFrame]
-    printed_curves: Mapping[str, pd.DataFrame]
-    defaults: Mapping[str, float]
-    edges: pd.DataFrame
-    rows: Sequence[Row]
-    moments: Mapping[str, Sequence[Sequence[Moment]]]
-    spreads: Mapping[str, pd.DataFrame]
-    ranks: Mapping[str, pd.DataFrame]
-    labels: pd.DataFrame
-    caches: pd.DataFrame
-    costs: pd.DataFrame
-    floor: Mapping[int, float]
+    entries: Sequence[MethodEntry]  # every method
+    printed: pd.DataFrame  # `printed_scores`
+    measured: pd.DataFrame  # `measured_scores`
+    both: pd.DataFrame  # `published_beside`
+    correlations: Mapping[int, tuple[float, int]]  # `rank_correlations`
+    whole: Mapping[str, float]  # task -> accuracy (%) of the unreduced model
+    ablations: Mapping[str, pd.DataFrame]  # `ficoco_ablation` by method
+    tasks: Sequence[str]  # of the ablations
+    curves: Mapping[str, pd.DataFrame]  # `budget_curve` by panel
+    printed_curves: Mapping[str, pd.DataFrame]  # `printed_curve` by panel
+    defaults: Mapping[str, float]  # the published value by panel
+    edges: pd.DataFrame  # `edges_of` the points of `QUANTILES`
+    rows: Sequence[Row]  # the training rows that it is looked into on
+    moments: Mapping[str, Sequence[Sequence[Moment]]]  # `moments` by method
+    spreads: Mapping[str, pd.DataFrame]  # `spreads` of these
+    ranks: Mapping[str, pd.DataFrame]  # `ranks` of these
+    labels: pd.DataFrame  # `tflops_labels`
+    caches: pd.DataFrame  # `cache_sizes`
+    costs: pd.DataFrame  # `tflops_costs` of `COST_LINES`
+    floor: Mapping[int, float]  # `cost_floor`
     ledger: pd.DataFrame
-
-    @property
-    def entries(self) -> list[MethodEntry]:
-        """FiCoCo's methods."""
-        return [entry for entry in self.all_entries if entry.name.startswith("ficoco")]
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -109,93 +103,67 @@ def build(runs: str, reads: Sequence[str], model: str, task: str, samples: int) 
     both = published_beside(printed, measured)
     knobs = {entry.title: entry.knobs for entry in entries if entry.title in NAMES}
     runs_of = {method: f"{name}-fields" for method, name in NAMES.items()}
-    fields = {method: answers_of(folder, run) for method, run in runs_of.items()}
+    ablated = {method: load_answers(folder, [run], missing_ok=True) for method, run in runs_of.items()}
     defaults = {panel: knobs[method][field] for panel, (method, field) in SWEPT.items()}
     llava, processor = load_model(model)
     rows = training_rows([task], samples)[task]
-    found = {method: moments(llava, processor, task, rows, name, keep=LEAST) for method, name in NAMES.items()}
-    weights = {"FiCoCo-V": knobs["FiCoCo-V"]["lambda"], "FiCoCo-L": knobs["FiCoCo-L"]["beta"]}
+    batches = [collate(processor, [row], training_task(task)).to(llava.device, llava.dtype) for row in rows]
+    seen = {method: moments(llava, batches, name, keep=LEAST) for method, name in NAMES.items()}
     return Ficoco(
-        all_entries=entries,
+        entries=entries,
         printed=printed,
         measured=measured,
         both=both,
         correlations=rank_correlations(both),
         whole=score_cells(results, "plain").set_index("task")["accuracy"].mul(100).to_dict(),
-        ablations={method: ficoco_ablation(published, fields[method], method, run) for method, run in runs_of.items()},
-        tasks=list(dict.fromkeys(task for frame in fields.values() for task in frame["task"].unique())),
+        ablations={method: ficoco_ablation(published, ablated[method], method, run) for method, run in runs_of.items()},
+        tasks=list(pd.concat(ablated.values())["task"].unique()),
         curves={
-            panel: budget_curve(fields[method], runs_of[method], field, defaults[panel])
+            panel: budget_curve(ablated[method], runs_of[method], field, defaults[panel])
             for panel, (method, field) in SWEPT.items()
         },
-        printed_curves={
-            panel: printed_curve(published, *SWEPT[panel]) for panel in ("penalty (V)", "epsilon (V)", "epsilon (L)")
-        },
+        printed_curves={panel: printed_curve(published, *SWEPT[panel]) for panel in PRINTED_PANELS},
         defaults=defaults,
-        edges=edges_of(llava, processor, task, rows, "ficoco_v", QUANTILES),
+        edges=edges_of(llava, batches, "ficoco_v", QUANTILES),
         rows=rows,
-        moments=found,
-        spreads={method: spreads(stages, weights[method]) for method, stages in found.items()},
-        ranks={method: ranks(stages) for method, stages in found.items()},
+        moments=seen,
+        spreads={method: spreads(stages, knobs[method][WEIGHTS[method]]) for method, stages in seen.items()},
+        ranks={method: ranks(stages) for method, stages in seen.items()},
         labels=tflops_labels(published),
         caches=cache_sizes(published),
-        costs=tflops_costs(PRINTED_MODELS[0], _cost_lines()),
+        costs=tflops_costs(PRINTED_MODELS[0], COST_LINES),
         floor=cost_floor(PRINTED_MODELS[0], [3, 4, 5]),
         ledger=ledger(published, results, answers),
     )
 
 
-def _cost_lines() -> dict[str, tuple[str, dict[str, Any]]]:
-    """Label -> method and fields: at the papers' budgets, and as released."""
-    lines = {f"FiCoCo-V, {n} tokens": ("ficoco_v", {"keep": n}) for n in (192, 128, 64)}
-    lines |= {f"FiCoCo-V released, {r} a block": ("ficoco_v", {"leave": r}) for r in (32, 37, 42)}
-    lines |= {f"FiCoCo-L, {n} tokens": ("ficoco_l", {"keep": n}) for n in (192, 128, 64)}
-    return lines | {f"FiCoCo-L released, {r} a layer": ("ficoco_l", {"leave": r, "start": 5}) for r in (14, 19, 21)}
-
-
 def ficoco_finding(page: Ficoco) -> str:
     """The page's finding in markdown."""
-    edges = page.edges[page.edges["point"] == AS_PUBLISHED]
-    return finding(
-        "ficoco/finding.md.j2", finding_facts(page.both, page.correlations, page.ablations, edges, page.costs)
-    )
-
-
-def finding_facts(
-    both: pd.DataFrame,
-    correlations: Mapping[int, tuple[float, int]],
-    ablations: Mapping[str, pd.DataFrame],
-    edges: pd.DataFrame,
-    costs: pd.DataFrame,
-) -> dict[str, Any]:
-    """What the finding says; the arguments are fields of `Ficoco`, ``edges`` those of the method as it is."""
-    own = both[both["method"].str.startswith("FiCoCo")]
-    own = own[own["tokens"] == own["tokens"].min()]
-    rho, compared = correlations.get(int(own["tokens"].iloc[0]), (None, 0)) if len(own) else (None, 0)
+    ficoco = page.both[page.both["method"].str.startswith("FiCoCo")]
+    ficoco = ficoco[ficoco["tokens"] == ficoco["tokens"].min()]
+    tokens = int(ficoco["tokens"].iloc[0]) if len(ficoco) else None
+    rho, compared = page.correlations.get(tokens, (None, 0))
     pruned, itself = [], []
-    for method, table in ablations.items():
-        ran = table[table["point"].notna()].set_index("row")
-        change = (ran[list(PAIRS)] - table.set_index("row").loc["full", list(PAIRS)]).mean(axis=1)
-        if PRUNED in ran.index:
-            row = ran.loc[PRUNED]
+    for title, table in page.ablations.items():
+        table, method = table.set_index("row"), title.removeprefix("FiCoCo-")
+        change = (table[list(PAIRS)] - table.loc["full", list(PAIRS)]).mean(axis=1)
+        if pd.notna(table.loc[PRUNED, "point"]):
+            row = table.loc[PRUNED]
             line = {"difference": row["difference"], "sure": not row["low"] <= 0 <= row["high"]}
-            pruned.append(line | {"method": method.removeprefix("FiCoCo-"), "printed": change[PRUNED]})
-        if all(name in ran.index and ran.loc[name, "same"] == 1 for name in ITSELF):
-            itself.append({"method": method.removeprefix("FiCoCo-"), "printed": [change[name] for name in ITSELF]})
-    decoder = costs[costs["label"].str.startswith("FiCoCo-L,")]
-    return {
+            pruned.append(line | {"method": method, "printed": change[PRUNED]})
+            if (table.loc[ITSELF, "same"] == 1).all():
+                itself.append({"method": method, "printed": list(change[ITSELF])})
+    edges = page.edges[page.edges["point"] == AS_PUBLISHED].groupby("layer")
+    decoder = page.costs[page.costs["label"].str.startswith("FiCoCo-L,")]
+    facts = {
         "picture": PICTURE_TOKENS,
-        "tokens": int(own["tokens"].iloc[0]) if len(own) else None,
-        "standing": own.assign(method=own["method"].str.removeprefix("FiCoCo-")).to_dict("records"),
+        "tokens": tokens,
+        "standing": ficoco.assign(method=ficoco["method"].str.removeprefix("FiCoCo-")).to_dict("records"),
         "rank_correlation": rho if rho == rho else None,
         "compared": compared,
         "pruned": pruned,
         "itself": itself,
-        "edges": {
-            "kinds": edges.groupby("layer")["edges"].nunique().max(),
-            "most": edges.groupby("layer")["most"].mean().max(),
-        }
-        if len(edges)
-        else None,
-        "cost": decoder.loc[decoder["kept"].idxmin()].to_dict() if len(decoder) else None,
+        "edges": {"kinds": edges["edges"].nunique().max(), "most": edges["most"].mean().max()},
+        "cost": decoder.loc[decoder["kept"].idxmin()].to_dict(),
     }
+    return finding("ficoco/finding.md.j2", facts)

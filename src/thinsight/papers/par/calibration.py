@@ -11,27 +11,26 @@ pictures cut by another question of their task), and the curve over tau_r.
 
 import argparse
 import json
-from collections.abc import Mapping
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-import torch
+from transformers import PreTrainedModel, ProcessorMixin
 
-from thinsight.analysis.prompt_awareness import FixedChoice
-from thinsight.config.compose import load_config, load_task
+from thinsight.analysis.prompt_awareness import prompt_swap, swap_summary
+from thinsight.config.compose import load_config
 from thinsight.config.methods import load_method
 from thinsight.errors import UserError, command
 from thinsight.evaluation.protocol import weights_hash
 from thinsight.methods.prompt_relevance import Relevance
 from thinsight.models.loading import load_model
-from thinsight.papers.par.calibration_set import TASKS, CalibrationSet, par_method
+from thinsight.papers.par.calibration_set import TASKS, CalibrationSet, par_method, spread
 from thinsight.papers.par.sign_test import SIGNED, sign_test
 from thinsight.paths import ROOT
-from thinsight.reduction.method import Method, Reduction
-from thinsight.reduction.schedules import Keep
-from thinsight.reduction.sites import Projected
-from thinsight.tasks.rows import training_rows
+from thinsight.tasks.rows import Row, training_rows
 
 TARGET = 1 / 9
 CLOSE = 0.05
@@ -67,39 +66,36 @@ TRSM = [{"space": space, "keep": keep} for space in SPACES for keep in (0.8, 0.2
 """The two readings of TRSM's budget in both spaces, scored beside it."""
 
 
-def calibrate(training: CalibrationSet, space: str, target: float = TARGET) -> dict[str, Any]:
+def calibrate(training: CalibrationSet, space: str) -> dict[str, Any]:
     """The fields of ``conf/method/par.yaml`` chosen in one space, what they give, and all that was tried."""
     best: dict[str, Any] = {"fields": {"space": space, **START}}
-    tried, wanted = [], target * training.patches
+    tried, wanted = [], TARGET * training.patches
     for step, options in STEPS.items():
-        solved = [solve_threshold(training, {**best["fields"], **option}, target) for option in options]
+        solved = [solve_threshold(training, {**best["fields"], **option}) for option in options]
         eligible = [fields for fields, mean in solved if abs(mean - wanted) <= CLOSE * wanted]
         scores = training.scores([par_method(fields) for fields in eligible])
         lines = [{"step": step, "fields": fields, **score} for fields, score in zip(eligible, scores, strict=True)]
-        tried += lines
-        tried += [{"step": step, "fields": fields, "missed": mean} for fields, mean in solved if fields not in eligible]
+        tried += lines + [
+            {"step": step, "fields": fields, "missed": mean} for fields, mean in solved if fields not in eligible
+        ]
         best = max([best, *lines], key=lambda line: line.get("accuracy", -1.0))
     if "accuracy" not in best:
-        raise UserError(f"in the space {space} no setting keeps {target:.0%} of the visual tokens in the mean")
+        raise UserError(f"in the space {space} no setting keeps {TARGET:.0%} of the visual tokens in the mean")
     return {name: best[name] for name in ("fields", "accuracy", "kept")} | {"tried": tried}
 
 
-def solve_threshold(training: CalibrationSet, fields: Mapping[str, Any], target: float) -> tuple[dict[str, Any], float]:
+def solve_threshold(training: CalibrationSet, fields: Mapping[str, Any]) -> tuple[dict[str, Any], float]:
     """``fields`` with the tau_r, in hundredths, that brings the mean number of kept tokens closest to the target; and
     that mean."""
-    wanted, means = target * training.patches, {}
+    wanted = TARGET * training.patches
     stage = par_method(fields).reductions[0].filter
 
+    @cache
     def off(level: int) -> float:
-        if level not in means:
-            kept = training.kept(replace(stage, router=replace(stage.router, redundant=level / 100)))
-            means[level] = sum(kept) / len(kept)
-        return means[level] - wanted
+        kept = training.kept(replace(stage, router=replace(stage.router, redundant=level / 100)))
+        return sum(kept) / len(kept) - wanted
 
-    low, high = 0, 100
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (middle + 1, high) if off(middle) < 0 else (low, middle)
+    low = bisect_left(range(100), 0.0, key=off)  # the mean rises with the threshold
     near = min((low, max(low - 1, 0)), key=lambda level: abs(off(level)))
     return {**fields, "tau_r": near / 100}, off(near) + wanted
 
@@ -110,30 +106,17 @@ def calibration_curve(training: CalibrationSet, fields: Mapping[str, Any]) -> li
     return [{"tau_r": level, **scored} for level, scored in zip(CURVE, scores, strict=True)]
 
 
-def shuffled(training: CalibrationSet, fields: Mapping[str, Any]) -> dict[str, Any]:
+def shuffled(
+    model: PreTrainedModel, processor: ProcessorMixin, rows: Mapping[str, Sequence[Row]], fields: Mapping[str, Any]
+) -> dict[str, Any]:
     """What is answered if each picture is reduced by another question of its task, and asked its own.
 
-    For a method that goes by the prompt the kept tokens differ and the accuracy falls. ``changed``: share of questions
-    with other kept tokens; ``common``: mean share of the kept tokens that stay the same.
+    For a method that goes by the prompt the kept tokens differ (``changed``, ``common``) and the ``accuracy`` falls.
     """
-    stage = par_method(fields).reductions[0].filter
-    texts = [(task, row.question) for task, rows in training.rows.items() for row in rows]
-    by_other, by_own = [], []
-    for i, (task, text) in enumerate(texts):
-        others = [j for j, (other_task, other) in enumerate(texts) if other_task == task and other != text]
-        other = training.questions[min((j for j in others if j > i), default=others[0])]
-        for asking, kept in ((other, by_other), (training.questions[i], by_own)):
-            routing, similarity = training.route(stage, training.questions[i], asking)
-            kept.append(
-                stage.router(routing.relevance, similarity, routing.clusters, routing.candidates, None).tolist()
-            )
-    common = [len({*a} & {*b}) / len(b) for a, b in zip(by_other, by_own, strict=True)]
-    site = Projected(positions="pack")
-    method = Method(
-        "shuffled", (Reduction(FixedChoice(iter(map(torch.tensor, by_other))), site=site, schedule=Keep(None)),)
-    )
-    changed = sum(a != b for a, b in zip(by_other, by_own, strict=True)) / len(texts)
-    return {"changed": changed, "common": sum(common) / len(common), **training.score(method)}
+    swap = prompt_swap(model, processor, par_method({**fields, "merge": "drop"}), rows)
+    summary = swap_summary(swap)
+    kept = spread(swap["others"].map(len).tolist())
+    return {"changed": summary["changed"], "common": summary["common"], "accuracy": summary["other"], "kept": kept}
 
 
 def main(arguments: list[str]) -> None:
@@ -147,19 +130,20 @@ def main(arguments: list[str]) -> None:
     model, processor = load_model(config)
     rules = Relevance(rewriting=START["rewriting"], phrase=START["phrase"])
     relevances = [replace(rules, space=space, asked=step["asked"]) for space in SPACES for step in STEPS["queries"]]
-    training = CalibrationSet(model, processor, training_rows(config.tasks or TASKS, options.questions), relevances)
+    rows = training_rows(config.tasks or TASKS, options.questions)
+    training = CalibrationSet(model, processor, rows, relevances)
     spaces = {space: calibrate(training, space) for space in SPACES}
     for space, chosen in spaces.items():
-        chosen["sign"] = sign_test(model, processor, replace(SIGNED, space=space), load_task("exist")).plain()
-        chosen["shuffled"] = shuffled(training, chosen["fields"])
+        chosen["sign"] = sign_test(model, processor, replace(SIGNED, space=space))
+        chosen["shuffled"] = shuffled(model, processor, rows, chosen["fields"])
     best = max(spaces.values(), key=lambda chosen: chosen["accuracy"])
-    trsm = training.scores([load_method("trsm", **fields) for fields in TRSM])
+    whole, *trsm = training.scores([load_method("identity"), *(load_method("trsm", **fields) for fields in TRSM)])
     record = {
         "model": config.model.name,
         "weights_sha256": weights_hash(config.model),
         "questions": len(training.questions),
         "target": TARGET,
-        "whole": training.score(load_method("identity"))["accuracy"],
+        "whole": whole["accuracy"],
         "fields": best["fields"],
         "spaces": spaces,
         "curve": calibration_curve(training, best["fields"]),

@@ -1,15 +1,17 @@
 """Training questions as PAR and TRSM see them: kept once, so that thresholds are tried without running the model."""
 
-import statistics
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from statistics import fmean, pstdev
+from typing import Any
 
 import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
+from transformers import PreTrainedModel, ProcessorMixin
 
+from thinsight.analysis.prompt_awareness import training_batches
 from thinsight.config.compose import load_config
 from thinsight.config.methods import load_method
 from thinsight.evaluation.answer import answer, cache_tower
@@ -22,10 +24,7 @@ from thinsight.reduction.schedules import Keep
 from thinsight.reduction.sites import Projected
 from thinsight.reduction.tokens import Tokens
 from thinsight.runtime.attach import reduce
-from thinsight.tasks.rows import Row, collate, training_task
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, ProcessorMixin
+from thinsight.tasks.rows import Row
 
 TASKS = ("exist", "attribute", "relation", "count", "read", "choice")
 
@@ -35,7 +34,7 @@ class EvidenceRecorder:
     """A filter that no token leaves by; ``read(tokens, evidence)`` is called with what any filter is shown."""
 
     read: Callable[[Tokens, Evidence], Any]
-    needs: frozenset[str] = frozenset()
+    needs: frozenset[str]
     records: list[Any] = field(default_factory=list)
     among = "visual"
     adaptive = True
@@ -49,7 +48,7 @@ def record_evidence(
     model: nn.Module,
     batches: Iterable[Mapping[str, Tensor]],
     read: Callable[[Tokens, Evidence], Any],
-    needs: frozenset[str] = frozenset(),
+    needs: frozenset[str],
 ) -> list[Any]:
     """What ``read`` returns for every prompt, in order, between projector and decoder."""
     recorder = EvidenceRecorder(read, needs)
@@ -58,9 +57,6 @@ def record_evidence(
         for inputs in batches:
             model(**inputs, logits_to_keep=1)
     return recorder.records
-
-
-BATCH = 50
 
 
 @dataclass(frozen=True)
@@ -77,30 +73,21 @@ class CachedQuestion:
 class CalibrationSet:
     """``rows`` of each task, put to ``model``; ``spaces``: the relevances that settings will ask for."""
 
-    model: "PreTrainedModel"
-    processor: "ProcessorMixin"
+    model: PreTrainedModel
+    processor: ProcessorMixin
     rows: Mapping[str, Sequence[Row]]
     spaces: Sequence[Relevance]
     routed: dict[PromptAware, list[tuple[Routing, Tensor]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.tasks = {name: training_task(name) for name in self.rows}
         needs = frozenset({"features"}).union(*(space.needs for space in self.spaces))
-        batches = (inputs for _, _, inputs in self.batches())
+        batches = (inputs for _, _, inputs in training_batches(self.model, self.processor, self.rows))
         self.questions: list[CachedQuestion] = record_evidence(self.model, batches, self._cache, needs)
 
     @property
     def patches(self) -> int:
         """Visual tokens of a question."""
         return len(self.questions[0].v)
-
-    def batches(self) -> Iterator[tuple[str, Sequence[Row], Any]]:
-        """Task, rows and model inputs, in the order of ``questions``."""
-        for name, rows in self.rows.items():
-            for start in range(0, len(rows), BATCH):
-                part = rows[start : start + BATCH]
-                inputs = collate(self.processor, part, self.tasks[name])
-                yield name, part, inputs.to(self.model.device, self.model.dtype)
 
     def kept(self, stage: PromptAware) -> list[int]:
         """How many tokens a setting of PAR keeps of each question; the model does not run."""
@@ -113,39 +100,36 @@ class CalibrationSet:
         """What the router of ``stage`` works on, for each question; the same for all routers."""
         key = replace(stage, router=type(stage.router)())
         if key not in self.routed:
-            self.routed = {
-                key: [self.route(stage, question, question) for question in self.questions]
-            }  # large: only the last
+            routings = [
+                stage.retrieve(q.sides[stage.relevance], q.x if stage.graph == "x" else q.v, q.cells)
+                for q in self.questions
+            ]
+            self.routed = {key: routings}  # large: only the last
         return self.routed[key]
 
-    def route(self, stage: PromptAware, question: CachedQuestion, asking: CachedQuestion) -> tuple[Routing, Tensor]:
-        """The picture of ``question`` routed by the question of ``asking``."""
-        shown, prompt = question.sides[stage.relevance], asking.sides[stage.relevance]
-        graph = question.x if stage.graph == "x" else question.v
-        return stage.retrieve(QueriesAndTokens(prompt.queries, shown.tokens, prompt.blank), graph, question.cells)
-
-    def score(self, method: Method) -> dict[str, Any]:
-        """Accuracy over all questions, the model's own answers, and the numbers of tokens kept."""
-        return self.scores([method])[0]
-
     def scores(self, methods: Sequence[Method]) -> list[dict[str, Any]]:
-        """The same for several methods."""
+        """Of each method: the accuracy over all questions, the model's own answers, and mean, standard deviation, least
+        and most of the tokens ``kept``."""
         records: list[list[dict]] = [[] for _ in methods]
         with cache_tower(find_parts(self.model).vision):
-            for name, rows, inputs in self.batches():
+            for task, rows, inputs in training_batches(self.model, self.processor, self.rows):
                 for answers, method in zip(records, methods, strict=True):
-                    answers += answer(self.model, self.processor, method, inputs, rows, self.tasks[name])
-        return [summarize_records(answers) for answers in records]
+                    answers += answer(self.model, self.processor, method, inputs, rows, task)
+        return [
+            {"accuracy": fmean(bool(a["correct"]) for a in answers), "kept": spread([len(a["kept"]) for a in answers])}
+            for answers in records
+        ]
 
     def _cache(self, tokens: Tokens, evidence: Evidence) -> CachedQuestion:
         features = evidence.get("features")[evidence.place(tokens.index)]
-        sides = {space: on_cpu(space.embed(tokens, evidence)) for space in self.spaces}
+        sides = {space: space.embed(tokens, evidence) for space in self.spaces}
+        sides = {space: QueriesAndTokens(s.queries.cpu(), s.tokens.cpu(), s.blank) for space, s in sides.items()}
         return CachedQuestion(tokens.states.float().cpu(), features.float().cpu(), evidence.cells(tokens.index), sides)
 
 
-def on_cpu(sides: QueriesAndTokens) -> QueriesAndTokens:
-    """The same beside the CPU's other numbers."""
-    return QueriesAndTokens(sides.queries.cpu(), sides.tokens.cpu(), sides.blank)
+def spread(counts: Sequence[int]) -> dict[str, float]:
+    """Mean, standard deviation, least and most of some numbers of tokens."""
+    return {"mean": fmean(counts), "sd": pstdev(counts), "min": min(counts), "max": max(counts)}
 
 
 def par_method(fields: Mapping[str, Any]) -> Method:
@@ -157,10 +141,3 @@ def par_method(fields: Mapping[str, Any]) -> Method:
 def _node() -> DictConfig:
     """Composing a configuration takes longer than routing a question."""
     return load_config(["method=par"]).method
-
-
-def summarize_records(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Accuracy, and mean, standard deviation, least and most of the tokens kept."""
-    kept = [len(record["kept"]) for record in records]
-    spread = {"mean": statistics.fmean(kept), "sd": statistics.pstdev(kept), "min": min(kept), "max": max(kept)}
-    return {"accuracy": statistics.fmean(bool(record["correct"]) for record in records), "kept": spread}

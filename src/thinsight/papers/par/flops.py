@@ -10,13 +10,17 @@ where F is a layer's count in one of `costs.conventions`.
 """
 
 from collections.abc import Sequence
+from functools import cache
+from itertools import product
 
 import pandas as pd
 
+from thinsight.config.compose import load_config
 from thinsight.costs.conventions import CONVENTIONS, Convention
-from thinsight.costs.flops import DecoderShape, prefill_flops
+from thinsight.costs.flops import DecoderShape, decoder_shape, prefill_flops
 from thinsight.ledger.verdicts import meets
 from thinsight.models.image_tokens import tokens_of
+from thinsight.models.loading import meta_model
 
 MODEL = "llava_1_5_7b"
 """The model of ``conf/model`` whose sizes are counted."""
@@ -29,7 +33,6 @@ LAYERS = (0, 2, 3)
 
 
 def reductions(
-    shape: DecoderShape,
     left: int,
     texts: Sequence[int] = TEXTS,
     layers: Sequence[int] = LAYERS,
@@ -38,14 +41,20 @@ def reductions(
     """One line per convention, number of texts and of whole layers: the ``reduction`` of the prefill's FLOPs with
     ``left`` visual tokens, and the whole prefill's ``tflops``. A convention that counts visual tokens alone knows no
     text, so has a line for 0 only."""
-    picture, lines = tokens_of(MODEL), []
+    shape, picture, lines = llava_shape(), tokens_of(MODEL), []
     for convention in conventions:
-        for text in [0] if convention.visual_only else texts:
-            for whole in layers:
-                full, reduced = (_prefill(shape, convention, n, text, whole, picture) for n in (picture, left))
-                line = {"convention": convention.name, "text": text, "layers": whole}
-                lines.append(line | {"reduction": 1 - reduced / full, "tflops": full / 1e12})
+        for text, whole in product([0] if convention.visual_only else texts, layers):
+            visual = ([picture] * whole + [n] * (shape.layers - whole) for n in (picture, left))
+            full, reduced = (prefill_flops(shape, tokens, text, convention) for tokens in visual)
+            line = {"convention": convention.name, "text": text, "layers": whole}
+            lines.append(line | {"reduction": 1 - reduced / full, "tflops": full / 1e12})
     return pd.DataFrame(lines)
+
+
+@cache
+def llava_shape() -> DecoderShape:
+    """Sizes of the decoder of `MODEL`."""
+    return decoder_shape(meta_model(load_config([f"model={MODEL}"]).model))
 
 
 def meets_printed(table: pd.DataFrame, printed: float) -> pd.Series:
@@ -64,19 +73,21 @@ def counting_table(table: pd.DataFrame, printed: float) -> tuple[pd.DataFrame, p
     """`reductions` in % as text, a line per convention and text length and a column per number of whole layers, with
     the ``printed`` one marked ◀; and the same frame of bools, for bold cells. Conventions that agree everywhere to a
     tenth of a percentage point share their lines."""
-    index, values = ["convention", "text"], ["reduction", "printed"]
-    table = table.assign(printed=meets_printed(table, printed))
-    by_layer = table.pivot_table(index=index, columns="layers", values=values, sort=False, aggfunc="first")
-    groups: dict[str, list[str]] = {}
-    for name, part in by_layer["reduction"].groupby("convention", sort=False):
-        groups.setdefault(str((100 * part.droplevel(0).astype(float)).round(1).to_dict()), []).append(name)
-    first = {names[0]: ", ".join(names) for names in groups.values()}
-    by_layer = by_layer[by_layer.index.get_level_values(0).isin(first)]
-    marks = by_layer["printed"].astype(bool).rename(columns="K = {}".format)
-    text = (100 * by_layer["reduction"].astype(float)).map("{:.1f}".format).rename(columns="K = {}".format)
-    text += marks.map({True: " ◀", False: ""}.get)
-    titles = [f"{first[name]}, L = {length}" for name, length in by_layer.index]
-    return text.set_axis(titles).rename_axis(columns=None), marks.set_axis(titles).rename_axis(columns=None)
+    table = table.assign(printed=meets_printed(table, printed), saved=100 * table["reduction"])
+    index = ["convention", "text"]
+    saved, marks = (
+        table.pivot(index=index, columns="layers", values=name).rename(columns="K = {}".format)
+        for name in ("saved", "printed")
+    )
+    equal: dict[str, list[str]] = {}
+    for name in table["convention"].unique():
+        equal.setdefault(saved.loc[name].round(1).to_json(), []).append(name)
+    lines = pd.MultiIndex.from_frame(table[index].drop_duplicates())
+    lines = lines[lines.get_level_values(0).isin([names[0] for names in equal.values()])]
+    shared = {names[0]: ", ".join(names) for names in equal.values()}
+    titles = [f"{shared[name]}, L = {length}" for name, length in lines]
+    saved, marks = (frame.loc[lines].set_axis(titles).rename_axis(columns=None) for frame in (saved, marks))
+    return saved.map("{:.1f}".format) + marks.map({True: " ◀", False: ""}.get), marks
 
 
 def saving_table(table: pd.DataFrame) -> pd.DataFrame:
@@ -84,8 +95,3 @@ def saving_table(table: pd.DataFrame) -> pd.DataFrame:
     lines = table["reading"] + ", " + table["tokens"].astype(str) + f" of {tokens_of(MODEL)} tokens"
     wide = table.assign(line=lines).pivot_table(index="line", columns="convention", values="reduction", sort=False)
     return (100 * wide).rename_axis(index=None, columns=None)
-
-
-def _prefill(shape: DecoderShape, convention: Convention, left: int, text: int, whole: int, picture: int) -> int:
-    visual = [picture] * whole + [left] * (shape.layers - whole)
-    return prefill_flops(shape, visual, text, convention)

@@ -8,24 +8,26 @@ from typing import Any
 
 import pandas as pd
 
-from thinsight.analysis.ablation import ablation_facts, ablation_table, method_variants, spelled
+from thinsight.analysis.ablation import ablation_facts, ablation_table
 from thinsight.analysis.curves import compression_curve, kept_counts, kept_spread, nearest_share, tokens_needed_by
-from thinsight.analysis.hallucination import false_yes_rates, rename_by_method, shares_of
+from thinsight.analysis.hallucination import false_yes_rates, rename_by_method
 from thinsight.analysis.results import read_if_run
 from thinsight.config.catalogue import method_entry
-from thinsight.config.compose import load_config
 from thinsight.config.methods import load_method
 from thinsight.costs.conventions import FASTV, PROFILER, PYRAMIDDROP
 from thinsight.costs.flops import decoder_shape
 from thinsight.ledger.ledger import ledger
 from thinsight.ledger.published import load_published
-from thinsight.models.loading import load_model, meta_model
-from thinsight.papers.par.flops import LAYERS, MODEL, meets_printed, reductions, tokens_left
+from thinsight.models.loading import load_model
+from thinsight.papers.par.flops import LAYERS, meets_printed, reductions, tokens_left
 from thinsight.papers.par.prompts import prompt_swaps
 from thinsight.paths import ROOT
 from thinsight.report.tables import finding
 
-NOT_RUN = "not run"
+CALIBRATION = ROOT / "data" / "pocket" / "par.json"
+"""What the choice of the thresholds found (`papers.par.calibration`)."""
+
+NOT_RUN, NEEDS = "not run", "needs for PAR's score"
 
 CURVES = {
     "par": "PAR, so many",
@@ -37,7 +39,7 @@ CURVES = {
     "sparsevlm": "SparseVLM",
     "grid": "uniform grid",
 }
-"""The runs of the page's curves (run -> title), and of its table below."""
+"""The runs of the page's curves, run -> title; below, those of its table."""
 
 METHODS = {
     **CURVES,
@@ -49,24 +51,14 @@ METHODS = {
 }
 
 PARTS = {
-    "keep": "router",
-    "rewriting": "A rewriting",
-    "asked": "A rewriting",
-    "phrase": "A rewriting",
-    "graph": "B clusters",
-    "clusters": "B clusters",
-    "tau_e": "C retrieval",
-    "prototype": "C retrieval",
-    "aggregate": "C retrieval",
-    "space": "C retrieval",
-    "sign": "C retrieval",
-    "tau_r": "D router",
-    "tau_s": "D router",
-    "scope": "D router",
-    "merge": "D router",
-    "positions": "positions",
+    "router": ["keep"],
+    "A rewriting": ["rewriting", "asked", "phrase"],
+    "B clusters": ["graph", "clusters"],
+    "C retrieval": ["tau_e", "prototype", "aggregate", "space", "sign"],
+    "D router": ["tau_r", "tau_s", "scope", "merge"],
+    "positions": ["positions"],
 }
-"""A field of PAR -> the part of the method that it belongs to."""
+"""A part of the method -> the fields of PAR that belong to it."""
 
 SWAPPED = {
     "PAR, clip": ("par", {"space": "clip"}),
@@ -89,36 +81,20 @@ CLAIMS = {
 
 @dataclass(frozen=True)
 class ParPage:
-    """Frames of the page; a run that is not there leaves its frame empty.
+    """Frames of the page; a run that is not there leaves its frame empty."""
 
-    claims      the abstract's numbers (`abstract_claims`), and ``tokens`` that its compression leaves of a picture
-    curve       `compression_curve`;  false_yes  `false_yes_rates` by the same names of runs
-    times       `tokens_needed_by` of PAR's score, and ``budget`` the table at the abstract's compression (`at_budget`)
-    flops       the saving in every convention (`papers.par.flops.reductions`), and ``by_length`` over the text's length
-    counts      tokens kept of each question by PAR adaptive (`kept_counts`), ``adaptive`` a summary, and ``settings``
-                its budgets in words
-    parts       variants of PAR (`ablation_table`)
-    prompt      `prompt_swaps` of the methods `SWAPPED`
-    ledger      the printed numbers with their verdicts
-    calibration what the choice of the thresholds found (`papers.par.calibration`)
-    """
-
-    claims: dict[str, float]
-    tokens: int
-    questions: int
-    curve: pd.DataFrame
-    false_yes: pd.DataFrame
-    times: pd.DataFrame
-    budget: pd.DataFrame
-    flops: pd.DataFrame
-    by_length: pd.DataFrame
-    counts: pd.DataFrame
-    adaptive: pd.DataFrame
-    settings: dict[str, str]
-    parts: pd.DataFrame
-    prompt: pd.DataFrame
-    ledger: pd.DataFrame
-    calibration: dict[str, Any]
+    claims: dict[str, float]  # the abstract's numbers (`abstract_claims`)
+    tokens: int  # visual tokens that its compression leaves of a picture
+    curve: pd.DataFrame  # `compression_curve`
+    false_yes: pd.DataFrame  # `false_yes_rates` by the same names of runs
+    times: pd.DataFrame  # `tokens_needed_by` of PAR's score
+    flops: pd.DataFrame  # the saving in every convention (`papers.par.flops.reductions`)
+    by_length: pd.DataFrame  # the same over the length of the text
+    counts: pd.DataFrame  # tokens kept of each question by PAR adaptive (`kept_counts`)
+    adaptive: pd.DataFrame  # their spread (`kept_spread`)
+    parts: pd.DataFrame  # variants of PAR (`ablation_table`)
+    prompt: pd.DataFrame  # `prompt_swaps` of the methods `SWAPPED`
+    ledger: pd.DataFrame  # the printed numbers with their verdicts
 
     @property
     def claim(self) -> tuple[float, float]:
@@ -126,14 +102,14 @@ class ParPage:
         return 1 - self.claims["compression"], self.claims["score"]
 
     @property
-    def keeps(self) -> dict[float, str]:
-        """The budgets of the variants, each with a title."""
-        return {keep: f"{keep:.0%} of the tokens" for keep in self.parts["keep"].dropna().unique()}
+    def budget(self) -> pd.DataFrame:
+        """The table at the abstract's compression (`at_budget`)."""
+        return at_budget(self.curve, self.false_yes, self.times, METHODS, self.claim[0])
 
     @property
     def facts(self) -> dict[str, Any]:
         """What `report.artifacts.save` writes."""
-        return {"printed": self.claims, "tokens": self.tokens, "questions": self.questions}
+        return {"printed": self.claims, "tokens": self.tokens, "questions": int(self.prompt["n"].max())}
 
     @property
     def tables(self) -> dict[str, pd.DataFrame]:
@@ -144,45 +120,50 @@ class ParPage:
     @property
     def finding(self) -> str:
         """The finding in markdown."""
-        return finding("par/finding.md.j2", finding_facts(self))
+        runs = [run for run in ("par", "par-adaptive") if run in set(self.curve["run"])]
+        met = self.flops[meets_printed(self.flops, self.claims["flops"])]
+        rates = {run: rows.to_dict("records") for run, rows in self.false_yes.groupby("run")}
+        values = {
+            "statement": method_entry("par").deviations[0],
+            "printed": self.claims,
+            "kept": [nearest_share(self.curve, run, self.claim[0]).to_dict() for run in runs],
+            "ways": met.groupby(["layers", "text"])["convention"].nunique().to_dict(),
+            "lengths": sorted(self.flops["text"].unique()),
+            "times": self.times.to_dict("records"),
+            "whole": rates.get("plain", []),
+            "par": max(rates.get("par", []), key=lambda row: row["false_yes"], default=None),
+            "calibration": json.loads(CALIBRATION.read_text(encoding="utf-8")),
+            "parts": ablation_facts(self.parts),
+        }
+        return finding("par/finding.md.j2", values)
 
 
 def build(folder: Path, reads: Sequence[str], model: str, questions: int) -> ParPage:
     """The page from the runs in ``folder``: of ``reads`` the first is the main runs, the second PAR's own variants, the
     third the runs with many questions on what is in the picture. ``questions``: training questions of each task."""
     results, answers = read_if_run(folder, [reads[0], "par-adaptive"])
-    repeated = rename_by_method(*read_if_run(folder, [reads[2]]))
-    asked = repeated if len(repeated[0]) else (results, answers)
-    claims = abstract_claims(load_published("par"))
+    many = rename_by_method(*read_if_run(folder, [reads[2]]))
+    published = load_published("par")
+    claims = abstract_claims(published)
     left, tokens = 1 - claims["compression"], tokens_left(claims["compression"])
-    curve, false_yes = compression_curve(results, answers), false_yes_rates(asked[1], shares_of(asked[0]))
-    others = {run: title for run, title in METHODS.items() if run not in ("par", "par-adaptive")}
-    times = tokens_needed_by(curve, others, left)
-    shape = decoder_shape(meta_model(load_config([f"model={MODEL}"]).model))
-    counts = kept_counts(folder, "par-adaptive")
-    parts = ablation_table(
-        *read_if_run(folder, ["par-parts"]), "par-parts", method_variants(folder, "par-parts"), PARTS
-    )
+    curve, counts = compression_curve(results, answers), kept_counts(folder, "par-adaptive")
+    parts = ablation_table(*read_if_run(folder, ["par-parts"]), PARTS)
     without_router = parts["variant"].astype(str).str.contains("k_max")
+    others = {run: title for run, title in METHODS.items() if run not in ("par", "par-adaptive")}
     swaps = {title: load_method(name, keep=round(left, 4), **fields) for title, (name, fields) in SWAPPED.items()}
-    swapped = prompt_swaps(model, swaps, questions)
     return ParPage(
         claims=claims,
         tokens=tokens,
-        questions=int(swapped["n"].max()),
         curve=curve,
-        false_yes=false_yes,
-        times=times,
-        budget=at_budget(curve, false_yes, times, METHODS, left),
-        flops=reductions(shape, tokens),
-        by_length=reductions(shape, tokens, range(0, 121, 2), LAYERS, [FASTV, PYRAMIDDROP]),
+        false_yes=false_yes_rates(*(many if len(many[0]) else (results, answers))),
+        times=tokens_needed_by(curve, others, left, "par"),
+        flops=reductions(tokens),
+        by_length=reductions(tokens, range(0, 121, 2), LAYERS, [FASTV, PYRAMIDDROP]),
         counts=counts,
         adaptive=kept_spread(counts, decoder_shape(load_model(model)[0]), PROFILER),
-        settings={budget: spelled(fields) for budget, fields in method_variants(folder, "par-adaptive").items()},
         parts=parts.assign(variant=parts["variant"].mask(without_router, "no router: the most relevant")),
-        prompt=swapped,
-        ledger=ledger(load_published("par").query("paper == 'PAR'"), results, answers),
-        calibration=json.loads((ROOT / "data" / "pocket" / "par.json").read_text(encoding="utf-8")),
+        prompt=prompt_swaps(model, swaps, questions),
+        ledger=ledger(published[published["paper"] == "PAR"], results, answers),
     )
 
 
@@ -212,7 +193,7 @@ def at_budget(
             line |= {"needs": needed.loc[run, "share"], **needed.loc[run, ["times", "least"]]}
         if run in set(wrong["run"]):
             nearest = nearest_share(wrong, run, line.get("kept", share))
-            line |= dict(nearest[["n", "absent", "yes", "false_yes", "precision", "recall", "f1"]])
+            line |= nearest[["n", "absent", "yes", "false_yes", "precision", "recall", "f1"]].to_dict()
             line |= {"false_low": nearest["low"], "false_high": nearest["high"], "asked_share": nearest["share"]}
         lines.append(line)
     return pd.DataFrame(lines)
@@ -220,38 +201,27 @@ def at_budget(
 
 def budget_table(table: pd.DataFrame) -> pd.DataFrame:
     """`at_budget` in words and per cent."""
-    rows = [{name: value for name, value in row.items() if pd.notna(value)} for row in table.to_dict("records")]
-
-    def shown(form: str, *names: str) -> list[str]:
-        return [form.format(**row) if row.keys() >= set(names) else NOT_RUN for row in rows]
-
-    out = pd.DataFrame(index=table["method"])
-    out["tokens left"], out["FLOPs"] = shown("{kept:.0%}", "kept"), shown("{flops:.0%}", "flops")
-    out["score kept"] = shown("{score:.1%} ({low:.0%} to {high:.0%})", "score", "low", "high")
-    out["needs for PAR's score"] = [
-        f"{'≤ ' if row['least'] else ''}{row['needs']:.0%}, {row['times']:.1f} ×" if "needs" in row else ""
-        for row in rows
-    ]
-    out["says yes"] = shown("{yes:.1%}", "yes")
-    out["false yes"] = shown("{false_yes:.1%} ({false_low:.0%} to {false_high:.0%})", "false_yes")
-    out["precision"], out["F1"] = shown("{precision:.1%}", "precision"), shown("{f1:.1%}", "f1")
-    return out
-
-
-def finding_facts(page: ParPage) -> dict[str, Any]:
-    """What the template of the finding is filled with."""
-    runs = [run for run in ("par", "par-adaptive") if run in set(page.curve["run"])]
-    met = page.flops[meets_printed(page.flops, page.claims["flops"])]
-    false_yes = {run: rows.to_dict("records") for run, rows in page.false_yes.groupby("run")}
-    return {
-        "statement": method_entry("par").deviations[0],
-        "printed": page.claims,
-        "kept": [nearest_share(page.curve, run, page.claim[0]).to_dict() for run in runs],
-        "ways": met.groupby(["layers", "text"])["convention"].nunique().to_dict(),
-        "lengths": sorted(page.flops["text"].unique()),
-        "times": page.times.to_dict("records"),
-        "whole": false_yes.get("plain", []),
-        "par": max(false_yes.get("par", []), key=lambda row: row["false_yes"], default=None),
-        "calibration": page.calibration,
-        "parts": ablation_facts(page.parts),
+    columns = {
+        "tokens left": "{kept:.0%}",
+        "FLOPs": "{flops:.0%}",
+        "score kept": "{score:.1%} ({low:.0%} to {high:.0%})",
+        NEEDS: "{at_most}{needs:.0%}, {times:.1f} ×",
+        "says yes": "{yes:.1%}",
+        "false yes": "{false_yes:.1%} ({false_low:.0%} to {false_high:.0%})",
+        "precision": "{precision:.1%}",
+        "F1": "{f1:.1%}",
     }
+    lines = []
+    for row in table.to_dict("records"):
+        known = {name: value for name, value in row.items() if pd.notna(value)}
+        known["at_most"] = "≤ " if known.get("least") else ""
+        lines.append({title: _filled(form, known) for title, form in columns.items()})
+    out = pd.DataFrame(lines, index=table["method"])
+    return out.assign(**{NEEDS: out[NEEDS].replace(NOT_RUN, "")})
+
+
+def _filled(form: str, values: Mapping[str, Any]) -> str:
+    try:
+        return form.format(**values)
+    except KeyError:
+        return NOT_RUN

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from thinsight.analysis.prompt_awareness import prompt_swap, prompt_swap_table
+from thinsight.analysis.prompt_awareness import prompt_swap, swap_summary
 from thinsight.models.loading import load_model
 from thinsight.papers.par.calibration_set import TASKS
 from thinsight.reduction.method import Method
@@ -24,15 +24,16 @@ QUESTIONS = (
 
 
 def prompt_swaps(model: str, methods: Mapping[str, Method], questions: int) -> pd.DataFrame:
-    """`analysis.prompt_awareness.prompt_swap_table` of ``methods`` (title -> method), on that many training questions
-    of each task."""
-    network, processor = load_model(model)
-    rows = training_rows(TASKS, questions)
-    return prompt_swap_table({title: prompt_swap(network, processor, m, rows) for title, m in methods.items()})
+    """`analysis.prompt_awareness.swap_summary` of each of ``methods`` (title -> method, which goes to the column
+    ``method``), on that many training questions of each task."""
+    loaded, rows = load_model(model), training_rows(TASKS, questions)
+    return pd.DataFrame(
+        [{"method": title, **swap_summary(prompt_swap(*loaded, method, rows))} for title, method in methods.items()]
+    )
 
 
 def questions_figure(shown: Sequence[Any]) -> Figure:
     """What a method keeps of one picture under several questions, and what the model answers: ``shown`` are what
     `thinsight.explore.Explorer.show` returns for each of them."""
-    traces = {f"{one.question} → {one.answer}\n{len(one.trace.kept[0])} tokens": one.trace for one in shown}
+    traces = {f"{view.question} → {view.answer}\n{len(view.trace.kept[0])} tokens": view.trace for view in shown}
     return gallery(shown[0].pixels, traces, columns=4)

@@ -5,21 +5,19 @@ products would keep what the question is not about (see `thinsight.methods.promp
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import Any
 
 import torch
-from omegaconf import DictConfig
 from torch import Tensor
+from transformers import PreTrainedModel, ProcessorMixin
 
+from thinsight.analysis.prompt_awareness import training_batches
 from thinsight.methods.prompt_relevance import Relevance
 from thinsight.papers.par.calibration_set import record_evidence
 from thinsight.pocket.questions import pair, shapes_of, unique
 from thinsight.pocket.scenes import PATCH, SIDE, TEST_SEEDS, Thing, draw, sample
-from thinsight.tasks.rows import Row, collate
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, ProcessorMixin
+from thinsight.tasks.rows import Row
 
 SIGNED = Relevance(rewriting="rules", asked=("entities",), phrase="a {}")
 """What the sign test scores patches by, in each space."""
@@ -28,50 +26,27 @@ SEEDS = range(TEST_SEEDS, TEST_SEEDS + 64)
 """Scenes of the training range."""
 
 
-@dataclass(frozen=True)
-class SignTest:
-    """What the test found in one space.
+def sign_test(
+    model: PreTrainedModel, processor: ProcessorMixin, relevance: Relevance, seeds: Sequence[int] = SEEDS
+) -> dict[str, Any]:
+    """Score, in each scene, one thing that is the only one of its colour and shape, asked for as in the task exist.
 
     difference  mean over scenes of (mean score inside - mean score outside the box), scores being plus cosines
     error       its standard error
-    positive    share of scenes where it is above zero
-    scenes      how many
+    positive    share of scenes where it is above zero;  scenes  how many
+    sign        1 if patches that show the thing score higher, else -1
     """
-
-    space: str
-    difference: float
-    error: float
-    positive: float
-    scenes: int
-
-    @property
-    def sign(self) -> int:
-        """1 if patches that show the thing score higher, else -1."""
-        return 1 if self.difference > 0 else -1
-
-    def plain(self) -> dict:
-        """As plain data."""
-        return asdict(self) | {"sign": self.sign}
-
-
-def sign_test(
-    model: "PreTrainedModel",
-    processor: "ProcessorMixin",
-    relevance: Relevance,
-    task: DictConfig,
-    seeds: Sequence[int] = SEEDS,
-) -> SignTest:
-    """Score, in each scene, one thing that is the only one of its colour and shape, asked for as in the task exist."""
     questions = [question for seed in seeds if (question := _question(seed)) is not None]
-    batches = [
-        collate(processor, [row for row, _ in questions[start : start + 32]], task).to(model.device, model.dtype)
-        for start in range(0, len(questions), 32)
-    ]
+    rows, boxes = zip(*questions, strict=True)
+    batches = (inputs for _, _, inputs in training_batches(model, processor, {"exist": rows}))
     cosines = replace(relevance, sign=1)
-    scores = record_evidence(model, batches, cosines, cosines.needs)
-    gaps = torch.stack([_gap(score.cpu(), box) for score, (_, box) in zip(scores, questions, strict=True)]).double()
-    error = float(gaps.std() / len(gaps) ** 0.5)
-    return SignTest(relevance.space, float(gaps.mean()), error, float((gaps > 0).double().mean()), len(gaps))
+    scores = [score.cpu() for score in record_evidence(model, batches, cosines, cosines.needs)]
+    gaps = torch.stack([score[box].mean() - score[~box].mean() for score, box in zip(scores, boxes, strict=True)])
+    gaps = gaps.double()
+    difference, error = float(gaps.mean()), float(gaps.std() / len(gaps) ** 0.5)
+    test = {"space": relevance.space, "difference": difference, "error": error}
+    test |= {"positive": float((gaps > 0).double().mean()), "scenes": len(gaps)}
+    return test | {"sign": 1 if difference > 0 else -1}
 
 
 def inside(thing: Thing) -> Tensor:
@@ -83,13 +58,10 @@ def inside(thing: Thing) -> Tensor:
 
 
 def _question(seed: int) -> tuple[Row, Tensor] | None:
+    """A scene's row and the patches (patches,) bool that show the thing asked for; None without such a thing."""
     scene = sample(seed)
     things = unique(shapes_of(scene), pair)
     if not things:
         return None
     text = f"Is there a {things[0].color} {things[0].shape} in the image?"
     return Row(str(seed), draw(scene), text, "yes", "sign"), inside(things[0]).flatten()
-
-
-def _gap(score: Tensor, box: Tensor) -> Tensor:
-    return score[box].mean() - score[~box].mean()

@@ -1,23 +1,20 @@
 """Where attention goes, and at which layer the visual tokens can leave, measured on training questions."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
 from omegaconf import DictConfig
 from torch import Tensor
+from transformers import PreTrainedModel, ProcessorMixin
 
 from thinsight.runtime.attention_rows import attention_by_group, attention_rows, prompt_groups
 from thinsight.runtime.layer_selection import NoLayerError, Selection, select_layer
 from thinsight.tasks.rows import Row, collate, training_task
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, ProcessorMixin
-
 
 def attention_shares(
-    model: "PreTrainedModel", processor: "ProcessorMixin", task: DictConfig, rows: Sequence[Row]
+    model: PreTrainedModel, processor: ProcessorMixin, task: DictConfig, rows: Sequence[Row]
 ) -> pd.DataFrame:
     """Mean share of attention that each part of the prompt gets: columns rows, layer, group, share.
 
@@ -25,32 +22,24 @@ def attention_shares(
     of the answer's own words (teacher-forced); groups are system, visual, question and answer. Shares of one layer and
     one kind of rows sum to 1. Heads, tokens and samples are averaged.
     """
-    shares: dict[tuple[str, int, str], list[float]] = {}
+    lines = []
     for row in rows:
         inputs, answer_length = with_answer(processor, task, row)
         inputs = inputs.to(model.device, model.dtype)
         visual = inputs["input_ids"] == model.config.image_token_id
         groups = prompt_groups(visual, inputs["attention_mask"], answer_length)
-        end = visual.shape[1]
-        question = groups["question"][0].nonzero().flatten().tolist()
-        kinds = {
-            "question": question[:-1],
-            "last prompt": question[-1:],
-            "answer": list(range(end - answer_length, end)),
-        }
-        columns = [column for some in kinds.values() for column in some]
-        for layer, attention in enumerate(attention_rows(model, inputs, columns)):
-            start = 0
-            for kind, some in kinds.items():
-                part = attention[:, start : start + len(some)]
-                start += len(some)
-                for group, share in attention_by_group(part, groups).items():
-                    shares.setdefault((kind, layer, group), []).append(share.mean().item())
-    lines = [(*key, sum(values) / len(values)) for key, values in shares.items()]
-    return pd.DataFrame(lines, columns=["rows", "layer", "group", "share"])
+        *question, last = groups["question"][0].nonzero().flatten().tolist()
+        answer = range(visual.shape[1] - answer_length, visual.shape[1])
+        kinds = {"question": len(question), "last prompt": 1, "answer": answer_length}
+        for layer, attention in enumerate(attention_rows(model, inputs, [*question, last, *answer])):
+            for kind, part in zip(kinds, attention.split(list(kinds.values()), dim=1), strict=True):
+                shares = attention_by_group(part, groups)
+                lines += [(kind, layer, group, share.mean().item()) for group, share in shares.items()]
+    table = pd.DataFrame(lines, columns=["rows", "layer", "group", "share"])
+    return table.groupby(["rows", "layer", "group"], sort=False, as_index=False)["share"].mean()
 
 
-def with_answer(processor: "ProcessorMixin", task: DictConfig, row: Row) -> tuple[dict[str, Tensor], int]:
+def with_answer(processor: ProcessorMixin, task: DictConfig, row: Row) -> tuple[dict[str, Tensor], int]:
     """The inputs of one row with its right answer appended, and how many tokens the answer has."""
     inputs = collate(processor, [row], task)
     answer = processor.tokenizer(" " + row.answer, add_special_tokens=False, return_tensors="pt")["input_ids"]
@@ -60,8 +49,8 @@ def with_answer(processor: "ProcessorMixin", task: DictConfig, row: Row) -> tupl
 
 
 def choose_layer(
-    model: "PreTrainedModel",
-    processor: "ProcessorMixin",
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
     rows: Mapping[str, Sequence[Row]],
     thresholds: Sequence[float],
     direction: str = "withdrawn_to_full",
@@ -71,16 +60,15 @@ def choose_layer(
     Returns the joint `Selection` (None where no layer meets any threshold) and a table: task ("all" for the joint
     one), layer, divergence (mean over samples, nats).
     """
+    batches = {task: collate(processor, list(rows[task]), training_task(task)) for task in rows}
     joint, lines = None, []
-    for label, tasks in {"all": list(rows), **{task: [task] for task in rows}}.items():
-        batches = [collate(processor, list(rows[task]), training_task(task)) for task in tasks]
+    for label, inputs in {"all": list(batches.values()), **{task: [batches[task]] for task in rows}}.items():
         try:
-            selection = select_layer(model, batches, threshold=thresholds, direction=direction)
+            selection = select_layer(model, inputs, threshold=thresholds, direction=direction)
             curve = selection.divergence
         except NoLayerError as error:
             selection, curve = None, error.divergence
-        if label == "all":
-            joint = selection
+        joint = selection if label == "all" else joint
         lines += [{"task": label, "layer": layer, "divergence": value} for layer, value in curve.items()]
     return joint, pd.DataFrame(lines)
 

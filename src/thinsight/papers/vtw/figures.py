@@ -48,9 +48,8 @@ def divergence_figure(curves: pd.DataFrame, samples: pd.DataFrame, thresholds: d
     floor = max(1e-9, curves.loc[curves["divergence"] > 0, "divergence"].min() / 3)
     curves, samples = (table.assign(divergence=table["divergence"].clip(lower=floor)) for table in (curves, samples))
     figure, axis = subplots(figsize=(COLUMN * 1.6, 2.6))
-    sns.stripplot(
-        samples, x="layer", y="divergence", color=BLUE, alpha=0.2, size=2, jitter=0.15, native_scale=True, ax=axis
-    )
+    dots = {"color": BLUE, "alpha": 0.2, "size": 2, "jitter": 0.15, "native_scale": True}
+    sns.stripplot(samples, x="layer", y="divergence", ax=axis, **dots)
     sns.lineplot(
         curves, x="layer", y="divergence", hue="direction", style="direction", markers=list("os"), mew=0,
         dashes=False, palette=[BLUE, ORANGE], ax=axis,

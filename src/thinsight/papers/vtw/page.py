@@ -16,6 +16,7 @@ from thinsight.papers.vtw.analysis import attention_shares, choose_layer, first_
 from thinsight.papers.vtw.figures import RUNS
 from thinsight.papers.vtw.tables import prefill_costs
 from thinsight.report.tables import finding
+from thinsight.runtime.layer_selection import Selection
 from thinsight.tasks.rows import training_rows, training_task
 
 THRESHOLDS = (0.003, 0.0005, 0.0001)
@@ -30,36 +31,35 @@ WHOLE = "whole model"
 
 @dataclass(frozen=True)
 class VtwPage:
-    """Frames of the page, and the layer that it is about.
+    """Frames of the page, and the layer that it is about."""
 
-    results, answers  of the runs (`analysis.results`)
-    shares            attention by part of the prompt (`attention_shares`)
-    divergence        task, layer, divergence of the released code's direction; ``reverse``: of the other one
-    samples           layer, divergence of single training questions; empty if no layer meets any threshold
-    layer             the first layer that meets a threshold; None if none does. ``thresholds``: of each threshold
-    comparison        VTW at that layer and its controls (`analysis.comparisons.compare`)
-    frontier          score against FLOPs of the runs that the page compares
-    efficiency        VTW at true shapes (`prefill_costs`)
-    published         what papers print about VTW, and ``ledger`` the verdicts on it
-    """
-
-    results: pd.DataFrame
-    shares: pd.DataFrame
-    divergence: pd.DataFrame
-    reverse: pd.DataFrame
-    samples: pd.DataFrame
-    thresholds: dict[float, int | None]
-    questions: int
-    comparison: pd.DataFrame
-    frontier: pd.DataFrame
-    efficiency: pd.DataFrame
-    published: pd.DataFrame
-    ledger: pd.DataFrame
+    results: pd.DataFrame  # of the runs (`analysis.results.load_scores`)
+    shares: pd.DataFrame  # attention by part of the prompt (`attention_shares`)
+    divergence: pd.DataFrame  # task, layer, divergence of the released code's direction
+    reverse: pd.DataFrame  # the same of the other direction
+    chosen: Selection | None  # over the questions of all tasks; None if no layer meets any threshold
+    questions: int  # how many training questions
+    comparison: pd.DataFrame  # VTW at the chosen layer and its controls (`analysis.comparisons.compare`)
+    frontier: pd.DataFrame  # score against FLOPs of the runs that the page compares
+    efficiency: pd.DataFrame  # VTW at true shapes (`prefill_costs`)
+    published: pd.DataFrame  # what papers print about VTW
+    ledger: pd.DataFrame  # the verdicts on it
 
     @property
     def layer(self) -> int | None:
         """The layer that the first threshold chooses that any layer meets; None if no layer meets any."""
-        return next((layer for layer in self.thresholds.values() if layer is not None), None)
+        return self.chosen.layer if self.chosen else None
+
+    @property
+    def thresholds(self) -> dict[float, int | None]:
+        """The layer that each threshold chooses."""
+        return self.chosen.layers if self.chosen else dict.fromkeys(THRESHOLDS)
+
+    @property
+    def samples(self) -> pd.DataFrame:
+        """Columns layer and divergence of single training questions; empty if no layer meets any threshold."""
+        values = pd.Series(self.chosen.per_sample if self.chosen else {}, dtype=object).explode().astype(float)
+        return values.rename_axis("layer").reset_index(name="divergence")
 
     @property
     def curves(self) -> pd.DataFrame:
@@ -91,50 +91,37 @@ class VtwPage:
         lines = self.comparison["line"].unique()
         whole, reduced = (self.comparison[self.comparison["line"] == line].set_index("task") for line in lines[:2])
         scored = f"layer={self.layer}" in set(score_cells(self.results, "vtw")["budget"])
-        lost = reduced[reduced["high"] < 0].sort_values("difference")
-        return finding(
-            "vtw/finding.md.j2",
-            {
-                "layer": self.layer if scored else None,
-                "flops": (reduced["profiler"] / whole["profiler"]).mean(),
-                "whole": whole["accuracy"].mean(),
-                "reduced": reduced["accuracy"].mean(),
-                "lost": lost["difference"].to_dict(),
-            },
-        )
+        lost = reduced[reduced["high"] < 0].sort_values("difference")["difference"]
+        values = {
+            "layer": self.layer if scored else None,
+            "flops": (reduced["profiler"] / whole["profiler"]).mean(),
+            "whole": whole["accuracy"].mean(),
+            "reduced": reduced["accuracy"].mean(),
+            "lost": lost.to_dict(),
+        }
+        return finding("vtw/finding.md.j2", values)
 
 
 def build(folder: Path, reads: Sequence[str], model: str, samples: int, text_tokens: int) -> VtwPage:
     """The page from the runs ``reads`` in ``folder``; ``samples`` training questions of each task choose the layer, and
     costs are those of a prompt of ``text_tokens`` and a picture."""
     results, answers = load_scores(folder, reads), load_answers(folder, reads)
-    network, processor = load_model(model)
-    training = training_rows(list(results["task"].unique()), samples)
-    shares = pd.concat(
-        [attention_shares(network, processor, training_task(task), training[task]) for task in ATTENTION_TASKS]
-    )
-    chosen, divergence = choose_layer(network, processor, training, THRESHOLDS)
-    _, reverse = choose_layer(network, processor, training, THRESHOLDS, direction="full_to_withdrawn")
-    per_sample = chosen.per_sample if chosen else {}
-    thresholds = {eta: first_below(divergence, eta)["all"] for eta in THRESHOLDS}
-    layer = next((layer for layer in thresholds.values() if layer is not None), None)
+    loaded, training = load_model(model), training_rows(list(results["task"].unique()), samples)
+    shares = pd.concat(attention_shares(*loaded, training_task(task), training[task]) for task in ATTENTION_TASKS)
+    chosen, divergence = choose_layer(*loaded, training, THRESHOLDS)
+    _, reverse = choose_layer(*loaded, training, THRESHOLDS, direction="full_to_withdrawn")
+    lines = comparison_lines(results, chosen.layer if chosen else None)
     published = load_published("vtw")
     return VtwPage(
         results=results,
         shares=shares.groupby(["rows", "layer", "group"], sort=False, as_index=False)["share"].mean(),
         divergence=divergence,
         reverse=reverse,
-        samples=pd.DataFrame(
-            [(layer, value) for layer, values in per_sample.items() for value in values],
-            columns=["layer", "divergence"],
-        ),
-        thresholds=thresholds,
+        chosen=chosen,
         questions=sum(map(len, training.values())),
-        comparison=compare(results, answers, comparison_lines(results, layer), base=WHOLE),
+        comparison=compare(results, answers, lines, WHOLE),
         frontier=relative_points(results[results["run"].isin(RUNS)], answers),
-        efficiency=pd.concat(
-            [prefill_costs(name, layers, text_tokens) for name, layers in SIZES.items()], ignore_index=True
-        ),
+        efficiency=pd.concat([prefill_costs(name, at, text_tokens) for name, at in SIZES.items()], ignore_index=True),
         published=published,
         ledger=ledger(published, results, answers),
     )

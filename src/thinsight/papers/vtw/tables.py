@@ -19,17 +19,13 @@ NO_SCORE = ("error", "saving", "ratio", "kept", "tokens", "average")
 """Words in the names of columns that hold no score."""
 
 
-def published_shares(
-    published: pd.DataFrame, papers: Sequence[str], models: Sequence[str], method: str = "VTW"
-) -> pd.DataFrame:
-    """Printed scores of ``method`` divided by the same table's unreduced ones, benchmarks in order of what is kept."""
-    scores = published[
-        published["unit"].isin(SCORES) & published["paper"].isin(papers) & published["model"].isin(models)
-    ]
-    scores = scores[~scores["column"].str.contains("|".join(NO_SCORE))]
+def published_shares(published: pd.DataFrame, papers: Sequence[str], models: Sequence[str]) -> pd.DataFrame:
+    """Printed scores of VTW divided by the same table's unreduced ones, benchmarks in order of what is kept."""
+    rows = published["unit"].isin(SCORES) & published["paper"].isin(papers) & published["model"].isin(models)
+    scores = published[rows & ~published["column"].str.contains("|".join(NO_SCORE))]
     cell = ["paper", "version", "table", "model", "column"]
     whole = scores[scores["method"] == "vanilla"].set_index(cell)["number"]
-    reduced = scores[scores["method"] == method].set_index(cell)
+    reduced = scores[scores["method"] == "VTW"].set_index(cell)
     kept = reduced.assign(kept=reduced["number"] / whole.reindex(reduced.index)).dropna(subset="kept").reset_index()
     kept["line"] = kept["paper"] + ", " + kept["model"] + ", " + kept["row"]
     out = kept.pivot_table(index="column", columns="line", values="kept", sort=False)
@@ -37,8 +33,8 @@ def published_shares(
 
 
 def layer_table(layers: pd.DataFrame, results: pd.DataFrame) -> pd.DataFrame:
-    """``layers``: for each threshold (column) the layer that the questions of a task (index) choose; beside it what
-    the task's own layer at the first threshold leaves of its score on test questions, and the whole model's score."""
+    """``layers``: for each threshold (column) the layer that the questions of a task (index) choose; beside it the
+    score on test questions at the task's own layer for the first threshold, and the whole model's score."""
     first = layers.columns[0]
     scores = {run: score_cells(results, run).set_index(["task", "budget"])["accuracy"] for run in ("plain", "vtw")}
     out = layers.astype("string").fillna("none").rename_axis("questions of")
@@ -68,46 +64,44 @@ def prefill_costs(model: str, layers: Sequence[int], text_tokens: int) -> pd.Dat
 
 def cost_table(costs: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
     """`prefill_costs` as text, by model and K; ``printed``: the TFLOPs that papers print for the same cell."""
-    layers = [None if pd.isna(layer) else layer for layer in costs["K"]]
     titles = {"fastv": "formula, T", "profiler": "profiler, T", "counted": "torch, T"}
-    out = pd.DataFrame({"K": ["whole" if layer is None else str(layer) for layer in layers]})
-    out = out.join(costs[list(titles)].map("{:.2f}".format).rename(columns=titles))
+    out = costs[list(titles)].map("{:.2f}".format).rename(columns=titles)
     out["KV MB"], out["FLOPs left"] = costs["KV MB"].map("{:.1f}".format), costs["left"].map("{:.0%}".format)
-    pairs = zip(costs["model"], layers, strict=True)
-    out["printed"] = [", ".join(_printed(published, model, layer)) for model, layer in pairs]
-    return out.set_index([costs["model"], "K"])
+    cells = zip(costs["model"], costs["K"], strict=True)
+    out["printed"] = [", ".join(_printed(published, *cell)) for cell in cells]
+    return out.set_index([costs["model"], costs["K"].astype("string").fillna("whole")])
 
 
 def convention_table(model: str, layer: int, text_tokens: int, published: pd.DataFrame) -> pd.DataFrame:
-    """One prefill of ``model``, whole and under VTW at ``layer``, in T by every convention, each beside the TFLOPs
-    that papers print for the same cell and that `ledger.verdicts.meets` it; the others stand in the last line."""
+    """One prefill of ``model``, whole and under VTW at ``layer``, in T by every convention, each beside those
+    of the TFLOPs that papers print for the same cell which it meets (`ledger.verdicts.meets`); the last line has the
+    others."""
     printed = {"full": _printed(published, model, None), "reduced": _printed(published, model, layer)}
-    titles = {"full": "whole", "reduced": f"K = {layer}"}
-    unmet, lines = {which: list(texts) for which, texts in printed.items()}, []
+    titles, met, lines = {"full": "whole", "reduced": f"K = {layer}"}, set(), []
     for name, counted in _report(model, layer, text_tokens)["conventions"].items():
         line = {"convention": name.replace("_", " "), "counts": counted["counts"]}
         for which, title in titles.items():
             value = counted[which] / 1e12
             same = [text for text in printed[which] if meets(text.split(" ")[0], value)]
-            unmet[which] = [text for text in unmet[which] if text not in same]
+            met |= {(which, text) for text in same}
             line |= {f"{title}, T": f"{value:.2f}", f"{title}, printed": ", ".join(same)}
         lines.append(line | {"FLOPs left": f"{counted['ratio']:.0%}"})
-    rest = {f"{title}, printed": ", ".join(unmet[which]) for which, title in titles.items()}
-    lines.append(dict.fromkeys(lines[0], "") | {"convention": "none of these"} | rest)
+    lines.append(dict.fromkeys(lines[0], "") | {"convention": "none of these"})
+    for which, title in titles.items():
+        lines[-1][f"{title}, printed"] = ", ".join(text for text in printed[which] if (which, text) not in met)
     return pd.DataFrame(lines).set_index("convention")
 
 
 def _report(model: str, layer: int, text_tokens: int) -> dict:
-    return cost_report(
-        load_config([f"model={model}", "method=vtw", f"method.layer={layer}", f"text_tokens={text_tokens}"])
-    )
+    overrides = [f"model={model}", "method=vtw", f"method.layer={layer}", f"text_tokens={text_tokens}"]
+    return cost_report(load_config(overrides))
 
 
 def _printed(published: pd.DataFrame, model: str, layer: int | None) -> list[str]:
     """``8.5 (ShortV)`` for each TFLOPs that a paper prints for ``model``: whole, or under VTW at ``layer``."""
     names = published["model"].str.lower().str.replace(r"[-.]", "_", regex=True)  # LLaVA-1.5-7B is llava_1_5_7b
     rows = published[(published["column"] == "TFLOPs") & (names == model)]
-    wanted = rows["row"].str.fullmatch("vanilla" if layer is None else f"VTW K ?=? ?{layer}")
-    if layer is not None:  # the method's own table does not name its layer
+    wanted = rows["row"].str.fullmatch("vanilla" if pd.isna(layer) else f"VTW K ?=? ?{layer}")
+    if not pd.isna(layer):  # the method's own table does not name its layer
         wanted |= (rows["row"] == "VTW") & (rows["paper"] == "VTW")
     return [f"{value} ({paper})" for value, paper in zip(rows["value"][wanted], rows["paper"][wanted], strict=True)]
