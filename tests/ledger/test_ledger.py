@@ -217,7 +217,7 @@ def test_what_decides_nothing_and_what_was_not_run():
     whys = list(ledger(other, *ran(plain=190, fastv=100), every=other)["why"])
     assert whys[0].startswith("FastV was not run at keep=0.05")
     assert whys[1].startswith("IVTP has no file")
-    assert whys[2].startswith("MM-Vet has no kin")
+    assert whys[2].startswith("MM-Vet has no counterpart")
 
 
 def test_the_very_model_is_compared_by_its_number():

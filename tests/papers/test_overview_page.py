@@ -279,9 +279,9 @@ def test_the_front_is_listed_by_cost(page):
 
 @pytest.fixture(scope="module")
 def entered():
-    lines = [("A", VERDICTS[0], "")] * 3 + [("B", VERDICTS[4], "MME has no kin among pocket's tasks")] * 5
+    lines = [("A", VERDICTS[0], "")] * 3 + [("B", VERDICTS[4], "MME has no counterpart among pocket's tasks")] * 5
     lines += [
-        ("B", VERDICTS[4], "SEED has no kin among pocket's tasks"),
+        ("B", VERDICTS[4], "SEED has no counterpart among pocket's tasks"),
         ("C", VERDICTS[2], ""),
         ("D", VERDICTS[4], "slow"),
     ]
@@ -308,7 +308,7 @@ def test_the_finding(page):
     assert "The most is lost on count, many" in text
     assert "Of 11 printed numbers of 4 documents: 3 reproduced, 1 direction only and 7 not run." in text
     assert page.facts["verdicts"]["total"] == 11
-    assert "6 of 1 paper: a benchmark that has no kin" in ledger_table(page)
+    assert "6 of 1 paper: a benchmark that has no counterpart" in ledger_table(page)
 
 
 def test_the_figures_show_every_line(made, entered, page):

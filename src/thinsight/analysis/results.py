@@ -49,16 +49,17 @@ def load_scores(folder: Path, runs: Sequence[str] | None = None, *, missing_ok: 
 def load_answers(folder: Path, runs: Sequence[str] | None = None, *, missing_ok: bool = False) -> pd.DataFrame:
     """One line per run, task, budget and row: id, kind, prediction, answer, correct; otherwise as `load_scores`."""
     files = finished(folder, runs, "predictions.parquet")
-    if not files and missing_ok:
-        return pd.DataFrame(columns=list(ANSWER_COLUMNS))
     frames = [pd.read_parquet(file) for file in files if file.is_file()]
+    if not frames and missing_ok:
+        return pd.DataFrame(columns=list(ANSWER_COLUMNS))
     if not frames:
         raise UserError(f"there are no predictions in {folder}: run `dvc repro`, or `dvc checkout` for stored ones.")
     return with_budget_labels(pd.concat(frames, ignore_index=True))
 
 
 def read_if_run(folder: Path, runs: Sequence[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """`load_scores` and `load_answers` of ``runs``; frames without lines where none of them is finished."""
+    """`load_scores` and `load_answers` of ``runs``; frames without lines where none of them is finished, or where the
+    predictions, which are not in git, are not there."""
     return load_scores(folder, runs, missing_ok=True), load_answers(folder, runs, missing_ok=True)
 
 

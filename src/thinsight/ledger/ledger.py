@@ -25,7 +25,7 @@ NOTHING = {  # what a column or unit says -> why nothing here gives it
     r"\btokens?\b": "the setting of its row, not a result",
 }
 ALIKE = {  # reasons that differ only in what they name, as one
-    r"has no kin among pocket's tasks": "a benchmark that has no kin among pocket's tasks",
+    r"has no counterpart among pocket's tasks": "a benchmark that has no counterpart among pocket's tasks",
     r"has no file in conf/method": "a method that has no file in conf/method",
     r"^a variant of": "a variant of a method, not the method as it is",
     r"was not run at": "a method that was not run at that budget",

@@ -38,10 +38,12 @@ class RunScores:
     """
 
     def __init__(self, results: pd.DataFrame, answers: pd.DataFrame) -> None:
+        results = results[results["run"].isin(answers["run"])]  # a run without its answers counts as not run
         self.results = results[results["group"] == MAIN] if "group" in results else results
-        self.model = str(results["model"].iloc[0]) if "model" in results else POCKET
+        self.model = str(results["model"].iloc[0]) if len(results) else POCKET
         self.whole: Line = ("plain", (FIXED,))
-        self._bootstrap = Bootstrap(answers[answers["run"].isin(self.results["run"])])
+        rows = answers[answers["run"].isin(self.results["run"])]
+        self._bootstrap = Bootstrap(rows) if len(rows) else None
         self._runs = {m: list(part["run"].unique()) for m, part in self.results.groupby("method", sort=False)}
         self.budgets, self.difference = cache(self._budgets), cache(self._difference)
 
@@ -53,7 +55,7 @@ class RunScores:
     @property
     def all_tasks(self) -> tuple[str, ...]:
         """Every task that was run."""
-        return tuple(self._bootstrap.tasks)
+        return tuple(self._bootstrap.tasks) if self._bootstrap else ()
 
     def tasks(self, benchmark: str) -> tuple[str, ...]:
         """The tasks that were run and stand for a benchmark, or for an average: all of them."""
@@ -136,7 +138,7 @@ class ScoreComparison:
             return Verdict(NOT_RUN, "the whole model itself was not run, and pocket's score is no match for its own")
         tasks = self.runs.tasks(line.column)
         if not tasks:
-            short = "was not run" if benchmark_tasks().get(line.column) else "has no kin among pocket's tasks"
+            short = "was not run" if benchmark_tasks().get(line.column) else "has no counterpart among pocket's tasks"
             return Verdict(NOT_RUN, f"{line.column} {short}")
         run = self._run_line(line)
         if isinstance(run, str):
