@@ -252,6 +252,8 @@ def test_the_rows_that_are_asked_for(llava, monkeypatch, sizes):
     text = inputs["input_ids"].shape[1] - 16
     table = attention_bytes(sizes["LLaVA-1.5-7B"], method_entries()).set_index("method")
     for entry in (entry for entry in method_entries() if "keep" in entry.knobs):
+        if {"space", "rewriting"} & set(entry.knobs):
+            continue  # it reads the question, and this model has no tokenizer
         asked.clear()
         with torch.no_grad(), reduce(llava, load_method(entry.name, keep=0.5)) as trace:
             llava(**inputs)
