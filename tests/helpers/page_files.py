@@ -40,9 +40,9 @@ def metrics(run: str) -> dict:
 
 
 def budgets(run: str, label: str) -> list[str]:
-    """The budgets of ``run`` that a page calls ``label``: without what only tells draws of it apart."""
+    """The budgets of ``run`` that a page calls ``label``: without what only tells draws of it apart; `fixed` if nothing is left."""
     names = next(iter(metrics(run)["scores"].values()))
-    return [name for name in names if _undrawn(name) == label]
+    return [name for name in names if (_undrawn(name) or "fixed") == label]
 
 
 @cache
