@@ -40,7 +40,7 @@ def metrics(run: str) -> dict:
 
 
 def budgets(run: str, label: str) -> list[str]:
-    """The budgets of ``run`` that a page calls ``label``: without what only tells draws of it apart; `fixed` if nothing is left."""
+    """The budgets of ``run`` that a page calls ``label``; parts that only tell draws apart are left out."""
     names = next(iter(metrics(run)["scores"].values()))
     return [name for name in names if (_undrawn(name) or "fixed") == label]
 
