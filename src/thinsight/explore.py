@@ -18,7 +18,7 @@ from thinsight.config.catalogue import method_entry
 from thinsight.config.compose import load_config, load_task
 from thinsight.config.methods import load_method
 from thinsight.config.schema import names
-from thinsight.costs.budgets import Stage, solve_budget, stage_of
+from thinsight.costs.budgets import PrefillSizes, prefill_sizes, solve_budget
 from thinsight.costs.flops import decoder_shape, flops_by_convention, kv_bytes
 from thinsight.errors import UserError
 from thinsight.models.loading import load_model
@@ -78,7 +78,7 @@ class Explorer:
         knobs = self.entry(method).knobs
         if "keep" in knobs:
             return {"keep": keep}
-        return solve_budget(method, self.stage, "layer_mean", keep) if "layer" in knobs else {}
+        return solve_budget(method, self.prefill, "layer_mean", keep) if "layer" in knobs else {}
 
     def show(self, task: str, picture: int, method: str, keep: float, question: str = "") -> Shown:
         """Ask, reduced by ``method`` to the share ``keep`` of the visual tokens, and whole."""
@@ -97,9 +97,9 @@ class Explorer:
         return Shown(row.question, answer, whole, row.answer, fields, trace, picture_pixels, **costs)
 
     @cached_property
-    def stage(self) -> Stage:
+    def prefill(self) -> PrefillSizes:
         """The model's sizes, to find the layer that meets a budget."""
-        return stage_of(self.config)
+        return prefill_sizes(self.config)
 
     def _ask(self, method: Method, inputs: Any, longest: int) -> tuple[str, Trace]:
         with torch.inference_mode(), reduce(self.model, method) as trace:

@@ -6,7 +6,7 @@ import json
 from thinsight.config.compose import load_config
 from thinsight.config.methods import load_method
 from thinsight.config.schema import MEASURES
-from thinsight.costs.budgets import simulate, solve_budget, stage_of
+from thinsight.costs.budgets import prefill_sizes, simulate, solve_budget
 from thinsight.errors import UserError, command
 
 
@@ -26,9 +26,9 @@ def main(arguments: list[str]) -> None:
     except ValueError as error:
         raise UserError(f"a budget is a number: a count (192) or a fraction (0.3333), not {text!r}") from error
     config = load_config([a for a in arguments if a not in wanted])
-    stage = stage_of(config)
-    fields = solve_budget(config.method, stage, measure, target)
-    counts = simulate(load_method(config.method, **fields), stage)
+    sizes = prefill_sizes(config)
+    fields = solve_budget(config.method, sizes, measure, target)
+    counts = simulate(load_method(config.method, **fields), sizes)
     reached = {"kept": counts.kept, "layer_mean": counts.layer_mean, "visual": counts.visual}
     print(json.dumps({"model": config.model.name, "method": config.method.name, "fields": fields, **reached}))
 

@@ -6,14 +6,14 @@ import pytest
 
 from thinsight import load_method
 from thinsight.config.compose import load_config
-from thinsight.costs.budgets import Stage, simulate, solve_budget, stage_of
+from thinsight.costs.budgets import PrefillSizes, prefill_sizes, simulate, solve_budget
 from thinsight.costs.conventions import CONVENTIONS
 from thinsight.costs.flops import DecoderShape, flops
 from thinsight.errors import UserError
 from thinsight.solve import main
 
 VICUNA = DecoderShape(layers=32, width=4096, ffn=11008, matrices=3, queries=4096, keys=4096)
-STAGE = Stage(depth=32, total=576, blocks=24, used=23, text=95, shape=VICUNA)
+STAGE = PrefillSizes(depth=32, total=576, blocks=24, used=23, text=95, shape=VICUNA)
 COUNTS = {c.name: c for c in CONVENTIONS}
 
 TABLE = [  # method, fields, layer mean, TFLOPs of visual tokens alone, and with 95 others in every layer
@@ -113,7 +113,7 @@ def test_what_cannot_be_reached_is_said(name, measure, target, sentence):
 def test_the_command_line(capsys):
     main(["model=llava_1_5_7b", "method=random", "layer_mean=192"])
     assert '"fields": {"keep": 192}' in capsys.readouterr().out
-    stage = stage_of(load_config(["model=pocket"]))
+    stage = prefill_sizes(load_config(["model=pocket"]))
     assert (stage.depth, stage.total, stage.blocks, stage.used) == (12, 144, 8, 7)
     with pytest.raises(UserError, match="usage"):
         main(["method=random"])

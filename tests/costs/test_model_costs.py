@@ -166,7 +166,7 @@ LABELS = {  # layer mean, TFLOPs of visual tokens alone, with 95 others in each 
 
 def test_what_labels_mean(sizes):
     """The settings that papers argue about, to the last digit of an independent calculation of theirs."""
-    table = published_budgets(sizes["LLaVA-1.5-7B"].stage).set_index("setting")
+    table = published_budgets(sizes["LLaVA-1.5-7B"].prefill).set_index("setting")
     for setting, (mean, alone, every) in LABELS.items():
         line = table.loc[setting]
         assert line["layer_mean"] == pytest.approx(mean, abs=0.051)
@@ -184,9 +184,9 @@ def test_costs_are_those_of_the_lengths(sizes, costs):
     line = costs.query("model == 'llava_1_5_7b' and method == 'fastv'").iloc[0]
     lengths = [640] * 2 + [256] * 30
     assert (line["kept"], line["layer_mean"]) == (192, 216)
-    assert line["fastv"] == flops(one.stage.shape, lengths, FASTV)
-    assert line["cache"] == kv_bytes(one.stage.shape, lengths)
-    assert kv_bytes(one.stage.shape, [636] * 32) / 1e6 == pytest.approx(333.4, abs=0.05)  # FiCoCo's 333 MB
+    assert line["fastv"] == flops(one.prefill.shape, lengths, FASTV)
+    assert line["cache"] == kv_bytes(one.prefill.shape, lengths)
+    assert kv_bytes(one.prefill.shape, [636] * 32) / 1e6 == pytest.approx(333.4, abs=0.05)  # FiCoCo's 333 MB
     assert line["activations"] == method_cost(one, one.whole)["activations"]  # its first layers are whole
     vtw = costs.query("model == 'llava_1_5_7b' and method == 'vtw'")["fields"]
     assert list(vtw) == ["layer=11", "layer=7", "layer=4"]
@@ -200,7 +200,7 @@ def test_the_tower_saves_what_leaves_inside_it(sizes, costs):
     assert flops(used, [577] * 23, FASTV) / 1e12 == pytest.approx(0.183, abs=5e-4)
     for keep, expected in ((192, 0.118), (128, 0.107), (64, 0.097)):
         rows = [
-            n + 1 for n in simulate(load_method("tome", keep=keep), one.stage).tower
+            n + 1 for n in simulate(load_method("tome", keep=keep), one.prefill).tower
         ]  # merged between the two halves
         halves = sum(4 * n * 1024**2 + 2 * n**2 * 1024 + 2 * m * 1024 * 4096 for n, m in pairwise(rows))
         assert halves / 1e12 == pytest.approx(expected, abs=6e-4)
@@ -212,13 +212,13 @@ def test_the_tower_saves_what_leaves_inside_it(sizes, costs):
 def test_tiles_are_reduced_one_by_one(sizes, costs):
     """What five tiles keep each is what the decoder is given, so the tower's lengths fit the decoder's."""
     one = sizes["LLaVA-NeXT-7B"]
-    tile = type(one.stage)(**{**vars(one.stage), "total": one.stage.total // one.tiles})
+    tile = type(one.prefill)(**{**vars(one.prefill), "total": one.prefill.total // one.tiles})
     for name in ("tome", "evit", "ficoco_v", "ficoco_vl"):
         for share in SHARES:
             method = load_method(name, keep=share)
             front = type(method)(name, method.before_projector)
-            assert one.tiles * simulate(front, tile).kept == simulate(method, one.stage).visual[0]
-    assert (one.tiles, one.stage.total) == (5, 2880)
+            assert one.tiles * simulate(front, tile).kept == simulate(method, one.prefill).visual[0]
+    assert (one.tiles, one.prefill.total) == (5, 2880)
 
 
 def test_what_is_refused_says_why(costs):
@@ -282,7 +282,7 @@ def test_rows_are_small_beside_maps(sizes):
 
 def test_printed_totals_of_the_whole_model(sizes):
     one = sizes["LLaVA-1.5-7B"]
-    table = baseline_conventions(load_all(), "LLaVA-1.5-7B", one.stage.shape, 576)
+    table = baseline_conventions(load_all(), "LLaVA-1.5-7B", one.prefill.shape, 576)
     rows = [r for r in published("TFLOPs", "GFLOPs") if r["model"] == "LLaVA-1.5-7B" and r["method"] == "vanilla"]
     assert set(table["value"]) == {row["value"] for row in rows if "INT" not in row["row"]}
     texts_of = {
@@ -292,7 +292,7 @@ def test_printed_totals_of_the_whole_model(sizes):
     assert texts_of["3.23", "fastv"][1] == 46  # 36 + 576 + 10 tokens in VTW's issue 7
     assert ("3.82", "pyramiddrop_visual") in texts_of
     assert texts_of["8.48", "profiler"] == [62, 62]
-    assert flops(one.stage.shape, [576 + 118] * 32, PYRAMIDDROP) / 1e12 == pytest.approx(4.62, abs=5e-3)
+    assert flops(one.prefill.shape, [576 + 118] * 32, PYRAMIDDROP) / 1e12 == pytest.approx(4.62, abs=5e-3)
     assert table["off"].abs().max() < 0.001
 
 
@@ -317,7 +317,7 @@ def test_the_memory_table_holds_what_is_printed(sizes):
 
 
 def test_the_finding_is_made_of_the_tables(sizes, costs):
-    whole = baseline_conventions(load_all(), "LLaVA-1.5-7B", sizes["LLaVA-1.5-7B"].stage.shape, 576)
+    whole = baseline_conventions(load_all(), "LLaVA-1.5-7B", sizes["LLaVA-1.5-7B"].prefill.shape, 576)
     printed = printed_memory(load_all(), sizes, [method_entry("fastv")])
     facts = Efficiency(sizes, whole, costs, None, None, printed, None).facts
     text = efficiency_finding(json.loads(json.dumps(facts)))

@@ -17,11 +17,11 @@ class WrittenEvidence(Evidence):
     attended: Tensor | None = None
     keyed: Tensor | None = None
 
-    def attention(self, rows: Tensor, columns: Tensor, of: str = "attention", heads: bool = False) -> Tensor:
+    def attention(self, rows: Tensor, columns: Tensor, source: str = "attention", heads: bool = False) -> Tensor:
         attention = self.attended[:, rows][:, :, columns]
         return attention if heads else attention.mean(0)
 
-    def keys(self, index: Tensor, of: str = "attention") -> Tensor:
+    def keys(self, index: Tensor, source: str = "attention") -> Tensor:
         return self.keyed[:, index]
 
 

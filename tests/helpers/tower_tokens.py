@@ -18,14 +18,14 @@ class WrittenEvidence(Evidence):
     row: Tensor | None = None
     metric: Tensor | None = None
 
-    def attention(self, rows: Tensor, columns: Tensor, of: str = "attention", heads: bool = False) -> Tensor:
+    def attention(self, rows: Tensor, columns: Tensor, source: str = "attention", heads: bool = False) -> Tensor:
         if self.row is None:
-            return super().attention(rows, columns, of, heads)
+            return super().attention(rows, columns, source, heads)
         attention = self.row[:, None, columns]
         return attention if heads else attention.mean(0)
 
-    def keys(self, index: Tensor, of: str = "attention") -> Tensor:
-        return super().keys(index, of) if self.metric is None else self.metric[:, index]
+    def keys(self, index: Tensor, source: str = "attention") -> Tensor:
+        return super().keys(index, source) if self.metric is None else self.metric[:, index]
 
 
 def sequence(states: Tensor, classes: int = 1) -> Tokens:

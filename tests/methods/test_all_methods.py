@@ -12,7 +12,7 @@ import thinsight
 from thinsight import reduce
 from thinsight.config.compose import load_config
 from thinsight.config.schema import names
-from thinsight.costs.budgets import Stage, simulate
+from thinsight.costs.budgets import PrefillSizes, simulate
 from thinsight.errors import UserError
 from thinsight.reduction.method import Reduction
 from thinsight.reduction.sites import Vision
@@ -168,7 +168,7 @@ def test_lengths_are_those_of_the_schedule(llava, name, fields):
     with reduce(llava, load_method(name, **fields)) as trace:
         llava(**inputs)
     try:
-        played = simulate(load_method(name, **fields), Stage(depth=6, total=16, blocks=6, used=5))
+        played = simulate(load_method(name, **fields), PrefillSizes(depth=6, total=16, blocks=6, used=5))
     except UserError as error:
         assert "decides by the picture" in str(error) or "draws its layer" in str(error)  # noqa: PT017
         return

@@ -154,7 +154,7 @@ def test_mustdrop_in_the_decoder_by_hand():
     tokens = Tokens.fresh(torch.arange(7), torch.arange(7) < 5)
 
     class Text(Evidence):
-        def attention(self, rows, columns, of="attention", heads=False):
+        def attention(self, rows, columns, source="attention", heads=False):
             return attention[rows - 5][:, columns]
 
     image = torch.tensor([0] * 5 + [-1] * 2)

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from thinsight.costs.budgets import Stage, simulate
+from thinsight.costs.budgets import PrefillSizes, simulate
 from thinsight.methods.controls import Grid, Random
 from thinsight.methods.evit import EvitRate
 from thinsight.methods.ficoco import StrongestPaths
@@ -133,7 +133,7 @@ def test_lengths_never_grow(total, schedule, site):
     if isinstance(schedule, Fixed) and isinstance(site, Features | Projected):
         return
     method = Method("m", (Reduction(Grid(), None, Discard(), site, schedule),))
-    played = simulate(method, Stage(depth=6, total=total, blocks=8, used=7))
+    played = simulate(method, PrefillSizes(depth=6, total=total, blocks=8, used=7))
     lengths = [total, *played.tower, *played.visual, played.kept]
     assert lengths == sorted(lengths, reverse=True)
     assert played.kept >= 0

@@ -98,11 +98,11 @@ def test_no_number_without_a_filter_that_decides(schedule):
 def test_tables_go_down_and_grow_with_the_budget(total, keep, other):
     low, high = sorted((keep, other))
     for stage in range(3):
-        counts = [SparseVlmTable(k, TABLE)(total, stage, 3, total) for k in (0.0, low, high, 1.0)]
+        counts = [SparseVlmTable(k, TABLE, 576)(total, stage, 3, total) for k in (0.0, low, high, 1.0)]
         assert counts == sorted(counts)
         assert counts[0] == 0
         assert counts[-1] == total
-    counts = [SparseVlmTable(keep, TABLE)(total, stage, 3, total) for stage in range(3)]
+    counts = [SparseVlmTable(keep, TABLE, 576)(total, stage, 3, total) for stage in range(3)]
     assert counts == sorted(counts, reverse=True)
 
 
@@ -119,11 +119,11 @@ def test_two_cuts_end_at_the_budget(total, keep, ratio):
 
 def test_what_is_no_ladder():
     with pytest.raises(UserError, match="3 stages, not 2"):
-        SparseVlmTable(0.5, TABLE)(576, 0, 2, 576)
+        SparseVlmTable(0.5, TABLE, 576)(576, 0, 2, 576)
     with pytest.raises(UserError, match="none above size"):
-        SparseVlmTable(0.5, [[192, 600, 200, 110]])
+        SparseVlmTable(0.5, [[192, 600, 200, 110]], 576)
     with pytest.raises(UserError, match="none above size"):
-        SparseVlmTable(0.5, [[192, 300], [64, 66, 30]])
+        SparseVlmTable(0.5, [[192, 300], [64, 66, 30]], 576)
     for wrong in (0.0, 1.5):
         with pytest.raises(UserError, match="ratio"):
             SecondCut(None, wrong)

@@ -34,7 +34,7 @@ KNOBS = ("keep", "layer")
 
 
 @dataclass(frozen=True)
-class Stage:
+class PrefillSizes:
     """The sizes that a budget depends on.
 
     depth   decoder layers;  total  visual tokens of a picture;  text  tokens of the prompt besides them
@@ -64,30 +64,30 @@ class TokenCounts:
         return sum(self.visual) / len(self.visual)
 
 
-def simulate(method: Method, stage: Stage) -> TokenCounts:
+def simulate(method: Method, sizes: PrefillSizes) -> TokenCounts:
     """What ``method`` leaves of a picture, layer by layer, by its schedules alone.
 
     A method whose filter decides how many leave, or a random layer, is a `UserError`.
     """
-    resolved, now = method.resolve(stage.depth), stage.total
+    resolved, now = method.resolve(sizes.depth), sizes.total
     tower = []
     vision = [
-        (r, r.site.blocks(stage.blocks, stage.used)) for r in method.before_projector if isinstance(r.site, Vision)
+        (r, r.site.blocks(sizes.blocks, sizes.used)) for r in method.before_projector if isinstance(r.site, Vision)
     ]
-    for block in range(stage.blocks):
-        now = _step(method, [x for x in vision if not x[0].site.inside], block, now, stage.total)
+    for block in range(sizes.blocks):
+        now = _step(method, [x for x in vision if not x[0].site.inside], block, now, sizes.total)
         tower.append(now)
-        now = _step(method, [x for x in vision if x[0].site.inside], block, now, stage.total)
+        now = _step(method, [x for x in vision if x[0].site.inside], block, now, sizes.total)
     features = [(r, (0,)) for r in method.before_projector if isinstance(r.site, Features)]
-    now = _step(method, features, 0, now, stage.total)
+    now = _step(method, features, 0, now, sizes.total)
     if any(isinstance(r.site, RandomDecoder) for r in method.after_projector):
         raise UserError(f"method {method.name} draws its layer, so its budget cannot be known beforehand")
     behind = [(r, (0,) if isinstance(r.site, Projected) else r.site.layers) for r in resolved.after_projector]
     visual = []
-    for layer in range(stage.depth):
-        now = _step(method, [x for x in behind if not x[0].site.inside], layer, now, stage.total)
+    for layer in range(sizes.depth):
+        now = _step(method, [x for x in behind if not x[0].site.inside], layer, now, sizes.total)
         visual.append(now)
-        now = _step(method, [x for x in behind if x[0].site.inside], layer, now, stage.total)
+        now = _step(method, [x for x in behind if x[0].site.inside], layer, now, sizes.total)
     return TokenCounts(tower, visual, now)
 
 
@@ -103,19 +103,21 @@ def _step(method: Method, plan: list[tuple[Reduction, tuple[int, ...]]], layer: 
     return now
 
 
-def lengths_only(method: Method, stage: Stage) -> Method:
+def lengths_only(method: Method, sizes: PrefillSizes) -> Method:
     """A method that looks at nothing and leaves as many tokens everywhere as ``method`` does: for counting operations
     where there are no numbers. What leaves inside a layer leaves before the next one here."""
     from thinsight.methods.controls import Grid
     from thinsight.reduction.schedules import Keep
 
-    lengths = simulate(method, stage).visual
-    cuts = [layer for layer, (n, m) in enumerate(pairwise([stage.total, *lengths])) if m < n]
+    lengths = simulate(method, sizes).visual
+    cuts = [layer for layer, (n, m) in enumerate(pairwise([sizes.total, *lengths])) if m < n]
     reductions = [Reduction(Grid(), site=Decoder([layer]), schedule=Keep(lengths[layer])) for layer in cuts]
     return Method(method.name, tuple(reductions), method.fields)
 
 
-def solve_budget(node: str | DictConfig, stage: Stage, measure: str, target: float, **fields: Any) -> dict[str, Any]:
+def solve_budget(
+    node: str | DictConfig, sizes: PrefillSizes, measure: str, target: float, **fields: Any
+) -> dict[str, Any]:
     """The fields that bring ``measure`` nearest to ``target``: ``fields`` and the method's own knob, keep or layer.
 
     A target below or above all that the knob can reach is a `UserError` that names the nearest reachable one.
@@ -128,11 +130,11 @@ def solve_budget(node: str | DictConfig, stage: Stage, measure: str, target: flo
     knob = next((knob for knob in KNOBS if knob in whole.fields), None)
     if knob is None:
         raise UserError(f"method {whole.name} has no knob that a budget could be solved for")
-    size = _size(measure, stage)
-    wanted = target * stage.total if isinstance(target, float) and kind != "flops" else target
-    values = range(stage.total + 1) if knob == "keep" else range(stage.depth + 1)
+    size = _size(measure, sizes)
+    wanted = target * sizes.total if isinstance(target, float) and kind != "flops" else target
+    values = range(sizes.total + 1) if knob == "keep" else range(sizes.depth + 1)
     make = _maker(node, fields, knob)
-    low, high = size(simulate(make(values[0]), stage)), size(simulate(make(values[-1]), stage))
+    low, high = size(simulate(make(values[0]), sizes)), size(simulate(make(values[-1]), sizes))
     if not low - 0.5 * (kind != "flops") <= wanted <= high + 1e-9:
         edge, value = (low, values[0]) if wanted < low else (high, values[-1])
         raise UserError(
@@ -142,11 +144,11 @@ def solve_budget(node: str | DictConfig, stage: Stage, measure: str, target: flo
     left, right = 0, len(values) - 1  # the measure grows with the knob
     while right - left > 1:
         middle = (left + right) // 2
-        left, right = (middle, right) if size(simulate(make(values[middle]), stage)) <= wanted else (left, middle)
-    reached = {i: size(simulate(make(values[i]), stage)) for i in (left, right)}
+        left, right = (middle, right) if size(simulate(make(values[middle]), sizes)) <= wanted else (left, middle)
+    reached = {i: size(simulate(make(values[i]), sizes)) for i in (left, right)}
     best = min(reached, key=lambda i: abs(reached[i] - wanted))
     if (
-        kind == "kept" and abs(reached[best] - wanted) > 0.1 * stage.total
+        kind == "kept" and abs(reached[best] - wanted) > 0.1 * sizes.total
     ):  # withdrawing all at a layer keeps all or none
         raise UserError(
             f"method {whole.name} cannot reach {measure}={wanted:.4g}: the nearest that it can is {reached[best]:.4g}, "
@@ -162,7 +164,7 @@ def _maker(node: str | DictConfig, fields: Mapping[str, Any], knob: str) -> Call
     return make
 
 
-def _size(measure: str, stage: Stage) -> Callable[[TokenCounts], float]:
+def _size(measure: str, sizes: PrefillSizes) -> Callable[[TokenCounts], float]:
     """How a measure is read off the counts of a method."""
     kind, _, name = measure.partition(":")
     if kind == "kept":
@@ -172,22 +174,22 @@ def _size(measure: str, stage: Stage) -> Callable[[TokenCounts], float]:
     known = {c.name: c for c in CONVENTIONS}
     if name not in known:
         raise nearest("FLOPs convention (flops:NAME)", name, known)
-    if stage.shape is None:
+    if sizes.shape is None:
         raise UserError("FLOPs need the decoder's shape")
 
-    count = partial(prefill_flops, stage.shape, text=stage.text, convention=known[name])
-    whole = count([stage.total] * stage.depth)
+    count = partial(prefill_flops, sizes.shape, text=sizes.text, convention=known[name])
+    whole = count([sizes.total] * sizes.depth)
     return lambda counts: count(counts.visual) / whole
 
 
-def stage_of(config: DictConfig) -> Stage:
+def prefill_sizes(config: DictConfig) -> PrefillSizes:
     """The sizes of ``config.model`` and the text of ``config.text_tokens``, from its shape alone."""
     from thinsight.models.loading import meta_model
 
-    return measured_budget(meta_model(config.model), config)
+    return prefill_sizes_of(meta_model(config.model), config)
 
 
-def measured_budget(model: nn.Module, config: DictConfig) -> Stage:
+def prefill_sizes_of(model: nn.Module, config: DictConfig) -> PrefillSizes:
     """The same for a ``model`` that is loaded already."""
     from thinsight.models.families import find_tower
     from thinsight.models.image_tokens import largest_image
@@ -198,4 +200,4 @@ def measured_budget(model: nn.Module, config: DictConfig) -> Stage:
         blocks, used = len(tower.blocks), tower.used
     except UserError:  # nothing can be reduced in it, so its blocks do not matter
         blocks = used = 1
-    return Stage(shape.layers, image.tokens, blocks, used, int(config.text_tokens), shape)
+    return PrefillSizes(shape.layers, image.tokens, blocks, used, int(config.text_tokens), shape)

@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from thinsight.config.methods import load_method
-from thinsight.costs.budgets import lengths_only, measured_budget
+from thinsight.costs.budgets import lengths_only, prefill_sizes_of
 from thinsight.costs.conventions import CONVENTIONS
 from thinsight.costs.flops import decoder_shape, flops_by_convention, kv_bytes
 from thinsight.errors import UserError
@@ -86,7 +86,7 @@ def cost_report(config: DictConfig) -> dict[str, Any]:
     if text < 2:
         raise UserError(f"text_tokens must be at least 2 (one before the picture, one after), not {text}.")
     chooses = method.needs or method.before_projector  # what costs operations that are no part of the prefill
-    counted = lengths_only(method, measured_budget(model, config)) if chooses else method
+    counted = lengths_only(method, prefill_sizes_of(model, config)) if chooses else method
     full = count_prefill(model, load_method("identity"), text, visual)
     reduced = count_prefill(model, counted, text, visual)
     whole = flops_by_convention(shape, full.lengths, visual=full.visual)

@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from thinsight.config.catalogue import MethodEntry
 from thinsight.config.compose import load_config
 from thinsight.config.methods import load_method
-from thinsight.costs.budgets import Stage, measured_budget, simulate, solve_budget
+from thinsight.costs.budgets import PrefillSizes, prefill_sizes_of, simulate, solve_budget
 from thinsight.costs.conventions import FASTV, PROFILER
 from thinsight.costs.flops import DecoderShape, flops
 from thinsight.costs.memory import peak_memory, tower_peak, weight_bytes
@@ -34,14 +34,14 @@ SUBSTITUTES = {"space": "llm", "graph": "v", "merge": "mean", "positions": "keep
 class ModelSizes:
     """One model's sizes, for the largest picture that its processor hands on.
 
-    stage   depth, visual tokens, text, tower blocks, decoder shape;  heads  query heads of the decoder
+    prefill   depth, visual tokens, text, tower blocks, decoder shape;  heads  query heads of the decoder
     tiles   images that the tower encodes;  tower  its shape, None where nothing can be reduced in it (``refusal`` says)
     vision, projector   FLOPs of tower and projector together, and of the projector: two per multiply-add, no biases
     alive   bytes of the tower's activations;  weights  bytes by part
     """
 
     name: str
-    stage: Stage
+    prefill: PrefillSizes
     heads: int
     tiles: int
     tower: DecoderShape | None
@@ -54,7 +54,7 @@ class ModelSizes:
     @property
     def whole(self) -> list[int]:
         """Visual tokens entering each decoder layer of the whole model."""
-        return [self.stage.total] * self.stage.depth
+        return [self.prefill.total] * self.prefill.depth
 
 
 def model_sizes(name: str, text: int) -> ModelSizes:
@@ -69,7 +69,7 @@ def model_sizes(name: str, text: int) -> ModelSizes:
         refusal = str(error)
     return ModelSizes(
         name=name,
-        stage=measured_budget(model, config),
+        prefill=prefill_sizes_of(model, config),
         heads=model.config.get_text_config().num_attention_heads,
         tiles=image.tiles,
         tower=tower,
@@ -92,21 +92,21 @@ def method_cost(
     ``vision_share`` of both. In bytes, half precision: ``cache``; ``activations`` of the decoder with fused attention
     and ``eager``; ``peak_memory``: weights, and the most of cache and activations at once, or the tower's activations.
     """
-    total, lengths = size.stage.total, [n + size.stage.text for n in visual]
-    decoder = flops(size.stage.shape, lengths, PROFILER)
+    total, lengths = size.prefill.total, [n + size.prefill.text for n in visual]
+    decoder = flops(size.prefill.shape, lengths, PROFILER)
     vision = size.vision - size.projector * (0 if entering is None else total - entering) // total
     if tower:
         full = flops(size.tower, [tower[0] + 1] * size.tower.layers, PROFILER)
         vision -= size.tiles * (full - flops(size.tower, [n + 1 for n in tower], PROFILER))
-    fused = peak_memory(size.stage.shape, size.heads, lengths)
+    fused = peak_memory(size.prefill.shape, size.heads, lengths)
     return {
-        "fastv": flops(size.stage.shape, lengths, FASTV),
+        "fastv": flops(size.prefill.shape, lengths, FASTV),
         "profiler": decoder,
         "vision": vision,
         "vision_share": vision / (vision + decoder),
         "cache": fused.cache,
         "activations": fused.activations,
-        "eager": peak_memory(size.stage.shape, size.heads, lengths, "eager").activations,
+        "eager": peak_memory(size.prefill.shape, size.heads, lengths, "eager").activations,
         "peak": sum(size.weights.values()) + max(fused.at, size.alive),
     }
 
@@ -146,11 +146,11 @@ def _costs_at(share: float, size: ModelSizes, node: DictConfig, method: Method) 
     if size.refusal and lacking:
         method = load_method(node, **fields, **lacking)
     if not fields:
-        fields = solve_budget(node, size.stage, "layer_mean", share)
+        fields = solve_budget(node, size.prefill, "layer_mean", share)
         method = load_method(node, **fields)
-    counts, tower = simulate(method, size.stage), []
+    counts, tower = simulate(method, size.prefill), []
     if method.before_projector:  # each tile is reduced by itself
-        tile = replace(size.stage, total=size.stage.total // size.tiles)
+        tile = replace(size.prefill, total=size.prefill.total // size.tiles)
         tower = simulate(replace(method, reductions=method.before_projector), tile).tower
     costs = method_cost(size, counts.visual, tower, counts.visual[0] if method.before_projector else None)
     values = ", ".join(f"{key}={value:.4g}" for key, value in fields.items())

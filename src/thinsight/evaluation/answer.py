@@ -126,8 +126,8 @@ def _remember(forward: Callable) -> Callable:
         nonlocal seen
         if seen is None or not (_equal(seen[0], args) and _equal(seen[1], kwargs)):
             seen = args, kwargs, forward(*args, **kwargs)
-        found = seen[2]
-        return type(found)(**found)  # callers hang their own fields on it
+        output = seen[2]
+        return type(output)(**output)  # callers hang their own fields on it
 
     return remembered
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from omegaconf import DictConfig
 from torch import nn
 
-from thinsight.costs.budgets import Stage, measured_budget, simulate
+from thinsight.costs.budgets import PrefillSizes, prefill_sizes_of, simulate
 from thinsight.costs.conventions import PROFILER_LAST
 from thinsight.costs.flops import decode_steps, flops, kv_bytes
 from thinsight.costs.meta_device import tower_flops
@@ -102,8 +102,8 @@ class Workload:
         self, config: DictConfig, model: nn.Module, points: Sequence[SweepPoint], tasks: Sequence[tuple[int, int]]
     ) -> None:
         self.tasks, self.batch = tasks, config.batch_size
-        self.stage = measured_budget(model, config)
-        self.lengths = [_lengths(point, self.stage) for point in points]  # tokens entering each decoder layer
+        self.sizes = prefill_sizes_of(model, config)
+        self.lengths = [_lengths(point, self.sizes) for point in points]  # tokens entering each decoder layer
         self.parameters = sum(p.numel() for p in model.parameters())
         self.element = torch_dtype(config.model.dtype).itemsize  # bytes of a number
         # FLOPs of one picture in front of the decoder, and how often they are spent on a row
@@ -112,10 +112,10 @@ class Workload:
 
     def memory(self) -> dict[str, float]:
         """Gigabytes of memory; of activations those of one decoder layer for one batch, unreduced."""
-        shape, tokens = self.stage.shape, self.stage.total + self.stage.text
+        shape, tokens = self.sizes.shape, self.sizes.total + self.sizes.text
         longest = max(most for _, most in self.tasks)
         weights = self.parameters * self.element
-        cache = self.batch * kv_bytes(shape, [tokens] * self.stage.depth, longest, self.element)
+        cache = self.batch * kv_bytes(shape, [tokens] * self.sizes.depth, longest, self.element)
         states = self.batch * tokens * (3 * shape.ffn + 6 * shape.width) * self.element
         parts = {"weights": weights, "kv_cache": cache, "activations": states, "memory": weights + cache + states}
         return {f"{name}_gb": _rounded(size / 1e9) for name, size in parts.items()}
@@ -137,16 +137,16 @@ class Workload:
         }
 
     def _flops(self, lengths: Sequence[int], tokens: int = 1) -> int:
-        return flops(self.stage.shape, lengths, PROFILER_LAST, steps=decode_steps(lengths, tokens))
+        return flops(self.sizes.shape, lengths, PROFILER_LAST, steps=decode_steps(lengths, tokens))
 
 
-def _lengths(point: SweepPoint, stage: Stage) -> list[int]:
+def _lengths(point: SweepPoint, sizes: PrefillSizes) -> list[int]:
     """Tokens entering each decoder layer; of a method that decides that by the picture, those of the whole model."""
     try:
-        visual = simulate(point.method, stage).visual
+        visual = simulate(point.method, sizes).visual
     except UserError:
-        visual = [stage.total] * stage.depth
-    return [n + stage.text for n in visual]
+        visual = [sizes.total] * sizes.depth
+    return [n + sizes.text for n in visual]
 
 
 def _rounded(number: float) -> float:

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from thinsight.config.methods import load_method
 from thinsight.config.schema import MEASURES, POINTS
-from thinsight.costs.budgets import solve_budget, stage_of
+from thinsight.costs.budgets import prefill_sizes, solve_budget
 from thinsight.errors import UserError
 from thinsight.evaluation.budget import Budget
 from thinsight.reduction.method import Method
@@ -46,5 +46,5 @@ def _method_fields(config: DictConfig, point: dict[str, Any]) -> dict[str, Any]:
     """The fields of a point; a measure of a budget (see `thinsight.solve`) is solved for the method's own knob."""
     fields = {key: value for key, value in point.items() if key.split(":")[0] not in MEASURES}
     for measure in set(point) - set(fields):
-        fields = solve_budget(config.method, stage_of(config), measure, point[measure], **fields)
+        fields = solve_budget(config.method, prefill_sizes(config), measure, point[measure], **fields)
     return fields

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from thinsight.config.catalogue import printed_models
 from thinsight.config.compose import load_config
 from thinsight.config.methods import load_method
-from thinsight.costs.budgets import Stage, simulate, solve_budget
+from thinsight.costs.budgets import PrefillSizes, simulate, solve_budget
 from thinsight.costs.conventions import CONVENTIONS
 from thinsight.costs.flops import DecoderShape, decoder_shape, kv_bytes, prefill_flops
 from thinsight.errors import UserError, nearest
@@ -188,13 +188,13 @@ def _visual(
 
 @cache
 def _simulated(method: str, layers: int, whole: int, fields: tuple[tuple[str, Any], ...]) -> Sequence[int]:
-    return tuple(simulate(load_method(_node(method), **dict(fields)), Stage(layers, whole)).visual)
+    return tuple(simulate(load_method(_node(method), **dict(fields)), PrefillSizes(layers, whole)).visual)
 
 
 @cache
 def _solved(method: str, layers: int, whole: int, measure: str, tokens: int) -> dict[str, Any]:
     measure = "layer_mean" if measure == "layer mean" else "kept"
-    return solve_budget(_node(method), Stage(layers, whole), measure, tokens)
+    return solve_budget(_node(method), PrefillSizes(layers, whole), measure, tokens)
 
 
 @cache

@@ -24,28 +24,28 @@ class ClassScore:
 
     cls     token: attention that the class token pays to it; received: the mean attention that all patches pay to it;
             key_mean: minus the cosine of its key and the mean key (FiCoCo, arXiv:2411.17686, equations 9-13)
-    of      attention: in the last layer that ran (inside a layer: in this one); next: in the layer to come
+    source  attention: in the last layer that ran (inside a layer: in this one); next: in the layer to come
     single  all heads as one of the full width, scaled by its root, instead of the mean over heads (PruMerge)
     """
 
     cls: str = "token"
-    of: str = "attention"
+    source: str = "attention"
     single: bool = False
 
     def __post_init__(self) -> None:
         if self.cls not in CLASS_SCORES:
             raise nearest("substitute for the class token", self.cls, CLASS_SCORES)
-        if self.of not in ("attention", "next"):
-            raise nearest("layer of attention", self.of, ("attention", "next"))
+        if self.source not in ("attention", "next"):
+            raise nearest("layer of attention", self.source, ("attention", "next"))
 
     @property
     def needs(self) -> frozenset[str]:
         """The layer it looks at, and the class token, unless a substitute is named."""
-        return frozenset({self.of, "cls"} if self.cls == "token" else {self.of})
+        return frozenset({self.source, "cls"} if self.cls == "token" else {self.source})
 
     def __call__(self, evidence: Evidence, index: Tensor) -> Tensor:
         """(n,) fp32 on the CPU, of the patches ``index``."""
-        if self.of == "next" and evidence.layer >= evidence.depth:
+        if self.source == "next" and evidence.layer >= evidence.depth:
             raise UserError(
                 "the projector reads the last block of this vision tower, so that there is none behind it to look at: "
                 "take the last one, attention, instead of next"
@@ -56,8 +56,8 @@ class ClassScore:
             return -torch.cosine_similarity(mean, keys, dim=-1).cpu()
         rows = evidence.cls if self.cls == "token" else _patches(evidence)
         if self.single:
-            return as_one_head(evidence.layer_attention(self.of)).attention(rows, index)[0].mean(0).cpu()
-        return evidence.attention(rows, index, of=self.of).mean(0).cpu()
+            return as_one_head(evidence.layer_attention(self.source)).attention(rows, index)[0].mean(0).cpu()
+        return evidence.attention(rows, index, source=self.source).mean(0).cpu()
 
     def weights(self, evidence: Evidence, index: Tensor) -> Tensor:
         """The same where it has to be attention, to weigh states with."""
@@ -67,7 +67,7 @@ class ClassScore:
 
     def keys(self, evidence: Evidence, index: Tensor) -> Tensor:
         """(n, width) fp32: keys of the patches ``index``, the mean over heads or all heads in a row."""
-        keys = evidence.keys(index, of=self.of).float()
+        keys = evidence.keys(index, source=self.source).float()
         return keys.transpose(0, 1).flatten(1) if self.single else keys.mean(0)
 
 
@@ -75,14 +75,14 @@ class UsesClassScore:
     """Base of stages that use `ClassScore`: they have a field ``cls``, and may set ``of`` and ``single``."""
 
     cls: str
-    of = "attention"
+    source = "attention"
     single = False
     attention_rows = "one"
 
     @property
     def class_score(self) -> ClassScore:
         """The score."""
-        return ClassScore(self.cls, self.of, self.single)
+        return ClassScore(self.cls, self.source, self.single)
 
     @property
     def needs(self) -> frozenset[str]:

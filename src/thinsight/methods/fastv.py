@@ -20,28 +20,28 @@ ROWS = ("last", "all")
 class TextAttention:
     """The visual tokens with the least attention leave: phi_i is the mean over heads of softmax attention to token i.
 
-    rows  last: attention of the last prompt token alone, from which the answer is predicted (the released codes of
-          FastV and PyramidDrop); all: the mean over every token of the prompt, those before i counted with zero (the
-          text of FastV's section 4.1)
-    of    attention: of the layer before (FastV); next: of the layer to come, with its own norm and projections
-          (PyramidDrop, section 3.2)
+    rows    last: attention of the last prompt token alone, from which the answer is predicted (the released codes of
+            FastV and PyramidDrop); all: the mean over every token of the prompt, those before i counted with zero (the
+            text of FastV's section 4.1)
+    source  attention: of the layer before (FastV); next: of the layer to come, with its own norm and projections
+            (PyramidDrop, section 3.2)
     """
 
     rows: str = "last"
-    of: str = "attention"
+    source: str = "attention"
     among = "visual"
     attention_rows = "one"
 
     def __post_init__(self) -> None:
         if self.rows not in ROWS:
             raise nearest("rows of attention", self.rows, ROWS)
-        if self.of not in ("attention", "next"):
-            raise nearest("layer of attention", self.of, ("attention", "next"))
+        if self.source not in ("attention", "next"):
+            raise nearest("layer of attention", self.source, ("attention", "next"))
 
     @property
     def needs(self) -> frozenset[str]:
         """Attention of that layer."""
-        return frozenset({self.of})
+        return frozenset({self.source})
 
     def __call__(self, tokens: Tokens, evidence: Evidence, leave: int) -> Tensor:
         return lowest(self.scores(tokens.index, evidence), leave)
@@ -49,4 +49,4 @@ class TextAttention:
     def scores(self, index: Tensor, evidence: Evidence) -> Tensor:
         """(n,) fp32: phi of the tokens ``index``."""
         rows = evidence.last if self.rows == "last" else evidence.sequence.index
-        return evidence.attention(rows, index, of=self.of).mean(0)
+        return evidence.attention(rows, index, source=self.source).mean(0)

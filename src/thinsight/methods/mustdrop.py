@@ -23,12 +23,12 @@ from thinsight.reduction.tokens import Tokens
 class KeyTokens(UsesClassScore):
     """None leaves; the patches with the highest `ClassScore` are noted, by number, as key for the decoder stages.
 
-    share  of the patches is noted, rounded up;  cls, of  see `ClassScore`
+    share  of the patches is noted, rounded up;  cls, source  see `ClassScore`
     """
 
     share: float = 0.08
     cls: str = "token"
-    of: str = "next"
+    source: str = "next"
     among = "visual"
     adaptive = True
 

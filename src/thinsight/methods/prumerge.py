@@ -32,12 +32,12 @@ class KeyNeighbours(UsesClassScore):
     ones in raster order, are neither neighbours nor in the extra token (released code, whose complement does not expect
     duplicates).
 
-    cls   token | received, and ``of``: see `ClassScore`
+    cls   token | received, and ``source``: see `ClassScore`
     """
 
     count: int = 32
     cls: str = "token"
-    of: str = "next"
+    source: str = "next"
     single = True
 
     def __post_init__(self) -> None:
@@ -118,7 +118,7 @@ class AttentionOutliers(UsesClassScore):
     fence: float = 1.5
     ratio: float | None = None
     cls: str = "token"
-    of: str = "next"
+    source: str = "next"
     single = True
     among = "visual"
     adaptive = True

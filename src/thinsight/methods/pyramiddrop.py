@@ -1,7 +1,7 @@
 """PyramidDrop (arXiv:2410.17247): a constant share of the visual tokens leaves at the end of each decoder stage.
 
 With ratio lambda, lambda^s of the N tokens are left after stage s (section 3.1). The score is FastV's, asked one layer
-later: `thinsight.methods.fastv.TextAttention` with ``of="next"``, the attention of the layer to come (section 3.2).
+later: `thinsight.methods.fastv.TextAttention` with ``source="next"``, the attention of the layer to come (section 3.2).
 """
 
 from collections.abc import Sequence

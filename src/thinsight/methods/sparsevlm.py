@@ -35,7 +35,7 @@ class SparseVlmTable:
 
     keep: int | float
     table: Sequence[Sequence[int]]
-    size: int = 576
+    size: int
     counts: Sequence[int | float] | None = None
     always: bool = False
     inclusive = False

@@ -28,21 +28,21 @@ class MeanToken(NamedTuple):
 class MeanOfLeavers:
     """The plain mean of all leavers becomes one token.
 
-    of  features: of their features before the projector, which then goes through the projector (TRIM does its whole
-        reduction there; since a projector works token by token, the stayers come out the same); mean: of their
-        states behind it
+    source  features: of their features before the projector, which then goes through the projector (TRIM does its whole
+            reduction there; since a projector works token by token, the stayers come out the same); mean: of their
+            states behind it
     """
 
-    of: str = AFTER
+    source: str = AFTER
 
     def __post_init__(self) -> None:
-        if self.of not in (BEFORE, AFTER):
-            raise nearest("mean of", str(self.of), [BEFORE, AFTER])
+        if self.source not in (BEFORE, AFTER):
+            raise nearest("mean of", str(self.source), [BEFORE, AFTER])
 
     @property
     def needs(self) -> frozenset[str]:
         """Features and projector, where the mean is taken in front of it."""
-        return frozenset({"features", "projector"} if self.of == BEFORE else ())
+        return frozenset({"features", "projector"} if self.source == BEFORE else ())
 
     def adds(self, leave: int, keep: int) -> int:
         """One new token, if any leaves."""
@@ -50,7 +50,7 @@ class MeanOfLeavers:
 
     def __call__(self, tokens: Tokens, leaving: Tensor, evidence: Evidence) -> MeanToken:
         gone = tokens.take(leaving)
-        if self.of == BEFORE:
+        if self.source == BEFORE:
             features = evidence.get("features")[evidence.place(gone.index)]
             mean = features.float().mean(0, keepdim=True).to(features.dtype)
             state = evidence.get("projector")(mean)

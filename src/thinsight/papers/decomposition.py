@@ -34,13 +34,13 @@ class Part:
 
 @dataclass(frozen=True)
 class MethodParts:
-    """One reduction of one method: its number ``of`` how many, its parts, where it acts, and how many leave."""
+    """One reduction of one method: its ``number`` and their ``count``, its parts, where it acts, and how many leave."""
 
     method: str
     title: str
     family: str
     number: int
-    of: int
+    count: int
     filter: Part
     correlate: Part | None
     compress: Part
@@ -71,7 +71,7 @@ def decomposition_table(lines: Sequence[MethodParts]) -> str:
     cells = [{head: _part(getattr(line, name)) for name, head in heads.items()} for line in lines]
     titles = [(line.family, line.title if line.number == 1 else "") for line in lines]
     frame = pd.DataFrame(cells, pd.MultiIndex.from_tuples(titles, names=[None, "method"]))
-    notes = [f"{line.number} of {line.of}" if line.of > 1 else "" for line in lines]
+    notes = [f"{line.number} of {line.count}" if line.count > 1 else "" for line in lines]
     return board(frame, notes=notes, html=True, classes="catalogue")
 
 

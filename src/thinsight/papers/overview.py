@@ -65,7 +65,7 @@ class Overview:
             "budgets": list(self.heads),
             "survivors": survivors(self.relative).to_dict("records"),
             "front": [f"{run} {budget}" for run, budget in zip(best["run"], best["budget"], strict=True)],
-            "tau": {of: round(tau, 6) for of, tau in taus.items()},
+            "tau": {name: round(tau, 6) for name, tau in taus.items()},
             "verdicts": {name: int(n) for name, n in self.counts.drop(columns="paper").sum().items()},
         }
 
@@ -163,7 +163,9 @@ def relative_table(page: Overview) -> str:
 
 def survivors_table(page: Overview) -> str:
     """How many of the comparisons differ, before and after correction."""
-    table = survivors(page.relative).assign(kind=lambda of: of["kind"].map({MEAN: "all questions", SINGLE: SINGLE}))
+    table = survivors(page.relative).assign(
+        kind=lambda table: table["kind"].map({MEAN: "all questions", SINGLE: SINGLE})
+    )
     table["against"] = table["against"].map(AGAINST)
     names = {
         "nominal": f"p below {LEVEL}", "fdr": "after Benjamini\nand Hochberg", "holm": "after Holm",

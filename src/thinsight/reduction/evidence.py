@@ -146,29 +146,31 @@ class Evidence:
         """(n,) index of all text tokens."""
         return self.sequence.index[~self.sequence.visual]
 
-    def layer_attention(self, of: str = "attention") -> LayerAttention:
+    def layer_attention(self, source: str = "attention") -> LayerAttention:
         """Queries and keys: of the layer before (inside a layer: its own), or of the "next" one."""
-        if of not in self.attention_at:
+        if source not in self.attention_at:
             missing = (
-                "no further layer" if of == "next" and self.layer else "no layer before this that could be looked at"
+                "no further layer"
+                if source == "next" and self.layer
+                else "no layer before this that could be looked at"
             )
             raise UserError(f"there is {missing}, at layer {self.layer}: choose another layer")
-        return self.attention_at[of]()
+        return self.attention_at[source]()
 
-    def attention(self, rows: Tensor, columns: Tensor, of: str = "attention", heads: bool = False) -> Tensor:
+    def attention(self, rows: Tensor, columns: Tensor, source: str = "attention", heads: bool = False) -> Tensor:
         """(rows, columns) fp32, the mean over heads, or (heads, rows, columns): softmax attention of the tokens
         ``rows`` to ``columns``, both given by index; the softmax is over all tokens."""
-        attention = self.layer_attention(of).attention(rows, columns)
+        attention = self.layer_attention(source).attention(rows, columns)
         return attention if heads else attention.mean(0)
 
-    def logits(self, rows: Tensor, columns: Tensor, of: str = "attention", heads: bool = False) -> Tensor:
+    def logits(self, rows: Tensor, columns: Tensor, source: str = "attention", heads: bool = False) -> Tensor:
         """The same before mask and softmax."""
-        logits = self.layer_attention(of).logits(rows, columns)
+        logits = self.layer_attention(source).logits(rows, columns)
         return logits if heads else logits.mean(0)
 
-    def keys(self, index: Tensor, of: str = "attention") -> Tensor:
+    def keys(self, index: Tensor, source: str = "attention") -> Tensor:
         """(heads, n, head width): keys of the tokens ``index``, rotated in the decoder."""
-        layer = self.layer_attention(of)
+        layer = self.layer_attention(source)
         return layer.keys[:, layer.rows(index).to(layer.keys.device)]
 
     def states(self, index: Tensor) -> Tensor:

@@ -54,48 +54,48 @@ class PromptInputs:
 
 
 def read_prompt(
-    sight: PromptInputs, image_token: int | None, visual: Tensor | None, mask: Tensor | None, position: Tensor
+    inputs: PromptInputs, image_token: int | None, visual: Tensor | None, mask: Tensor | None, position: Tensor
 ) -> Prompt:
     """Describe a prefill.
 
     mask (batch, columns) 0/1 or None; position (batch or 1, columns) as the decoder gets it, or with another axis in
     front for multi-axis rotary embedding, whose first entry is kept.
     """
-    inputs = sight.ids if sight.ids is not None else sight.embeds
-    batch, columns = inputs.shape[:2]
+    data = inputs.ids if inputs.ids is not None else inputs.embeds
+    batch, columns = data.shape[:2]
     alive = torch.ones(batch, columns, dtype=torch.bool)
     if mask is not None and mask.dim() == 2 and not mask.is_meta:
         alive = mask.bool().cpu()
-    seen = _visual(sight, image_token, visual, batch, columns) & alive
-    count, total = len(sight.pictures or ()), int(seen.sum())
+    seen = _visual(inputs, image_token, visual, batch, columns) & alive
+    count, total = len(inputs.pictures or ()), int(seen.sum())
     image = number_images(seen, total // count if count and total % count == 0 else None)
     position = position[0] if position.dim() == 3 else position
     if position.is_meta:
         position = torch.arange(columns)[None]
-    return Prompt(alive, image, position.cpu().expand(batch, -1), _contents(sight, alive, image))
+    return Prompt(alive, image, position.cpu().expand(batch, -1), _contents(inputs, alive, image))
 
 
-def _visual(sight: PromptInputs, image_token: int | None, visual: Tensor | None, batch: int, columns: int) -> Tensor:
+def _visual(inputs: PromptInputs, image_token: int | None, visual: Tensor | None, batch: int, columns: int) -> Tensor:
     if visual is not None:
         if visual.dim() != 2 or visual.shape[1] != columns or batch % visual.shape[0]:
             raise UserError(f"visual has the shape {tuple(visual.shape)}, but this prompt is {(batch, columns)}")
         return visual.bool().cpu().repeat_interleave(batch // visual.shape[0], 0)  # generate repeats samples for beams
-    if image_token is None or sight.ids is None or sight.ids.is_meta:
+    if image_token is None or inputs.ids is None or inputs.ids.is_meta:
         raise UserError("no token ids to find the image in: say which columns are visual, reduce(..., visual=mask)")
-    return sight.ids.cpu() == image_token
+    return inputs.ids.cpu() == image_token
 
 
-def _contents(sight: PromptInputs, alive: Tensor, image: Tensor) -> Callable[[int], bytes]:
+def _contents(inputs: PromptInputs, alive: Tensor, image: Tensor) -> Callable[[int], bytes]:
     """Sample -> its ids (or embeddings, if those are all there is) and its own pictures."""
     count = (image.amax(1) + 1).tolist()
-    own = sight.pictures is not None and len(sight.pictures) == sum(count)  # not so where pictures come in tiles
+    matched = inputs.pictures is not None and len(inputs.pictures) == sum(count)  # not so where pictures come in tiles
 
     def content(sample: int) -> bytes:
-        inputs = sight.ids if sight.ids is not None else sight.embeds
-        parts = as_bytes(inputs[sample][alive[sample].to(inputs.device)])
-        if own:
+        data = inputs.ids if inputs.ids is not None else inputs.embeds
+        parts = as_bytes(data[sample][alive[sample].to(data.device)])
+        if matched:
             first = sum(count[:sample])
-            parts += b"".join(as_bytes(picture) for picture in sight.pictures[first : first + count[sample]])
+            parts += b"".join(as_bytes(picture) for picture in inputs.pictures[first : first + count[sample]])
         return parts or sample.to_bytes(4, "big")  # the meta device has shapes only
 
     return content

@@ -8,7 +8,7 @@ import pandas as pd
 
 from thinsight.config.catalogue import MethodEntry
 from thinsight.config.methods import load_method
-from thinsight.costs.budgets import Stage, simulate, solve_budget
+from thinsight.costs.budgets import PrefillSizes, simulate, solve_budget
 from thinsight.costs.conventions import CONVENTIONS, PYRAMIDDROP, PYRAMIDDROP_VISUAL, Convention
 from thinsight.costs.flops import DecoderShape, prefill_flops
 from thinsight.costs.memory import BYTES, memory_traffic, peak_memory
@@ -80,26 +80,26 @@ def _ways_to_count(
     return exact or [min(nearest, key=lambda way: abs(way[3]))]
 
 
-def published_budgets(stage: Stage, text: int = 95) -> pd.DataFrame:
+def published_budgets(sizes: PrefillSizes, text: int = 95) -> pd.DataFrame:
     """One line per label of `SETTINGS`: setting, source, label, kept, mean over layers, FLOPs.
 
     Counted with three MLP matrices, a multiply-add as one: ``alone``, of visual tokens only, and ``every``, with
     ``text`` tokens of template and question in each layer, both in T; ``left`` is the latter's share of the whole
     model's; ``same`` the field and value whose mean over layers is the label, or why there is none.
     """
-    whole = prefill_flops(stage.shape, [stage.total] * stage.depth, text, PYRAMIDDROP)
+    whole = prefill_flops(sizes.shape, [sizes.total] * sizes.depth, text, PYRAMIDDROP)
     out = []
     for title, source, method, fields, labels in SETTINGS:
         for label in labels or [None]:
             keep = {} if label is None else {"keep": label}
-            counts, same = simulate(load_method(method, **fields, **keep), stage), ""
+            counts, same = simulate(load_method(method, **fields, **keep), sizes), ""
             if label is not None:
                 try:
-                    same = f"keep={solve_budget(method, stage, 'layer_mean', label, **fields)['keep']}"
+                    same = f"keep={solve_budget(method, sizes, 'layer_mean', label, **fields)['keep']}"
                 except UserError as error:
                     same = str(error)
-            alone = prefill_flops(stage.shape, counts.visual, 0, PYRAMIDDROP_VISUAL)
-            every = prefill_flops(stage.shape, counts.visual, text, PYRAMIDDROP)
+            alone = prefill_flops(sizes.shape, counts.visual, 0, PYRAMIDDROP_VISUAL)
+            every = prefill_flops(sizes.shape, counts.visual, text, PYRAMIDDROP)
             line = {"setting": f"{title} {label or ''}".strip(), "source": source, "label": label, "kept": counts.kept}
             line |= {"layer_mean": counts.layer_mean, "alone": alone / 1e12, "every": every / 1e12}
             out.append(line | {"left": every / whole, "same": same})
@@ -113,9 +113,9 @@ ROWS = {"one": "one row", "question": "the question's rows", "visual": "all visu
 def attention_maps(model: ModelSizes) -> dict[str, int]:
     """Bytes of attention in the decoder at the whole prompt: the `ROWS` of one layer in float32, as they are asked
     for here; one layer's map in half precision, its workspace while eager attention makes it, and all layers' maps."""
-    n, depth, text = model.stage.total + model.stage.text, model.stage.depth, model.stage.text
+    n, depth, text = model.prefill.total + model.prefill.text, model.prefill.depth, model.prefill.text
     row, cells = 4 * model.heads * n, model.heads * n * n
-    sizes = dict(zip(ROWS.values(), (row, row * (text // 2), row * model.stage.total), strict=True))
+    sizes = dict(zip(ROWS.values(), (row, row * (text // 2), row * model.prefill.total), strict=True))
     sizes |= {"map of one layer": 2 * cells, "the same while eager attention makes it": 10 * cells}
     return sizes | {"maps of all layers, kept": 2 * cells * depth}
 
@@ -127,8 +127,12 @@ def attention_bytes(model: ModelSizes, entries: Sequence[MethodEntry], heads: in
     ``heads``: of the tower. Half of the text stands behind the picture, the question.
     """
     out = []
-    tile, prompt, text = model.stage.total // model.tiles, model.stage.total + model.stage.text, model.stage.text
-    places = {"decoder": (model.stage.total, prompt, model.heads)}
+    tile, prompt, text = (
+        model.prefill.total // model.tiles,
+        model.prefill.total + model.prefill.text,
+        model.prefill.text,
+    )
+    places = {"decoder": (model.prefill.total, prompt, model.heads)}
     places |= {} if model.tower is None else {"tower": (tile, tile + 1, heads)}
     for entry in entries:
         asked = []
@@ -166,14 +170,14 @@ def printed_memory(
         model, cache, moved = sizes[row["model"]], caches.get(tuple(row[CELL]), ""), None
         kind = (re.search(r"INT\d|4-bit", row["row"]) or ["FP16"])[0]
         if cache:
-            shape, element = model.stage.shape, BYTES[kind]
+            shape, element = model.prefill.shape, BYTES[kind]
             tokens = round(float(cache) * 1e6 / (2 * shape.keys * shape.layers * element))
-            lengths, moved = [tokens] * model.stage.depth, memory_traffic(shape, model.heads, tokens, element) / 1e9
+            lengths, moved = [tokens] * model.prefill.depth, memory_traffic(shape, model.heads, tokens, element) / 1e9
         elif row["method"] == "vanilla":
-            lengths = [n + model.stage.text for n in model.whole]
+            lengths = [n + model.prefill.text for n in model.whole]
         elif row["method"] in methods and row["tokens"]:
-            counts = simulate(load_method(methods[row["method"]], keep=int(row["tokens"])), model.stage)
-            lengths = [n + model.stage.text for n in counts.visual]
+            counts = simulate(load_method(methods[row["method"]], keep=int(row["tokens"])), model.prefill)
+            lengths = [n + model.prefill.text for n in counts.visual]
         else:
             continue
         line = {"by": row["paper"], "model": row["model"], "type": kind, "run": row["row"].partition(", ")[0]}
@@ -187,6 +191,6 @@ def printed_memory(
 
 def _held(model: ModelSizes, lengths: Sequence[int], kind: str, attention: str = "fused") -> float:
     """GB of weights, and of cache and activations; 4-bit weights leave the others in half precision."""
-    peak = peak_memory(model.stage.shape, model.heads, lengths, attention).at
+    peak = peak_memory(model.prefill.shape, model.heads, lengths, attention).at
     weight, scale = sum(model.weights.values()), BYTES.get(kind, 2) / 2
     return (weight * (0.25 if kind == "4-bit" else scale) + peak * scale) / 1e9

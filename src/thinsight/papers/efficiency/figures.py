@@ -20,7 +20,7 @@ def conventions_figure(page: Efficiency, most: int) -> Figure:
     """Operations of the whole model by each convention against its text tokens up to ``most``, and the printed numbers
     on them; those of one layer are left out."""
     figure, axis = subplots(figsize=(PAGE, 3.4))
-    shape, visual = page.first.stage.shape, page.first.stage.total
+    shape, visual = page.first.prefill.shape, page.first.prefill.total
     lines = [
         (text, prefill_flops(shape, [visual] * shape.layers, text, c) / 1e12, c.name, c.visual_only)
         for c in CONVENTIONS
@@ -60,7 +60,7 @@ def summary_figure(page: Efficiency) -> Figure:
     titles = {model.name: title for title, model in page.sizes.items()}
     costs = page.costs[page.costs["why"] == ""]
     costs = costs.assign(
-        short=costs["title"].str.partition(" (")[0], label=costs["share"] * page.first.stage.total,
+        short=costs["title"].str.partition(" (")[0], label=costs["share"] * page.first.prefill.total,
         model=costs["model"].map(titles),
     )  # fmt: skip
     first = costs[costs["model"] == page.title]
@@ -91,7 +91,7 @@ def _cache(axis: Axes, costs: pd.DataFrame, page: Efficiency) -> None:
 
 
 def _layer_mean(axis: Axes, costs: pd.DataFrame, page: Efficiency) -> None:
-    totals = costs["model"].map({title: model.stage.total for title, model in page.sizes.items()})
+    totals = costs["model"].map({title: model.prefill.total for title, model in page.sizes.items()})
     sns.scatterplot(
         costs.assign(mean=costs["layer_mean"] / totals), x="mean", y="profiler_left", hue="model", style="model", s=18,
         alpha=0.7, lw=0, ax=axis,

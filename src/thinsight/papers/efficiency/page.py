@@ -62,7 +62,7 @@ class Efficiency:
         decoder = cheapest[cheapest["model"] == first.name].sort_values("profiler_left")
         random = cheapest[cheapest["method"] == "random"].set_index("model")["vision_share"]
         whole = {title: method_cost(model, model.whole) for title, model in self.sizes.items()}
-        numbers = self.baselines[self.baselines["layers"] == first.stage.shape.layers].drop_duplicates("value")
+        numbers = self.baselines[self.baselines["layers"] == first.prefill.shape.layers].drop_duplicates("value")
         calculated = self.memory[self.memory["cache"] != ""]
         return {
             "model": self.title,
@@ -70,7 +70,7 @@ class Efficiency:
             "lowest": numbers["value"].iloc[0],
             "highest": numbers["value"].iloc[-1],
             "rounded": int((numbers["off"] == 0).sum()),
-            "label": round(least * first.stage.total),
+            "label": round(least * first.prefill.total),
             "left": [float(decoder["profiler_left"].iloc[0]), float(decoder["profiler_left"].iloc[-1])],
             "dearest": decoder["title"].iloc[-1].partition(" (")[0],
             "vision_share": {
@@ -107,9 +107,9 @@ def build(runs: str, reads: Sequence[str], text_tokens: int, shares: Sequence[fl
     results, answers = load_scores(ROOT / runs, reads), load_answers(ROOT / runs, reads)
     return Efficiency(
         sizes=sizes,
-        baselines=baseline_conventions(published, MODELS[0], first.stage.shape, first.stage.total, most_text),
+        baselines=baseline_conventions(published, MODELS[0], first.prefill.shape, first.prefill.total, most_text),
         costs=method_costs(list(sizes.values()), compared, shares),
-        budgets=published_budgets(first.stage),
+        budgets=published_budgets(first.prefill),
         attention=attention_bytes(first, compared),
         memory=printed_memory(published, sizes, compared),
         ledger=ledger(about_efficiency(published), results, answers, every=published),

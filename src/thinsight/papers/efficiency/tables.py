@@ -44,7 +44,7 @@ def models_table(page: Efficiency) -> str:
     for title, model in page.sizes.items():
         cost = method_cost(model, model.whole)
         lines[title] = {
-            ("tokens", "visual"): f"{model.stage.total}",
+            ("tokens", "visual"): f"{model.prefill.total}",
             ("prefill, T", "formula"): f"{cost['fastv'] / 1e12:.2f}",
             ("prefill, T", "profiler"): f"{cost['profiler'] / 1e12:.2f}",
             ("prefill, T", "vision"): f"{cost['vision'] / 1e12:.2f}",
@@ -66,7 +66,7 @@ def costs_table(page: Efficiency) -> str:
         because = refused.groupby(refused["why"].str.rstrip("."), sort=False)["title"].agg(_short)
         parts.append(
             f"<details{' open' * (title == page.title)}><summary><strong>{title}</strong> "
-            f"<span>{model.stage.total} visual and {model.stage.text} text tokens, {model.tiles} "
+            f"<span>{model.prefill.total} visual and {model.prefill.text} text tokens, {model.tiles} "
             f"tile{'s' * (model.tiles > 1)}</span></summary>"
             + _costs_board(costs[costs["why"] == ""], model)
             + "".join(f"<p>Not counted: {names}, because {escape(why)}.</p>" for why, names in because.items())
@@ -76,7 +76,7 @@ def costs_table(page: Efficiency) -> str:
 
 
 def _costs_board(costs: pd.DataFrame, model: ModelSizes) -> str:
-    whole = method_cost(model, model.whole) | {"kept": model.stage.total, "layer_mean": model.stage.total}
+    whole = method_cost(model, model.whole) | {"kept": model.prefill.total, "layer_mean": model.prefill.total}
     lines = [{"block": "", "title": "whole model", "note": "", **whole, "fastv_left": 1.0, "profiler_left": 1.0}]
     for share, part in costs.groupby("share", sort=False):
         place = part["family"].replace(CONTROL, FAMILIES[1])  # a random subset is drawn before the decoder
@@ -84,7 +84,7 @@ def _costs_board(costs: pd.DataFrame, model: ModelSizes) -> str:
         for (where, *_), same in part.groupby([place, *(part[name].round(6) for name in COSTS)], sort=False):
             first = same.iloc[0]
             note = f"{where} · {first['fields']}" if first["fields"].startswith("layer") else where
-            line = {"block": f"a budget of {share * model.stage.total:.0f} tokens", "title": _short(same["title"])}
+            line = {"block": f"a budget of {share * model.prefill.total:.0f} tokens", "title": _short(same["title"])}
             block.append(line | {"note": note, **first[list(COSTS)]})
         lines += sorted(block, key=lambda line: (line["layer_mean"], line["note"]))
     table = pd.DataFrame(lines)
@@ -114,7 +114,7 @@ def attention_table(page: Efficiency) -> str:
     methods = asked.groupby("rows", sort=False)["title"].agg(", ".join)
     table = pd.DataFrame(
         {
-            f"{title},\n{model.stage.total + model.stage.text} tokens": attention_maps(model)
+            f"{title},\n{model.prefill.total + model.prefill.text} tokens": attention_maps(model)
             for title, model in page.sizes.items()
         }
     )

@@ -14,7 +14,7 @@ from torch import nn
 
 from thinsight.config.catalogue import printed_models
 from thinsight.config.methods import load_method
-from thinsight.costs.budgets import Stage, lengths_only, simulate
+from thinsight.costs.budgets import PrefillSizes, lengths_only, simulate
 from thinsight.costs.conventions import PROFILER, PROFILER_LAST
 from thinsight.costs.flops import DecoderShape, decoder_shape, flops, kv_bytes, prefill_flops
 from thinsight.costs.meta_device import count_prefill
@@ -116,14 +116,14 @@ def tflops_costs(paper: PrintedModel, lines: Mapping[str, tuple[str, Mapping[str
     cache (MB), tower (TFLOPs of the vision tower's blocks that the decoder reads).
     """
     tower, out = find_tower(paper.meta), []
-    stage = Stage(paper.shape.layers, paper.visual, len(tower.blocks), tower.used, paper.text, paper.shape)
+    sizes = PrefillSizes(paper.shape.layers, paper.visual, len(tower.blocks), tower.used, paper.text, paper.shape)
     blocks = replace(DecoderShape.of(tower.blocks), layers=tower.used)
     for label, (name, fields) in lines.items():
         method = load_method(name, **fields)
-        played = simulate(method, stage)
+        played = simulate(method, sizes)
         line = {"label": label, "kept": played.kept, "mean": played.layer_mean, "uniform": paper.uniform(played.kept)}
         line |= {"formula": paper.tera(played.visual)}
-        line |= {"counted": paper.counted(lengths_only(method, stage), paper.visual)}
+        line |= {"counted": paper.counted(lengths_only(method, sizes), paper.visual)}
         patches = [n + 1 for n in played.tower[: tower.used]]  # with the class token
         out.append(line | {"cache": paper.cache(played.visual), "tower": flops(blocks, patches, PROFILER) / TERA})
     return pd.DataFrame(out)
