@@ -28,7 +28,8 @@ home.mkdir(parents=True, exist_ok=True)
 table.to_csv(home / "curve.csv", index=False)
 for name in ("predictions", "trace"):
     table.to_parquet(home / f"{name}.parquet")
-(home / "protocol.json").write_text(json.dumps({"model": {"name": cfg.model.name}, "tasks": {}}))
+card = {"model": {"name": cfg.model.name, "device": "cpu", "checkpoint": "stand-in"}, "tasks": {}, "versions": {}}
+(home / "protocol.json").write_text(json.dumps(card))
 scores = {"exist": {"all": {"accuracy": 0.5, "n": cfg.limit}}}
 (home / "metrics.json").write_text(json.dumps({"model": cfg.model.name, "scores": scores}))
 """

@@ -41,7 +41,7 @@ def test_fastv_by_hand():
     assert TextAttention(rows="all").scores(tokens.index, evidence).tolist() == pytest.approx(
         [2 / 11, 1 / 11, 3 / 11, 3 / 11, 9, 3 / 11]
     )
-    for wrong in ({"rows": "first"}, {"of": "previous"}):
+    for wrong in ({"rows": "first"}, {"source": "previous"}):
         with pytest.raises(UserError, match="unknown"):
             TextAttention(**wrong)
 

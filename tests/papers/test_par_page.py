@@ -27,7 +27,7 @@ from thinsight.ledger.published import load_published
 from thinsight.papers.par.figures import score_curve_figure
 from thinsight.papers.par.flops import counting_table, meets_printed, reductions, tokens_left
 from thinsight.papers.par.page import abstract_claims, at_budget, budget_table
-from thinsight.report.tables import finding
+from thinsight.report.render import finding
 from thinsight.tasks.rows import training_rows
 
 LLAVA = DecoderShape(layers=32, width=4096, ffn=11008, matrices=3, queries=4096, keys=4096)

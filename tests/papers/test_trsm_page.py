@@ -10,7 +10,7 @@ from thinsight.papers.trsm import RUNS, SHARES, WHOLE, reading_facts, reading_li
 from thinsight.paths import CONF, ROOT
 from thinsight.pipeline import plan
 from thinsight.pipeline.plan import _yaml_values, page_code
-from thinsight.report.tables import finding
+from thinsight.report.render import finding
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from thinsight.models.loading import load_model
 from thinsight.papers.vtw.analysis import attention_shares, choose_layer, first_below, with_answer
 from thinsight.papers.vtw.page import comparison_lines
 from thinsight.papers.vtw.tables import cost_table, layer_table, prefill_costs, published_shares
-from thinsight.report.tables import finding
+from thinsight.report.render import finding
 from thinsight.tasks.rows import collate, load_rows, training_rows, training_task
 
 

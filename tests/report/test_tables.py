@@ -1,12 +1,9 @@
-"""Tables by `board`, and templates filled: what a reader of the page gets for a frame."""
+"""Tables by `board`: what a reader of the page gets for a frame."""
 
 import pandas as pd
-import pytest
 from bs4 import BeautifulSoup
-from jinja2 import UndefinedError
 
-from thinsight.report import tables
-from thinsight.report.tables import Heat, board, finding, join_and, points
+from thinsight.report.tables import Heat, board
 
 FRAME = pd.DataFrame(
     {("scores", "POPE"): [0.9, 0.5], ("scores", "GQA"): [0.6, None], ("cost", "FLOPs\nleft"): ["<all>", "half"]},
@@ -77,22 +74,3 @@ def test_equal_frames_give_equal_tables():
 def test_titles_may_be_equal():
     frame = pd.DataFrame({"a": [1, 2]}, index=["same", "same"])
     assert cells(board(frame, bold=frame == 2))[1:] == [["same", "1"], ["same", "2"]]
-
-
-def test_findings_are_paragraphs(tmp_path, monkeypatch):
-    monkeypatch.setattr(tables, "PAPERS", tmp_path)
-    parts = [
-        "{{ names | join_and }} keep\n{{ share | percent }} & {{ 0.0123 | points }}.",
-        "{% if no %}no{% endif %}",
-        "End.",
-    ]
-    (tmp_path / "finding.md.j2").write_text("\n\n".join(parts))
-    facts = {"names": ["A", "B", "C"], "share": 0.5, "no": False}
-    assert finding("finding.md.j2", facts) == "A, B and C keep 50% & +1.2.\n\nEnd."
-    with pytest.raises(UndefinedError, match="names"):
-        finding("finding.md.j2", {})
-
-
-def test_words_and_signs():
-    assert [join_and(parts) for parts in (["a"], ["a", 2], "abc")] == ["a", "a and 2", "a, b and c"]
-    assert [points(value) for value in (0.015, -0.003, 0.0)] == ["+1.5", "−0.3", "0.0"]

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+import yaml
 
 from thinsight.config.schema import POINTS
 
@@ -75,7 +75,8 @@ def group_of(run_folder: Path) -> str:
 
 @cache
 def _read(text: str) -> dict[str, Any]:
-    return OmegaConf.to_container(OmegaConf.create(text), resolve=False)
+    """A resolved config; by libyaml where it is there, since every page reads all of them."""
+    return yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 
 def run_budgets(run: FinishedRun) -> str:

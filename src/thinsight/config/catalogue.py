@@ -7,9 +7,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from thinsight.config.methods import load_method
+from thinsight.config.methods import load_method, read_method
 from thinsight.config.schema import names
-from thinsight.errors import nearest
 from thinsight.paths import CONF
 from thinsight.reduction.method import Method
 from thinsight.reduction.sites import Features, Projected, Vision
@@ -58,10 +57,8 @@ class MethodEntry:
 
 
 def method_entry(name: str) -> MethodEntry:
-    """The entry of ``conf/method/NAME.yaml``; read without composing a whole config, which takes half a second each."""
-    if name not in names("method"):
-        raise nearest("method", name, names("method"))
-    node = OmegaConf.load(CONF / "method" / f"{name}.yaml")
+    """The entry of ``conf/method/NAME.yaml``."""
+    node = read_method(name)
     fields = OmegaConf.to_container(node, resolve=False)
     words = {key: str(fields.get(key) or "") for key in ("title", "about", "scores", "acts", "cost", "paper", "arxiv")}
     method = load_method(node)

@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 
 from thinsight.config.catalogue import MethodEntry
 from thinsight.config.compose import load_config
-from thinsight.config.methods import load_method
+from thinsight.config.methods import load_method, read_method
 from thinsight.costs.budgets import PrefillSizes, prefill_sizes_of, simulate, solve_budget
 from thinsight.costs.conventions import FASTV, PROFILER
 from thinsight.costs.flops import DecoderShape, flops
@@ -121,7 +121,7 @@ def method_costs(sizes: Sequence[ModelSizes], entries: Sequence[MethodEntry], sh
     whole = {size.name: method_cost(size, size.whole) for size in sizes}
     lines = []
     for entry in entries:
-        node = load_config([f"method={entry.name}"]).method
+        node = read_method(entry.name)
         methods = {share: load_method(node, **({"keep": share} if "keep" in entry.knobs else {})) for share in shares}
         for (share, method), size in product(methods.items(), sizes):
             line = {"method": entry.name, "title": entry.title, "family": entry.family, "share": share}

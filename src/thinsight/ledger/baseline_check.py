@@ -8,8 +8,7 @@ from typing import Any
 from scipy.stats import binomtest
 
 from thinsight.evaluation.budget import FIXED
-from thinsight.ledger.lines import FULL_POINTS, POCKET, VANILLA, PrintedTable, slug, task_benchmarks
-from thinsight.ledger.published import PAPERS, load_all
+from thinsight.ledger.published import PAPERS, POCKET, load_all
 from thinsight.paths import ROOT
 
 SURE = 0.999  # confidence of the interval in which a stored score must lie
@@ -58,6 +57,8 @@ def _against_stored(scores: Mapping[str, Any], stored: Mapping[str, Any], card: 
 
 def _against_printed(scores: Mapping[str, Any], model: str) -> list[str]:
     """Another model's scores, in %, beside the range that papers print for the whole model."""
+    from thinsight.ledger.lines import FULL_POINTS, VANILLA, PrintedTable, slug, task_benchmarks  # torch: seconds
+
     names = {task: benchmark for benchmark, task in task_benchmarks().items()}
     printed = load_all()
     lines = [

@@ -8,10 +8,9 @@ from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from thinsight.config.catalogue import printed_models
-from thinsight.config.compose import load_config
 from thinsight.config.methods import load_method
 from thinsight.costs.budgets import PrefillSizes, simulate, solve_budget
 from thinsight.costs.conventions import CONVENTIONS
@@ -188,18 +187,13 @@ def _visual(
 
 @cache
 def _simulated(method: str, layers: int, whole: int, fields: tuple[tuple[str, Any], ...]) -> Sequence[int]:
-    return tuple(simulate(load_method(_node(method), **dict(fields)), PrefillSizes(layers, whole)).visual)
+    return tuple(simulate(load_method(method, **dict(fields)), PrefillSizes(layers, whole)).visual)
 
 
 @cache
 def _solved(method: str, layers: int, whole: int, measure: str, tokens: int) -> dict[str, Any]:
     measure = "layer_mean" if measure == "layer mean" else "kept"
-    return solve_budget(_node(method), PrefillSizes(layers, whole), measure, tokens)
-
-
-@cache
-def _node(method: str) -> DictConfig:
-    return load_config([f"method={method}"]).method
+    return solve_budget(method, PrefillSizes(layers, whole), measure, tokens)
 
 
 def _cost(column: str, shape: DecoderShape, visual: Sequence[int], whole: int, way: Counting) -> float:

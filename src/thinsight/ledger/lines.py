@@ -16,7 +16,6 @@ from thinsight.ledger.published import PAPERS
 from thinsight.ledger.verdicts import PrintedRange
 from thinsight.paths import CONF
 
-POCKET = "pocket"
 VANILLA = "vanilla"  # what tables of printed numbers call the whole model
 CONTROLS = {"Random": "random", "Spatial pooling": "pool"}  # what tables call the controls -> the file in conf/method
 AVERAGES = ("average", "relative average")

@@ -13,7 +13,6 @@ from thinsight.evaluation.budget import FIXED
 from thinsight.ledger.counting import shape_of
 from thinsight.ledger.lines import (
     AVERAGES,
-    POCKET,
     VANILLA,
     PrintedNumber,
     PrintedTable,
@@ -22,6 +21,7 @@ from thinsight.ledger.lines import (
     slug,
     task_benchmarks,
 )
+from thinsight.ledger.published import POCKET
 from thinsight.ledger.verdicts import NOT_RUN, Verdict, direction_verdict, same_order, same_sign, score_verdict
 from thinsight.stats import Bootstrap, ResampledScore
 

@@ -15,7 +15,8 @@ from thinsight.evaluation.budget import Budget
 from thinsight.papers.overview import task_heads
 from thinsight.paths import ROOT
 from thinsight.report.figures import GREY, MARKERS, PAGE, PALETTE, subplots
-from thinsight.report.tables import board, cell_board, finding, points, render
+from thinsight.report.render import finding, points, render
+from thinsight.report.tables import board, cell_board
 
 
 @dataclass(frozen=True)

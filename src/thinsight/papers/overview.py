@@ -19,7 +19,8 @@ from thinsight.ledger.ledger import MOST, count_verdicts, ledger, merge_small, r
 from thinsight.ledger.published import load_all
 from thinsight.ledger.verdicts import VERDICTS
 from thinsight.paths import ROOT
-from thinsight.report.tables import BETTER, BLOCKS, WORSE, Heat, board, cell_board, finding, points, render, signed
+from thinsight.report.render import finding, points, render, signed
+from thinsight.report.tables import BETTER, BLOCKS, WORSE, Heat, board, cell_board
 
 AGAINST = {"random": "random at equal kept tokens", "whole": "the whole model"}
 CELL = ["head", "column"]  # the two heads above a cell

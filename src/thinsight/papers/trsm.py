@@ -18,7 +18,7 @@ from thinsight.ledger.published import load_published
 from thinsight.models.image_tokens import tokens_of
 from thinsight.papers.par.flops import MODEL, reductions
 from thinsight.papers.par.prompts import prompt_swaps
-from thinsight.report.tables import finding
+from thinsight.report.render import finding
 
 SHARES = {"drop20": 0.8, "keep20": 0.2}
 """The share of the tokens that stays under each reading."""

@@ -17,7 +17,7 @@ from thinsight.config.catalogue import CONTROL, FAMILIES, method_entries
 from thinsight.errors import UserError, command
 from thinsight.ledger.verdicts import VERDICTS
 from thinsight.paths import CONF, ROOT
-from thinsight.report.tables import percent, render
+from thinsight.report.render import percent, render
 
 README, METHODS = ROOT / "README.md", ROOT / "docs" / "methods.md"
 

@@ -29,7 +29,7 @@ from thinsight.ledger.baseline_check import check_baseline
 from thinsight.paths import ROOT
 from thinsight.pipeline.notebook import declared_parameters, load_notebook, summarize, tagged_cells
 from thinsight.pipeline.plan import CONTENTS, read_contents
-from thinsight.report.tables import TEMPLATES, render
+from thinsight.report.render import TEMPLATES, render
 
 HIDDEN = {"hide", "finding"}  # cells with these tags are not in the body; the finding stands under the title
 INJECTED = "injected-parameters"  # papermill's tag of the cell with the values of this execution

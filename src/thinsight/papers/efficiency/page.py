@@ -20,7 +20,7 @@ from thinsight.papers.efficiency.claims import (
     published_budgets,
 )
 from thinsight.paths import ROOT
-from thinsight.report.tables import finding
+from thinsight.report.render import finding
 
 MODELS = ("LLaVA-1.5-7B", "LLaVA-1.5-13B", "LLaVA-NeXT-7B")
 """The models, as papers call them; the first one is shown by itself as well."""

@@ -16,7 +16,7 @@ from thinsight.papers.ficoco.flops import PRINTED_MODELS, cache_sizes, cost_floo
 from thinsight.papers.ficoco.internals import Moment, edges_of, moments, ranks, spreads
 from thinsight.papers.ficoco.tables import measured_scores, printed_scores, published_beside, rank_correlations
 from thinsight.paths import ROOT
-from thinsight.report.tables import finding
+from thinsight.report.render import finding
 from thinsight.tasks.rows import Row, collate, training_rows, training_task
 
 NAMES = {"FiCoCo-V": "ficoco_v", "FiCoCo-L": "ficoco_l"}

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, ProcessorMixin
 
 from thinsight.analysis.prompt_awareness import training_batches
-from thinsight.config.compose import load_config
-from thinsight.config.methods import load_method
+from thinsight.config.methods import load_method, read_method
 from thinsight.evaluation.answer import answer, cache_tower
 from thinsight.methods.par import PromptAware, Routing
 from thinsight.methods.prompt_relevance import QueriesAndTokens, Relevance
@@ -139,5 +138,5 @@ def par_method(fields: Mapping[str, Any]) -> Method:
 
 @cache
 def _node() -> DictConfig:
-    """Composing a configuration takes longer than routing a question."""
-    return load_config(["method=par"]).method
+    """Reading a file takes longer than routing a question."""
+    return read_method("par")

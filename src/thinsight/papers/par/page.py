@@ -22,7 +22,7 @@ from thinsight.models.loading import load_model
 from thinsight.papers.par.flops import LAYERS, meets_printed, reductions, tokens_left
 from thinsight.papers.par.prompts import prompt_swaps
 from thinsight.paths import ROOT
-from thinsight.report.tables import finding
+from thinsight.report.render import finding
 
 CALIBRATION = ROOT / "data" / "pocket" / "par.json"
 """What the choice of the thresholds found (`papers.par.calibration`)."""

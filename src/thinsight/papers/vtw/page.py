@@ -15,7 +15,7 @@ from thinsight.models.loading import load_model
 from thinsight.papers.vtw.analysis import attention_shares, choose_layer, first_below
 from thinsight.papers.vtw.figures import RUNS
 from thinsight.papers.vtw.tables import prefill_costs
-from thinsight.report.tables import finding
+from thinsight.report.render import finding
 from thinsight.runtime.layer_selection import Selection
 from thinsight.tasks.rows import training_rows, training_task
 
