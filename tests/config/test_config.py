@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 import thinsight
 from thinsight.config.__main__ import main
 from thinsight.config.compose import load_config, load_task, to_yaml
+from thinsight.config.methods import read_method
 from thinsight.config.schema import names
 from thinsight.errors import UserError
 from thinsight.evaluation.sweep import sweep_points
@@ -199,6 +200,26 @@ def test_unknown_method_or_field():
         thinsight.load_method("vtw", lyer=3)
     with pytest.raises(UserError, match="identity has no fields"):
         thinsight.load_method("identity", layer=3)
+
+
+@pytest.mark.parametrize("name", names("method"))
+def test_a_method_is_read_as_it_is_composed(name):
+    composed = load_config([f"method={name}"]).method
+    assert OmegaConf.to_container(read_method(name), resolve=False) == OmegaConf.to_container(composed, resolve=False)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [("a: [", "mine.yaml cannot be read"), ("name: mine", "list of reductions"), ("- 1", "list of reductions")],
+)
+def test_a_file_that_is_no_method(tmp_path, monkeypatch, text, sentence):
+    (tmp_path / "method").mkdir()
+    (tmp_path / "method" / "mine.yaml").write_text(text)
+    for module in ("thinsight.config.methods", "thinsight.config.schema"):
+        monkeypatch.setattr(f"{module}.CONF", tmp_path)
+    with pytest.raises(UserError, match=sentence) as error:
+        read_method("mine")
+    assert "\n" not in str(error.value)
 
 
 def test_a_field_that_changes_nothing_is_refused(tmp_path):

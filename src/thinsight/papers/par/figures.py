@@ -75,7 +75,7 @@ def _share_panel(axis: Axes, table: pd.DataFrame, y: str, titles: Mapping[str, s
     if len(random):
         band = random["share"], random["least"], random["most"]
         axis.fill_between(*band, color=GREY, alpha=0.35, lw=0, label="random, 3 seeds")
-    for run in INTERVALS.keys() & titles:
+    for run in (run for run in INTERVALS if run in titles):
         part, ends = table[table["run"] == run], INTERVALS[run]
         axis.vlines(part["share"], part[ends[0]], part[ends[1]], color=STYLES[run][0], lw=0.7)
     finished = [run for run in titles if run in set(table["run"])]
