@@ -6,8 +6,6 @@ from typing import Any
 
 from thinsight.config.compose import load_config
 from thinsight.errors import command
-from thinsight.evaluation.dry_run import TFLOPS, dry_run
-from thinsight.evaluation.run import evaluate
 
 
 def summary(result: dict[str, Any]) -> dict[str, Any]:
@@ -29,12 +27,16 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--out", help="a folder for metrics.json, predictions.parquet, ...")
     parser.add_argument("--journal", help="where to keep the journal of the unfinished run")
     parser.add_argument("--dry-run", action="store_true", help="only print what it will load, need and take")
-    parser.add_argument("--tflops", type=float, default=TFLOPS, help="for the plan: what the device sustains")
+    parser.add_argument("--tflops", type=float, help="for the plan: what the device sustains")
     options = parser.parse_args(arguments)
     config = load_config(options.overrides, options.config)
     if options.dry_run:
-        answer = dry_run(config, options.tflops)
+        from thinsight.evaluation.dry_run import TFLOPS, dry_run
+
+        answer = dry_run(config, TFLOPS if options.tflops is None else options.tflops)
     else:
+        from thinsight.evaluation.run import evaluate  # after a wrong word has been found: torch takes seconds
+
         answer = summary(evaluate(config, options.out, options.journal, progress=True))
     print(json.dumps(answer, indent=1, ensure_ascii=False))
 

@@ -1,13 +1,17 @@
 """The plan of the pipeline: small files that say what there is to run, and only change when that does."""
 
 import json
+import shutil
 
 import pandas as pd
 import pytest
 
 from thinsight.config.compose import load_config
 from thinsight.errors import UserError
-from thinsight.pipeline.plan import main, run_code, write_plan, write_reads
+from thinsight.ledger import published
+from thinsight.paths import ROOT
+from thinsight.pipeline import plan
+from thinsight.pipeline.plan import main, page_code, run_code, write_plan, write_reads
 
 PARAMS = {
     "preset": "smoke",
@@ -39,6 +43,19 @@ def test_a_plan_holds_a_config_and_the_code_of_every_run_and_page(tmp_path):
     assert "thinsight.methods.par" not in plan["runs/plain.txt"]
     assert "thinsight.report.page" in plan["pages/report.txt"]
     assert [page["name"] for page in json.loads(plan["contents.json"])] == ["vtw", "quickstart"]
+
+
+def test_a_page_with_a_ledger_runs_again_for_a_printed_number(tmp_path, monkeypatch):
+    shutil.copytree(published.FOLDER, tmp_path / "published")
+    monkeypatch.setattr(published, "FOLDER", tmp_path / "published")
+    monkeypatch.setattr(plan, "ROOT", tmp_path)
+    notebooks = [ROOT / "notebooks" / f"{page}.ipynb" for page in ("vtw", "quickstart")]
+    before = [page_code(notebook) for notebook in notebooks]
+    (tmp_path / "published" / "README.md").write_text("a remark")
+    assert [page_code(notebook) for notebook in notebooks] == before
+    (tmp_path / "published" / "peers.csv").write_text("another number")
+    after = [page_code(notebook) for notebook in notebooks]
+    assert [text == old for text, old in zip(after, before, strict=True)] == [False, True]
 
 
 def test_the_code_of_a_run_has_the_values_of_its_tasks():

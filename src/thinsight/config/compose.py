@@ -17,6 +17,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from thinsight.config.methods import check_reductions
 from thinsight.config.schema import GROUPS, MEASURES, POINTS, RESERVED, WORDS, Config, names
 from thinsight.errors import UserError, nearest
 from thinsight.paths import CONF
@@ -73,8 +74,7 @@ def _check(config: DictConfig) -> None:
         if name not in names("task"):
             raise nearest("task", name, names("task"))
     _check_sweep(plain["method"], plain["sweep"])
-    if not isinstance(plain["method"].get("reductions"), list):
-        raise UserError(f"method {plain['method'].get('name')} needs a list of reductions (it may be empty)")
+    check_reductions(plain["method"], plain["method"].get("name"))
     for key, least in {"limit": 1, "batch_size": 1, "text_tokens": 0, "seed": 0}.items():
         if plain[key] is not None and plain[key] < least:
             raise UserError(f"{key} must be at least {least}, not {plain[key]}")

@@ -34,9 +34,14 @@ def read_method(name: str) -> DictConfig:
         node = OmegaConf.load(CONF / "method" / f"{name}.yaml")
     except (YAMLError, OmegaConfBaseException, OSError) as error:
         raise UserError(f"conf/method/{name}.yaml cannot be read: {str(error).splitlines()[0]}") from error
-    if not isinstance(node, DictConfig) or not isinstance(node.get("reductions"), ListConfig):
-        raise UserError(f"method {name} needs a list of reductions (it may be empty)")
+    check_reductions(node, name)
     return node
+
+
+def check_reductions(node: Any, name: str) -> None:
+    """Refuse what is no mapping with a list of reductions."""
+    if not isinstance(node, dict | DictConfig) or not isinstance(node.get("reductions"), list | ListConfig):
+        raise UserError(f"method {name} needs a list of reductions (it may be empty)")
 
 
 def method_of(node: DictConfig, fields: dict[str, Any]) -> "Method":

@@ -72,7 +72,7 @@ class ClassScore:
 
 
 class UsesClassScore:
-    """Base of stages that use `ClassScore`: they have a field ``cls``, and may set ``of`` and ``single``."""
+    """Base of stages that use `ClassScore`: they have a field ``cls``, and may set ``source`` and ``single``."""
 
     cls: str
     source = "attention"

@@ -4,7 +4,7 @@
 
     data/configs/<run>.yaml     the resolved config of a run
     data/plan/runs/<run>.txt    the code that the run can reach (see `thinsight.code_hash`)
-    data/plan/pages/<page>.txt  the code and the values in conf/ that a page's notebook can reach
+    data/plan/pages/<page>.txt  the code, the values in conf/ and the papers' numbers that a page's notebook can reach
     data/plan/pages/report.txt  the code that makes HTML of the notebooks
     data/plan/contents.json     the pages and their titles
 
@@ -39,6 +39,7 @@ from thinsight.code_hash import EVALUATION, PACKAGE, code_lines, imports, reach,
 from thinsight.config.compose import load_config, load_task, to_yaml
 from thinsight.config.schema import WORDS
 from thinsight.errors import UserError, command
+from thinsight.ledger import published
 from thinsight.paths import CONF, ROOT
 from thinsight.pipeline.notebook import declared_parameters, load_notebook, summarize, syntax
 
@@ -129,7 +130,15 @@ def page_code(path: Path) -> str:
             read[file] = {key: value for key, value in values.items() if key in WORDS | {"name", "title"}}
     values = [f"{_value_hash(value)}  conf/{file}" for file, value in read.items()]
     starts = [PACKAGE.name, *imports(syntax(source)), *targets(list(read.values()))]
-    return _code_text(starts, [*values, *_templates(starts)])
+    return _code_text(starts, [*values, *_templates(starts), *_printed(starts)])
+
+
+def _printed(starts: Iterable[str]) -> list[str]:
+    """Hashes of the papers' numbers and ways of counting, if the code that ``starts`` reach reads them."""
+    if published.__name__ not in reach(starts)[0]:
+        return []
+    files = sorted([*published.FOLDER.rglob("*.csv"), *published.FOLDER.rglob("*.yaml")])
+    return [f"{_file_hash(file)[:12]}  {file.relative_to(ROOT)}" for file in files]
 
 
 def _templates(starts: Iterable[str]) -> list[str]:

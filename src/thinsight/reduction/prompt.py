@@ -52,6 +52,11 @@ class PromptInputs:
     embeds: Tensor | None = None
     pictures: Sequence[Tensor] | None = None
 
+    @property
+    def data(self) -> Tensor:
+        """The ids, or the embeddings where there are none."""
+        return self.embeds if self.ids is None else self.ids
+
 
 def read_prompt(
     inputs: PromptInputs, image_token: int | None, visual: Tensor | None, mask: Tensor | None, position: Tensor
@@ -61,8 +66,7 @@ def read_prompt(
     mask (batch, columns) 0/1 or None; position (batch or 1, columns) as the decoder gets it, or with another axis in
     front for multi-axis rotary embedding, whose first entry is kept.
     """
-    data = inputs.ids if inputs.ids is not None else inputs.embeds
-    batch, columns = data.shape[:2]
+    batch, columns = inputs.data.shape[:2]
     alive = torch.ones(batch, columns, dtype=torch.bool)
     if mask is not None and mask.dim() == 2 and not mask.is_meta:
         alive = mask.bool().cpu()
@@ -91,8 +95,7 @@ def _contents(inputs: PromptInputs, alive: Tensor, image: Tensor) -> Callable[[i
     matched = inputs.pictures is not None and len(inputs.pictures) == sum(count)  # not so where pictures come in tiles
 
     def content(sample: int) -> bytes:
-        data = inputs.ids if inputs.ids is not None else inputs.embeds
-        parts = as_bytes(data[sample][alive[sample].to(data.device)])
+        parts = as_bytes(inputs.data[sample][alive[sample].to(inputs.data.device)])
         if matched:
             first = sum(count[:sample])
             parts += b"".join(as_bytes(picture) for picture in inputs.pictures[first : first + count[sample]])

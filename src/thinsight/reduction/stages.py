@@ -214,7 +214,9 @@ class Filter(Protocol):
     """``filter(tokens, evidence, leave)`` -> rows (leave,) of the tokens that leave, int64, any order.
 
     ``among`` says what it is shown: "visual" tokens, or all of the "prompt" but its last token, which has to answer, or
-    "all". A filter with ``adaptive = True`` also takes None for ``leave``, and decides by itself how many leave.
+    "all". A filter with ``adaptive = True`` also takes None for ``leave``, and decides by itself how many leave. Where
+    it reads attention, ``attention_rows`` says how many rows of a layer it asks for at most, for the page on costs:
+    "one" (or a few), those of the "question", or all "visual" ones.
     """
 
     among: str

@@ -113,9 +113,10 @@ ROWS = {"one": "one row", "question": "the question's rows", "visual": "all visu
 def attention_maps(model: ModelSizes) -> dict[str, int]:
     """Bytes of attention in the decoder at the whole prompt: the `ROWS` of one layer in float32, as they are asked
     for here; one layer's map in half precision, its workspace while eager attention makes it, and all layers' maps."""
-    n, depth, text = model.prefill.total + model.prefill.text, model.prefill.depth, model.prefill.text
+    total, text = model.prefill.total, model.prefill.text
+    n, depth = total + text, model.prefill.depth
     row, cells = 4 * model.heads * n, model.heads * n * n
-    sizes = dict(zip(ROWS.values(), (row, row * (text // 2), row * model.prefill.total), strict=True))
+    sizes = dict(zip(ROWS.values(), (row, row * (text // 2), row * total), strict=True))
     sizes |= {"map of one layer": 2 * cells, "the same while eager attention makes it": 10 * cells}
     return sizes | {"maps of all layers, kept": 2 * cells * depth}
 
@@ -127,12 +128,9 @@ def attention_bytes(model: ModelSizes, entries: Sequence[MethodEntry], heads: in
     ``heads``: of the tower. Half of the text stands behind the picture, the question.
     """
     out = []
-    tile, prompt, text = (
-        model.prefill.total // model.tiles,
-        model.prefill.total + model.prefill.text,
-        model.prefill.text,
-    )
-    places = {"decoder": (model.prefill.total, prompt, model.heads)}
+    total, text = model.prefill.total, model.prefill.text
+    tile = total // model.tiles
+    places = {"decoder": (total, total + text, model.heads)}
     places |= {} if model.tower is None else {"tower": (tile, tile + 1, heads)}
     for entry in entries:
         asked = []
