@@ -79,5 +79,5 @@ def test_a_causal_mask_is_made_for_filling(prompt):
 def test_images_are_told_apart():
     """Runs of visual columns, and neighbours without text between them where all images are equally long."""
     visual = torch.tensor([[0, 1, 1, 0, 1, 1, 1, 1], [1, 1, 0, 0, 0, 0, 0, 0]]).bool()
-    assert number_images(visual, None).tolist() == [[-1, 0, 0, -1, 1, 1, 1, 1], [0, 0] + [-1] * 6]
-    assert number_images(visual, 2)[0].tolist() == [-1, 0, 0, -1, 1, 1, 2, 2]
+    assert number_images(visual).tolist() == [[-1, 0, 0, -1, 1, 1, 1, 1], [0, 0] + [-1] * 6]
+    assert number_images(visual, [2, 2, 2])[0].tolist() == [-1, 0, 0, -1, 1, 1, 2, 2]

@@ -1,7 +1,7 @@
 """The question's words and their tokens, and a CLIP text tower that loads when it is first asked for."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -49,13 +49,34 @@ class QuestionReader:
         return TextTower.load(self.text_tower)
 
     def words(self, ids: Tensor, prompt: Prompt, sample: int) -> list[Word]:
-        """The words of the question: what stands behind the sample's last image and before the answer, without the
-        template's tags. ids (columns,) int64, on the CPU."""
-        columns = prompt.alive[sample].nonzero().squeeze(1)
-        visual = prompt.visual[sample].nonzero().squeeze(1)
-        if len(visual):
-            columns = columns[columns > visual[-1]]
-        text, spans = self._spelled(ids[columns].tolist())
+        """The words of the question: those of the turn of the sample's last image, in front of the image and behind it,
+        up to the answer, without the template's tags. ids (columns,) int64, on the CPU."""
+        front, behind = self._parts(prompt, sample)
+        return self._front(ids[front], front) + self._words(*self._spelled(ids[behind].tolist()), behind)
+
+    def front(self, ids: Tensor, prompt: Prompt, sample: int) -> Tensor:
+        """(n,) int64: columns of the tokens of the question's words in front of the sample's last image."""
+        front, _ = self._parts(prompt, sample)
+        words = self._front(ids[front], front)
+        return torch.cat([word.index for word in words]).unique() if words else front[:0]
+
+    def _parts(self, prompt: Prompt, sample: int) -> tuple[Tensor, Tensor]:
+        """Columns of the text in front of the sample's last visual token, and of the text behind it."""
+        columns = prompt.alive[sample, : prompt.end].nonzero().squeeze(1)
+        shows = prompt.visual[sample, columns]
+        text, last = columns[~shows], int(columns[shows][-1]) if bool(shows.any()) else -1
+        return text[text < last], text[text > last]
+
+    def _front(self, ids: Tensor, columns: Tensor) -> list[Word]:
+        """The words of the turn that has begun and not ended; of all the text, if it has no tags of the template."""
+        text, spans = self._spelled(ids.tolist())
+        opening = self._tags[0]
+        start = text.rfind(opening) + len(opening) if opening and opening in text else 0
+        words = self._words(" " * start + text[start:], spans, columns)
+        return [*words[:-1], replace(words[-1], after="\n")] if words else []
+
+    def _words(self, text: str, spans: list[tuple[int, int]], columns: Tensor) -> list[Word]:
+        """The words of a text whose tokens stand at ``spans`` in it and at ``columns`` in the prompt."""
         plain = self._untagged(text)
         matches = list(WORD.finditer(plain))
         words = []

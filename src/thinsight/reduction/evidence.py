@@ -93,10 +93,10 @@ class Evidence:
     layer         the layer that the tokens are about to enter, or that they are inside of, 0-based
     depth         number of layers of the stack that it is in
     image         (columns,) int64: which of the sample's images each column shows, -1 for what is no picture
-    content       the sample's own input as bytes (token ids and pixels, no padding), read only when asked for; without
-                  a cache generate sends a longer prompt for each token, so that this changes with it
+    content       the sample's own input as bytes (token ids of the prompt and pixels, no padding), read when asked for
     stage         which of the ``stages`` layers of the site this is, counted from 0
-    sequence      all tokens of the sample as they are now, text and class token included; a stage is shown some of them
+    sequence      all tokens of the sample as they are now, text and class token included, but none that was generated
+                  or guessed behind the prompt; a stage is shown some of them
     attention_at  "attention" (the layer before, or the own one inside) or "next" -> makes its `LayerAttention`
     providers     name in `NEEDS` -> makes it, when asked for
     notes         what earlier stages of the same sample left; empty at the start of every prompt
@@ -136,10 +136,19 @@ class Evidence:
         return self.sequence.index[~self.sequence.visual]
 
     @property
-    def question(self) -> Tensor:
-        """(n,) index of the text tokens behind the last visual token, the template's included."""
+    def behind(self) -> Tensor:
+        """(n,) index of the text tokens behind the last visual token, the template's included: those that see all of
+        the picture."""
         at = (self.image >= 0).nonzero()
         return self.text[self.text > (int(at[-1]) if len(at) else -1)]
+
+    @property
+    def question(self) -> Tensor:
+        """(n,) index of the question's text tokens: those of `behind`, and the words of the same turn in front of the
+        picture, where the model has a tokenizer to tell them from the template."""
+        text, front = self.text, self.providers.get("front")
+        behind = self.behind
+        return behind if front is None else torch.cat([text[torch.isin(text, front())], behind])
 
     @property
     def text(self) -> Tensor:

@@ -89,6 +89,11 @@ class Method:
         """The reductions behind the projector, in front of the decoder or in it."""
         return tuple(r for r in self.reductions if not isinstance(r.site, BeforeProjector))
 
+    def one_length(self, depth: int) -> bool:
+        """Whether all ``depth`` layers of a decoder hold the same tokens. Sites are numbers already (`resolve`)."""
+        later = [layer for r in self.after_projector for layer in r.site.layers if layer > 0 or r.site.inside]
+        return all(layer >= depth for layer in later)
+
     @property
     def needs(self) -> frozenset[str]:
         """What any of its stages needs of the model."""
@@ -109,7 +114,7 @@ def apply_reduction(reduction: Reduction, tokens: Tokens, evidence: Evidence, co
         tokens = tokens.with_sources(columns)
     shown = tokens.visual.clone()
     if reduction.filter.among == "prompt":
-        shown[:-1] = True  # the last token has to answer
+        shown |= tokens.index < evidence.last  # which has to answer
     elif reduction.filter.among == "all":
         shown[:] = True
     return reduction(tokens.take(shown), evidence).union(tokens.take(~shown))

@@ -1,7 +1,9 @@
 """What a prompt holds, column by column: which are padding, text or image tokens, and their positions."""
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -18,12 +20,14 @@ class Prompt:
     image     (batch, columns) int64  which of the sample's images a column shows, counted from 0; -1 for text
     position  (batch, columns) int64  position numbers as the model was given them
     content   sample -> bytes         the sample's own input, whatever batch or padding it came in
+    end       columns before it are the prompt; later ones were guessed or generated
     """
 
     alive: Tensor
     image: Tensor
     position: Tensor
     content: Callable[[int], bytes]
+    end: int = sys.maxsize
 
     @property
     def visual(self) -> Tensor:
@@ -45,12 +49,18 @@ class Prompt:
 class PromptInputs:
     """What the caller gave the model: ids (batch, columns), embeddings (batch, columns, width), pictures; or None.
 
-    pictures  one tensor per picture in the order of the prompts: its pixels, or its features if it came encoded
+    pictures  one tensor per picture in the order of the samples: its pixels, or its features if it came encoded
+    tokens    how many visual tokens each picture stands for, where that is known
+    repeats   how many rows in a row are one sample (beams, several answers), for which pictures and tokens count once
+    end       columns before it are the prompt; later ones were guessed or generated
     """
 
     ids: Tensor | None = None
     embeds: Tensor | None = None
     pictures: Sequence[Tensor] | None = None
+    tokens: Sequence[int] | None = None
+    repeats: int = 1
+    end: int = sys.maxsize
 
     @property
     def data(self) -> Tensor:
@@ -71,12 +81,12 @@ def read_prompt(
     if mask is not None and mask.dim() == 2 and not mask.is_meta:
         alive = mask.bool().cpu()
     seen = _visual(inputs, image_token, visual, batch, columns) & alive
-    count, total = len(inputs.pictures or ()), int(seen.sum())
-    image = number_images(seen, total // count if count and total % count == 0 else None)
+    image = number_images(seen[:: inputs.repeats], _lengths(inputs, int(seen[:: inputs.repeats].sum())))
+    image = image.repeat_interleave(inputs.repeats, 0)
     position = position[0] if position.dim() == 3 else position
     if position.is_meta:
         position = torch.arange(columns)[None]
-    return Prompt(alive, image, position.cpu().expand(batch, -1), _contents(inputs, alive, image))
+    return Prompt(alive, image, position.cpu().expand(batch, -1), _contents(inputs, alive, image), inputs.end)
 
 
 def _visual(inputs: PromptInputs, image_token: int | None, visual: Tensor | None, batch: int, columns: int) -> Tensor:
@@ -89,37 +99,48 @@ def _visual(inputs: PromptInputs, image_token: int | None, visual: Tensor | None
     return inputs.ids.cpu() == image_token
 
 
+def _lengths(inputs: PromptInputs, total: int) -> list[int]:
+    """How many of the ``total`` visual tokens of all samples each picture has, one after the other; [] if unknown."""
+    if inputs.tokens is not None and sum(inputs.tokens) == total:
+        return list(inputs.tokens)
+    count = len(inputs.pictures or ())
+    return [total // count] * count if count and total % count == 0 else []
+
+
 def _contents(inputs: PromptInputs, alive: Tensor, image: Tensor) -> Callable[[int], bytes]:
     """Sample -> its ids (or embeddings, if those are all there is) and its own pictures."""
-    count = (image.amax(1) + 1).tolist()
+    count, end = (image[:: inputs.repeats].amax(1) + 1).tolist(), inputs.end
     matched = inputs.pictures is not None and len(inputs.pictures) == sum(count)  # not so where pictures come in tiles
 
     def content(sample: int) -> bytes:
-        parts = as_bytes(inputs.data[sample][alive[sample].to(inputs.data.device)])
+        parts = as_bytes(inputs.data[sample, :end][alive[sample, :end].to(inputs.data.device)])
         if matched:
-            first = sum(count[:sample])
-            parts += b"".join(as_bytes(picture) for picture in inputs.pictures[first : first + count[sample]])
+            of = sample // inputs.repeats
+            first = sum(count[:of])
+            parts += b"".join(as_bytes(picture) for picture in inputs.pictures[first : first + count[of]])
         return parts or sample.to_bytes(4, "big")  # the meta device has shapes only
 
     return content
 
 
-def number_images(visual: Tensor, length: int | None) -> Tensor:
+def number_images(visual: Tensor, lengths: Sequence[int] = ()) -> Tensor:
     """Which image each visual column shows, per sample; -1 for text.
 
-    visual (batch, columns) bool. A run of visual columns is one image, unless its length is a multiple of ``length``
-    (visual tokens per image, where the model has one such number): then it is several without text between them.
+    visual (batch, columns) bool; ``lengths``: visual tokens of each picture, where they are known, in the order of the
+    samples. A run of visual columns is one image, or as many as the next lengths that add up to it.
     """
-    image = torch.full(visual.shape, -1)
+    image, coming = torch.full(visual.shape, -1), list(lengths)
     for row, mask in enumerate(visual):
         number = 0
         columns = mask.nonzero().squeeze(1)
         breaks = (columns.diff() != 1).nonzero().squeeze(1) + 1
         for run in columns.tensor_split(breaks.tolist()) if len(columns) else ():
-            step = length if length and len(run) % length == 0 else len(run)
-            for image_columns in run.split(step):
+            sums = list(accumulate(coming))
+            count = sums.index(len(run)) + 1 if len(run) in sums else 0
+            for image_columns in run.split(coming[:count] or [len(run)]):
                 image[row, image_columns] = number
                 number += 1
+            coming = coming[count:] if count else []  # a picture with text between its parts: runs are all there is
     return image
 
 

@@ -30,7 +30,7 @@ class Tokens:
     @classmethod
     def fresh(cls, index: Tensor, visual: Tensor) -> "Tokens":
         """Tokens that have not been touched yet, at the columns ``index``."""
-        return cls(None, index, visual, torch.ones(len(index)))
+        return cls(None, index, visual, torch.ones(len(index), dtype=torch.float32))
 
     def __len__(self) -> int:
         return len(self.index)
@@ -89,4 +89,4 @@ class Tokens:
         """The same tokens with an explicit source map over ``columns`` columns."""
         if self.sources is not None:
             return self
-        return replace(self, sources=torch.eye(columns)[self.index])
+        return replace(self, sources=torch.eye(columns, dtype=torch.float32)[self.index])

@@ -1,10 +1,12 @@
 """`reduce`: all hooks of a method on one model, for as long as the context lasts."""
 
-from collections.abc import Iterator
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
-from functools import partial
-from weakref import WeakKeyDictionary
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,34 +20,55 @@ from thinsight.reduction.method import Method
 from thinsight.reduction.prompt import Prompt, PromptInputs, read_prompt
 from thinsight.reduction.sites import Projected
 from thinsight.reduction.tokens import Tokens
+from thinsight.runtime.caches import fill, filled_by
 from thinsight.runtime.decoder import AttentionAt, DecoderStart, DecoderState
 from thinsight.runtime.decoder_inputs import DecoderCall, current_tables, decoder_arguments, layer_arguments
-from thinsight.runtime.hooks import hook_owners, pre_hook, project_attention, projection, split
+from thinsight.runtime.generation import check_generate
+from thinsight.runtime.hooks import (
+    Replacement,
+    as_called,
+    hook_owners,
+    post_hook,
+    pre_hook,
+    project_attention,
+    projection,
+    split,
+)
 from thinsight.runtime.trace import Trace
 from thinsight.runtime.vision import VisionReducer
 
 
 def is_filled(cache: object | None) -> bool:
     """Whether a cache holds anything yet."""
-    return cache is not None and cache.get_seq_length() > 0
+    return cache is not None and int(cache.get_seq_length()) > 0
 
 
-def check_call(decoder: nn.Module, arguments: dict) -> None:
+def check_call(decoder: nn.Module, arguments: dict, method: Method) -> None:
     """Refuse what would be wrong without a sign of it."""
     cache, mask = arguments.get("past_key_values"), arguments.get("attention_mask")
-    if decoder.training:
-        raise UserError("reduce() is for inference: call model.eval() first")
-    if cache is not None and (getattr(cache, "is_compileable", False) or any(getattr(cache, "is_sliding", ()))):
-        raise UserError(f"{type(cache).__name__} has a fixed length, but layers will differ: use a DynamicCache")
+    kernel = decoder.config._attn_implementation or ""
+    if cache is not None:
+        check_cache(cache, method, len(decoder.layers))
     if mask is not None and not (isinstance(mask, Tensor) and mask.dim() in (2, 4)):
         raise UserError("reduce() reads attention masks with 2 or 4 dimensions, not flex attention's blocks")
-    if decoder.config._attn_implementation == "flex_attention":
+    if kernel == "flex_attention":
         raise UserError("reduce() does not work with flex attention: load the model with sdpa or eager attention")
+    if kernel.startswith("paged"):
+        raise UserError("reduce() does not work with paged attention: load the model with sdpa or eager attention")
+
+
+def check_cache(cache: object, method: Method, depth: int) -> None:
+    """Refuse a cache whose layers have to be of one length, where the method makes them differ."""
+    kind = type(cache).__name__
+    if any(getattr(cache, "is_sliding", ())):
+        raise UserError(f"{kind} forgets old tokens, but a reduced prompt is not a window: use a DynamicCache")
+    if getattr(cache, "is_compileable", False) and not method.one_length(depth):
+        raise UserError(f"{kind} has a fixed length, but layers will differ: use a DynamicCache")
 
 
 def check_end(prompt: Prompt) -> None:
     """Refuse a prompt whose last token, which has to answer, is a visual one and may leave."""
-    for alive, visual in zip(prompt.alive, prompt.visual, strict=True):
+    for alive, visual in zip(prompt.alive[:, : prompt.end], prompt.visual[:, : prompt.end], strict=True):
         if bool(visual[alive][-1:].any()):
             raise UserError(
                 "the prompt ends with its picture, whose last token would have to answer: put text behind it"
@@ -70,7 +93,8 @@ def reduce(model: nn.Module, method: Method, visual: Tensor | None = None) -> It
 
     visual (batch, columns) bool marks the visual columns of the prompt where token ids cannot: a bare language model
     fed with embeddings. Samples may differ in their images or have none. On leaving, also after an exception, the model
-    is as it was. What cannot work is a `UserError`: training, static caches, a second ``reduce`` on the same model.
+    is as it was. Several threads may use the model; compiled models run uncompiled meanwhile. What cannot work is a
+    `UserError` (``docs/generation.md`` has the list): training, a second ``reduce`` on the same model.
     """
     with attached(model, method, visual) as attachment:
         yield attachment.trace
@@ -79,21 +103,50 @@ def reduce(model: nn.Module, method: Method, visual: Tensor | None = None) -> It
 @contextmanager
 def attached(model: nn.Module, method: Method, visual: Tensor | None = None) -> Iterator["Attachment"]:
     """`reduce` for those who also want the state of the prompt: the criterion that chooses a layer."""
+    model = getattr(model, "_orig_mod", model)  # of a compiled one
     attachment = Attachment(model, method, visual)
     with ExitStack() as stack:
         attachment.enter(model, stack)
         yield attachment
 
 
-class Attachment:
-    """The hooks on one model, and all state of one context.
+@dataclass
+class Generation:
+    """A call of ``generate`` that is under way: how many columns its prompt has, and how many samples."""
 
-    states           cache -> the `DecoderState` of the prompt that filled it
-    prompt_inputs    what the assembler was given, until the decoder is called
-    pixels           one tensor per picture that the vision tower was given, until the decoder is called
-    call             the decoder's call that is under way
+    columns: int
+    samples: int
+
+
+class CallState(threading.local):
+    """What one call leaves for its later parts; every thread has its own.
+
+    generation     the call of ``generate`` that it belongs to
+    prompt_inputs  what the assembler was given, until the decoder is called
+    pictures       one tensor per picture that was encoded, its pixels or its features, until the prompt is done with
+    tokens         how many visual tokens each has become, likewise
+    decoder        the decoder's call that is under way
+    captured       queries and keys of the layers of this call that a stage asks for
+    """
+
+    def __init__(self) -> None:
+        self.generation: Generation | None = None
+        self.prompt_inputs: PromptInputs | None = None
+        self.pictures: list[Tensor] | None = None
+        self.tokens: list[int] | None = None
+        self.decoder: DecoderCall | None = None
+        self.captured: dict[int, CapturedQK] = {}
+
+
+class Attachment:
+    """The hooks on one model, and what all calls of one context share.
+
+    state            what belongs to one call; what belongs to one prompt lives on its cache (`runtime.caches`)
     vision           the reductions in the vision tower, where there are any
-    captured_layers  decoder layers whose queries and keys a stage asks for, and ``captured``: those of this call
+    captured_layers  decoder layers whose queries and keys a stage asks for
+    closed           whether the context has been left
+    running          thread -> how deep it is inside the model
+    generating       threads that are inside ``generate``
     """
 
     def __init__(self, model: nn.Module, method: Method, visual: Tensor | None) -> None:
@@ -105,22 +158,32 @@ class Attachment:
         self.method, self.visual = method.resolve(self.parts.depth), visual
         self.reader = getattr(model, "question_reader", None)
         self.trace = Trace(method.name)
-        self.states: WeakKeyDictionary[object, DecoderState] = WeakKeyDictionary()
-        self.prompt_inputs: PromptInputs | None = None
-        self.pixels: list[Tensor] | None = None
-        self.call: DecoderCall | None = None
+        self.state = CallState()
         self.vision: VisionReducer | None = None
         if method.before_projector or "features" in method.needs:
             self.vision = VisionReducer(find_tower(model), method, self.reader)
         looking = [r for r in self.method.after_projector if "attention" in r.needs]
         self.captured_layers = {n if r.site.inside else n - 1 for r in looking for n in r.site.layers} - {-1}
-        self.captured: dict[int, CapturedQK] = {}
+        self.closed, self.lock = False, threading.Condition()
+        self.running: Counter[int] = Counter()
+        self.generating: set[int] = set()
 
     def enter(self, model: nn.Module, stack: ExitStack) -> None:
         """Register everything; leaving ``stack`` undoes it."""
         parts, layers = self.parts, range(self.parts.depth)
-        modules = [(model, self.on_model), (parts.vision, self.on_vision), (parts.assembler, self.on_assembler)]
-        modules += [(parts.decoder, self.on_decoder)]
+        self.guard = pre_hook(model, self.on_model)
+        stack.callback(self.remove_guard)
+        stack.callback(post_hook(model, self.after_model, always=True).remove)
+        stack.enter_context(torch.compiler.set_stance("force_eager"))  # a graph compiled before knows no hooks
+        if hasattr(model, "generate"):
+            own = model.generate
+            stack.callback(Replacement(model, "generate", partial(self.on_generate, own)).remove)
+        if hasattr(parts.assembler, "get_image_features"):
+            own = parts.assembler.get_image_features
+            features = Replacement(parts.assembler, "get_image_features", partial(self.on_features, own))
+            stack.callback(features.remove)
+        modules = [(parts.assembler, self.on_assembler), (parts.decoder, self.on_decoder)]
+        modules += [(parts.vision, self.on_vision)] if self.vision is not None else []
         modules += [(layer, partial(self.on_layer, number)) for number, layer in enumerate(parts.layers)]
         for module, function in modules:
             if module is not None:
@@ -135,26 +198,84 @@ class Attachment:
             split(parts.layers[number], LAYER_PARTS, partial(self.inside_layer, number), stack)
         if self.vision is not None:
             self.vision.enter(stack)
+        stack.callback(self.close)
+
+    def close(self) -> None:
+        """The context is left: let other threads finish the pass through the model that they are in."""
+        with self.lock:
+            self.closed = True
+            me = threading.get_ident()
+            self.lock.wait_for(lambda: not self.running.keys() - {me} & {t.ident for t in threading.enumerate()})
+
+    def remove_guard(self) -> None:
+        """Stop listening, unless another thread is inside ``generate`` still: its next pass has to fail."""
+        with self.lock:
+            if not self.generating - {threading.get_ident()}:
+                self.guard.remove()
+
+    def on_generate(self, own: Callable, *args: Any, **kwargs: Any) -> Any:
+        """``generate`` is called: refuse what cannot work before anything is computed, and remember the prompt."""
+        check_generate(self.parts, self.method, own, kwargs)
+        prompts = [kwargs.get("inputs_embeds"), kwargs.get("input_ids"), kwargs.get("inputs"), *args[:1]]
+        given = next((prompt for prompt in prompts if prompt is not None), None)
+        me, before = threading.get_ident(), self.state.generation
+        if given is not None:
+            self.state.generation = Generation(given.shape[1], len(given))
+        self.generating.add(me)
+        try:
+            return own(*args, **kwargs)
+        finally:
+            self.state.generation = before
+            self.forget()
+            with self.lock:
+                self.generating.discard(me)
+                if self.closed and not self.generating:
+                    self.guard.remove()
+
+    def forget(self) -> None:
+        """A prompt is done with."""
+        self.state.prompt_inputs = self.state.pictures = self.state.tokens = None
+        if self.vision is not None:
+            self.vision.forget()
 
     def on_model(self, arguments: dict) -> None:
         """The whole model is called: refuse what cannot work there."""
+        with self.lock:
+            if self.closed:
+                raise UserError("reduce() was left while generate was running in this thread: let it end first")
+            self.running[threading.get_ident()] += 1
+        if self.parts.decoder.training:
+            raise UserError("reduce() is for inference: call model.eval() first")
         if arguments.get("labels") is not None:
             raise UserError("labels do not fit a shortened sequence: take the logits inside reduce() and score them")
 
+    def after_model(self, *_: Any) -> None:
+        """The whole model has been called, or has failed."""
+        with self.lock:
+            self.running[threading.get_ident()] -= 1
+            self.running += Counter()  # drops zeros
+            self.lock.notify_all()
+
+    def on_features(self, own: Callable, *args: Any, **kwargs: Any) -> Any:
+        """Pictures are encoded: note how many tokens each becomes."""
+        encoded = own(*args, **kwargs)
+        features, pixels = getattr(encoded, "pooler_output", None), kwargs.get("pixel_values", *args[:1])
+        several = isinstance(features, list | tuple) or (isinstance(features, Tensor) and features.dim() == 3)
+        self.state.tokens = [len(f) for f in features] if several else None
+        whole = pixels is not None and several and len(pixels) == len(features)
+        self.state.pictures = list(pixels) if whole else list(features) if several else None
+        return encoded
+
     def on_vision(self, arguments: dict) -> None:
-        """The vision tower is called, by the model or by generate ahead of it: keep the pixels for the next prompt."""
-        pixels = next((value for value in arguments.values() if isinstance(value, Tensor)), None)
-        whole = pixels is not None and pixels.dim() == 4 and not self.parts.tiled
-        self.pixels = list(pixels) if whole else None
-        if self.vision is not None:
-            self.vision.on_tower(pixels)
+        """The vision tower is called, by the model or by generate ahead of it."""
+        self.vision.on_tower(next(value for value in arguments.values() if isinstance(value, Tensor)))
 
     def on_assembler(self, arguments: dict) -> None:
         """The assembler is called: token ids are still to be seen here."""
         ids, encoded = arguments.get("input_ids"), (arguments.get("mm_encoder_outputs") or {}).get("image")
         pictures = arguments.get("pixel_values") if encoded is None else encoded.pooler_output
         pictures = None if pictures is None else list(pictures)
-        self.prompt_inputs = PromptInputs(ids, arguments.get("inputs_embeds"), pictures)
+        self.state.prompt_inputs = PromptInputs(ids, arguments.get("inputs_embeds"), pictures)
         if arguments.get("pixel_values_videos") is not None and self.method.reductions:
             raise UserError("reduce() knows images only: a video's tokens would stay, so pass frames as images")
         if pictures is None:
@@ -166,35 +287,47 @@ class Attachment:
 
     def on_decoder(self, arguments: dict) -> dict | None:
         """The decoder is called: begin a prompt, or go on with the one whose cache comes along."""
-        inputs = self.prompt_inputs or PromptInputs(arguments.get("input_ids"), arguments.get("inputs_embeds"))
-        self.prompt_inputs, self.captured = None, {}
-        check_call(self.parts.decoder, arguments)
+        state = self.state
+        inputs = state.prompt_inputs or PromptInputs(arguments.get("input_ids"), arguments.get("inputs_embeds"))
+        state.prompt_inputs, state.captured = None, {}
+        check_call(self.parts.decoder, arguments, self.method)
         cache = arguments.get("past_key_values")
-        if not is_filled(cache):
-            if self.pixels is not None:
-                inputs = replace(inputs, pictures=self.pixels)
-            self.pixels = None
-            state, arguments = self.start_prompt(arguments, inputs)
-            self.call = DecoderCall(self.parts, state, prefill=True, cache=cache)
-        elif cache in self.states:
-            self.call = DecoderCall(self.parts, self.states[cache], prefill=False, cache=cache)
+        if is_filled(cache):
+            filled = filled_by(cache)
+            if filled is None or filled.context is not self:
+                raise UserError("this cache was filled outside this reduce(): let the prompt go through it as well")
+            state.decoder = DecoderCall(self.parts, filled.state, filled.layouts, prefill=False, cache=cache)
         else:
-            raise UserError("this cache was filled outside this reduce(): let the prompt go through it as well")
-        return decoder_arguments(self.call, arguments)
+            prompt, arguments = self.start_prompt(arguments, self.complete(inputs))
+            state.decoder = DecoderCall(self.parts, prompt, prompt.layouts, prefill=True, cache=cache)
+        return decoder_arguments(state.decoder, arguments)
+
+    def complete(self, inputs: PromptInputs) -> PromptInputs:
+        """What is known of a prompt besides: its pictures as they came, and which rows ``generate`` has repeated."""
+        state, generation = self.state, self.state.generation
+        if state.pictures is not None:
+            inputs = replace(inputs, pictures=state.pictures, tokens=state.tokens)
+        if generation is None:
+            state.pictures = state.tokens = None
+            return inputs
+        return replace(inputs, repeats=len(inputs.data) // generation.samples, end=generation.columns)
 
     def start_prompt(self, arguments: dict, inputs: PromptInputs) -> tuple[DecoderState, dict]:
         """A new prompt, and the decoder's arguments without the holes of images that were reduced before."""
         prompt = self.describe_prompt(arguments, inputs)
         if self.method.reductions:
             check_end(prompt)
-        self.trace.begin(prompt)
-        samples, norm = range(len(prompt.alive)), self.parts.decoder.norm
-        words = [partial(self.words, prompt, inputs, sample) for sample in samples]
-        providers = [{"words": of_sample, "norm": lambda: norm} for of_sample in words]
+        trace, samples = self.trace.begin(prompt), range(len(prompt.alive))
+        norm = as_called(self.parts.decoder.norm, inputs.data.device)
+        providers = [{"words": partial(self.words, prompt, inputs, n), "norm": lambda: norm} for n in samples]
+        if self.reader is not None and inputs.ids is not None and not inputs.ids.is_meta:
+            for n in samples:
+                providers[n]["front"] = cache(partial(self.reader.front, inputs.ids[n].cpu(), prompt, n))
         start, embeds = DecoderStart(providers, [StageNotes() for _ in samples], self.reader), None
         if self.vision is not None:
-            embeds = self.vision.enter_decoder(start, prompt, arguments.get("inputs_embeds"), self.trace)
-        state = DecoderState(self.method, prompt, self.parts.depth, start, self.trace)
+            given, again = arguments.get("inputs_embeds"), self.state.generation is not None
+            embeds = self.vision.enter_decoder(start, prompt, given, trace, inputs.repeats, again)
+        state = DecoderState(self.method, prompt, self.parts.depth, start, trace)
         return state, arguments if embeds is None else {**arguments, "inputs_embeds": embeds, "input_ids": None}
 
     def describe_prompt(self, arguments: dict, inputs: PromptInputs) -> Prompt:
@@ -221,57 +354,57 @@ class Attachment:
 
     def on_layer(self, number: int, arguments: dict) -> dict | None:
         """A decoder layer is called: cut what enters it."""
-        call, hidden = self.call, arguments["hidden_states"]
+        call, hidden = self.state.decoder, arguments["hidden_states"]
         if call.prefill:
             if number == 0 and arguments.get("past_key_values") is not None:
-                self.states[arguments["past_key_values"]] = call.state  # the decoder may have made it just now
+                fill(arguments["past_key_values"], call.state, self)  # the decoder may have made it just now
             if number > 0:
                 hidden = call.state.advance(number, hidden, partial(self.attention_before, number, arguments))
-            self.captured.pop(number - 1, None)
-            self.trace.record(call.state.tokens)
+            self.state.captured.pop(number - 1, None)
+            call.state.trace.record(call.state.tokens)
         changed = layer_arguments(call, number, hidden, arguments)
         same = changed is None and hidden is arguments["hidden_states"]  # as many may stay, and yet not as they were
         return None if same else {**arguments, "hidden_states": hidden, **(changed or {})}
 
     def inside_layer(self, number: int, hidden: Tensor) -> Tensor:
         """Between the two halves of a decoder layer."""
-        if not self.call.prefill:
-            return hidden
-        return self.call.state.inside(number, hidden, partial(self.captured_attention, number))
+        call = self.state.decoder
+        return call.state.inside(number, hidden, partial(self.captured_attention, number)) if call.prefill else hidden
 
     def captured_attention(self, number: int, sample: int, tokens: Tokens) -> AttentionAt:
         """What a stage can look at whose nearest attention is that of layer ``number``, if that was captured."""
-        captured = self.captured.get(number)
+        captured = self.state.captured.get(number)
         return {} if captured is None else {"attention": partial(captured.layer_attention, sample)}
 
     def attention_before(self, number: int, arguments: dict, sample: int, tokens: Tokens) -> AttentionAt:
         """What a stage before layer ``number`` can look at."""
-        coming = {"next": partial(self.next_layer_attention, number, arguments, sample, tokens)}
-        return self.captured_attention(number - 1, sample, tokens) | coming
+        coming = as_called(
+            partial(self.next_layer_attention, number, arguments, sample, tokens), arguments["hidden_states"].device
+        )
+        return self.captured_attention(number - 1, sample, tokens) | {"next": coming}
 
     def on_attention(self, number: int, arguments: dict) -> None:
         """The attention of a layer is called whose queries and keys a stage will ask for."""
-        if self.call.prefill:
-            state, attention = self.call.state, self.parts.layers[number].self_attn
+        if self.state.decoder.prefill:
+            state, attention = self.state.decoder.state, self.parts.layers[number].self_attn
             index = [tokens.index for tokens in state.tokens]
-            columns = state.layouts[number].columns
-            rows = [torch.searchsorted(c.contiguous(), i) for c, i in zip(columns, index, strict=True)]
+            rows = [state.layouts.layers[number].places(n, columns) for n, columns in enumerate(index)]
             tables = arguments["position_embeddings"]
             sizes = [tokens.size.log() for tokens in state.tokens] if state.proportional else None
-            self.captured[number] = CapturedQK(
+            self.state.captured[number] = CapturedQK(
                 attention.head_dim, attention.scaling, index, rows, tables=tables, bias=sizes
             )
 
     def on_projection(self, number: int, part: str, _: nn.Module, __: tuple, states: Tensor) -> None:
         """Queries or keys of that layer."""
-        if self.call.prefill:
-            setattr(self.captured[number], part, states)
+        if self.state.decoder.prefill:
+            setattr(self.state.captured[number], part, states)
 
     def next_layer_attention(self, number: int, arguments: dict, sample: int, tokens: Tokens) -> LayerAttention:
         """Queries and keys that layer ``number`` would make of the tokens in front of it."""
-        layer, state = self.parts.layers[number], self.call.state
-        tables = current_tables(self.call, arguments)
-        rows = torch.searchsorted(state.layout.columns[sample].contiguous(), tokens.index).to(tokens.states.device)
+        layer, state = self.parts.layers[number], self.state.decoder.state
+        tables = current_tables(self.state.decoder, arguments)
+        rows = state.layout.places(sample, tokens.index).to(tokens.states.device)
         tables = tuple(table[min(sample, len(table) - 1)][rows] for table in tables)
         bias = tokens.size.log() if state.proportional else None
         scaling = layer.self_attn.scaling

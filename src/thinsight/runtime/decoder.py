@@ -12,8 +12,9 @@ from thinsight.reduction.evidence import Evidence, Reader, StageNotes
 from thinsight.reduction.method import Method, Reduction, apply_reduction
 from thinsight.reduction.prompt import Prompt
 from thinsight.reduction.tokens import Tokens
-from thinsight.runtime.layout import Layout, take_rows
-from thinsight.runtime.trace import Trace
+from thinsight.runtime.hooks import full_precision
+from thinsight.runtime.layout import Layout, Layouts, take_rows
+from thinsight.runtime.trace import PrefillTrace
 
 AttentionAt = dict[str, Callable[[], LayerAttention]]
 """The layers that a stage can look at from where it is: "attention" and "next" (see `Evidence.layer_attention`)."""
@@ -43,18 +44,19 @@ class DecoderStart:
 class DecoderState:
     """What is left of a prompt at each layer. It is made at the prefill and lives as long as the cache it filled.
 
-    full     the layout of the prompt as it came
-    layouts  the layout that entered each layer so far; ``layouts[0]`` is what the decoder's own masks are made for
-    biases   per layer: (batch, held) what proportional attention adds to the logits of its keys; None for nothing
+    layouts  what entered each layer so far
+    layout   what is held now
     tokens   per sample: the tokens alive now
+    trace    the record of this prompt
+    drafts   how many columns at the end are no part of the prompt: tokens that an assistant has guessed, or, without a
+             cache, those that were generated
     """
 
-    def __init__(self, method: Method, prompt: Prompt, depth: int, start: DecoderStart, trace: Trace) -> None:
+    def __init__(self, method: Method, prompt: Prompt, depth: int, start: DecoderStart, trace: PrefillTrace) -> None:
         self.reductions, self.prompt, self.depth, self.trace = method.after_projector, prompt, depth, trace
-        self.start = start
-        self.full = self.layout = Layout.full(prompt)
-        self.layouts: list[Layout] = []
-        self.biases: list[Tensor | None] = []
+        self.start, self.drafts = start, max(prompt.alive.shape[1] - prompt.end, 0)
+        self.layout = Layout.full(prompt)
+        self.layouts = Layouts(self.layout)
         self.embeds: Tensor | None = None
         samples = range(len(prompt.alive))
         self.whole = [prompt.tokens(sample) for sample in samples]
@@ -87,15 +89,15 @@ class DecoderState:
                 )
                 hidden = self._narrowed(self.whole, pack, hidden)
             hidden = self._reduced(layer, False, hidden, attention, f"before layer {layer}")
-        self.layouts.append(self.layout)
-        self.biases.append(self._bias() if self.proportional else None)
+        self.layouts.layers.append(self.layout)
+        self.layouts.biases.append(self._bias() if self.proportional else None)
         return hidden
 
     def _bias(self) -> Tensor | None:
         """(batch, held) log sizes of what the layout holds; None while nothing has merged."""
         if all(bool((tokens.size == 1).all()) for tokens in self.tokens):
             return None
-        bias = torch.zeros(self.layout.columns.shape)
+        bias = torch.zeros(self.layout.columns.shape, dtype=torch.float32)
         for sample, tokens in enumerate(self.tokens):
             bias[sample, self._rows(sample, tokens)] = tokens.size.log()
         return bias
@@ -119,8 +121,10 @@ class DecoderState:
     def _narrowed(self, before: list[Tokens], pack: Tensor, hidden: Tensor) -> Tensor:
         """Cut ``hidden`` to the tokens that there are now, and put changed states into their rows."""
         if any(len(new) < len(old) for new, old in zip(self.tokens, before, strict=True)):
-            wide = self.layout
+            wide, pairs = self.layout, list(zip(before, self.tokens, strict=True))
             self.layout = wide.narrow(self.prompt, [tokens.index for tokens in self.tokens], pack)
+            if any(tokens.origin is not None for pair in pairs for tokens in pair):
+                self.layout = self.layout.renumbered(wide, pairs, pack)
             hidden = take_rows(hidden, self.layout.rows_in(wide, hidden.device))
         else:
             hidden = hidden.clone()
@@ -131,7 +135,7 @@ class DecoderState:
         return hidden
 
     def _rows(self, sample: int, tokens: Tokens) -> Tensor:
-        return torch.searchsorted(self.layout.columns[sample].contiguous(), tokens.index)
+        return self.layout.places(sample, tokens.index)
 
     def _where(self, reduction: Reduction, sample: int) -> tuple[int, ...]:
         """The layers of a reduction for one sample; none where there is no image."""
@@ -150,7 +154,8 @@ class DecoderState:
                 tokens = tokens.with_states(hidden[sample, self._rows(sample, tokens).to(hidden.device)])
             stage = layers.index(layer)
             evidence = self._evidence(layer, sample, tokens, stage, len(layers), attention)
-            after = apply_reduction(reduction, tokens, evidence, self.prompt.alive.shape[1])
+            with full_precision(hidden.device):
+                after = apply_reduction(reduction, tokens, evidence, self.prompt.alive.shape[1])
             pack |= reduction.site.positions == "pack" and len(after) < len(tokens)
             tokens = after
         same = len(tokens) == len(self.tokens[sample]) and tokens.sources is self.tokens[sample].sources
@@ -165,6 +170,5 @@ class DecoderState:
         notes, reader = self.start.notes[sample], self.start.reader
         content, image = partial(self.prompt.content, sample), self.prompt.image[sample]
         attention_at = {} if attention is None else attention(sample, tokens)
-        return Evidence(
-            layer, self.depth, image, content, stage, stages, tokens, attention_at, providers, notes, reader
-        )
+        own = tokens.take(tokens.index < self.prompt.end) if self.drafts else tokens
+        return Evidence(layer, self.depth, image, content, stage, stages, own, attention_at, providers, notes, reader)

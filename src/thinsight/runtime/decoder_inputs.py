@@ -8,23 +8,36 @@ from torch import Tensor
 from thinsight.errors import UserError
 from thinsight.models.architecture import ModelParts
 from thinsight.runtime.decoder import DecoderState
-from thinsight.runtime.layout import Layout, add_key_bias, cut_mask, take_rows
+from thinsight.runtime.layout import Layout, Layouts, add_key_bias, cut_mask, take_rows
 
 
 @dataclass
 class DecoderCall:
-    """One call of the decoder: the prompt itself (prefill), or tokens after it. ``memo`` is shared by its layers."""
+    """One call of the decoder: the prompt itself (prefill), or tokens after it.
+
+    layouts  what each layer holds of the prompt, in the rows of this call
+    numbers  (axes, batch, columns) position numbers of a prompt that has several axes; None for one axis
+    memo     shared by the layers
+    """
 
     parts: ModelParts
     state: DecoderState
+    layouts: Layouts
     prefill: bool
     cache: object | None
+    numbers: Tensor | None = None
     memo: dict = field(default_factory=dict)
+
+    def past(self, layer: int = 0) -> int:
+        """Tokens in the cache of a layer before this call."""
+        return 0 if self.prefill else int(self.cache.get_seq_length(layer))
 
 
 def decoder_arguments(call: DecoderCall, arguments: dict) -> dict | None:
     """Arguments of the decoder with everything cut that leaves before its first layer; None to leave them alone."""
     if call.prefill:
+        position = arguments.get("position_ids")
+        call.numbers = position if position is not None and position.dim() == 3 else None
         if not call.state.acts(0) and not call.state.remembers:
             call.state.advance(0, None)
             return None
@@ -36,11 +49,10 @@ def decoder_arguments(call: DecoderCall, arguments: dict) -> dict | None:
     else:
         embeds = arguments["input_ids"] if arguments.get("inputs_embeds") is None else arguments["inputs_embeds"]
         check_length(call, arguments, embeds.shape[1])
-    full, base = call.state.full, call.state.layouts[0]
+    full, base = call.layouts.full, call.layouts.base
     if base is full:
         return arguments if call.prefill else None
-    device, new = embeds.device, embeds.shape[1]
-    past = 0 if call.prefill else call.cache.get_seq_length()
+    device, new, past = embeds.device, embeds.shape[1], call.past()
     mask = arguments.get("attention_mask")
     if mask is None and not embeds.is_meta:
         # Stated, since without mask and cache transformers takes gaps between positions for several packed sequences.
@@ -51,13 +63,11 @@ def decoder_arguments(call: DecoderCall, arguments: dict) -> dict | None:
 
 def _base_positions(call: DecoderCall, arguments: dict, past: int, new: int, device: torch.device) -> Tensor:
     """Position numbers at the first layer: cut in the prefill, shifted after it where numbers are packed."""
-    full, base, position = call.state.full, call.state.layouts[0], arguments.get("position_ids")
+    full, base, position = call.layouts.full, call.layouts.base, arguments.get("position_ids")
     packed = base.on("packed", device)[:, None]
     if call.prefill:
-        if position is not None and position.dim() == 3:
-            rows = base.rows_in(full, position.device)
-            kept = position.expand(-1, len(rows), -1).gather(2, rows.expand(len(position), -1, -1))
-            return torch.where(packed, base.on("position", device), kept)
+        if call.numbers is not None:
+            return torch.where(packed, base.on("position", device), numbers_of(call, base))
         return base.on("position", device)
     if position is not None and position.dim() == 3:
         if call.parts.counts_cache and len(position) == 3 and arguments.get("attention_mask") is None:
@@ -68,12 +78,18 @@ def _base_positions(call: DecoderCall, arguments: dict, past: int, new: int, dev
     return position + _shift(base, full, device) if bool(base.packed.any()) else position
 
 
+def numbers_of(call: DecoderCall, layout: Layout) -> Tensor:
+    """(axes, batch, held) position numbers of what ``layout`` holds, of a prompt that has several axes."""
+    columns = layout.on("numbered", call.numbers.device)
+    return call.numbers.expand(-1, len(columns), -1).gather(2, columns.expand(len(call.numbers), -1, -1))
+
+
 def check_length(call: DecoderCall, arguments: dict, new: int) -> None:
     """Several tokens after a prompt are a further turn. Are they just the new ones?"""
-    full, base = call.state.full, call.state.layouts[0]
+    full, base = call.layouts.full, call.layouts.base
     if new == 1 or base is full:
         return
-    before = full.held + call.cache.get_seq_length() - base.held
+    before = full.held + call.past() - base.held
     mask, position = arguments.get("attention_mask"), arguments.get("position_ids")
     last = full.last + before - full.held + new
     wrong = mask is not None and mask.shape[-1] != before + new
@@ -86,25 +102,25 @@ def check_length(call: DecoderCall, arguments: dict, new: int) -> None:
 
 def layer_arguments(call: DecoderCall, number: int, hidden: Tensor, arguments: dict) -> dict | None:
     """Arguments of decoder layer ``number`` that have to change, ``hidden`` being what enters it; None for none."""
-    changed, bias = _shortened(call, number, hidden, arguments), call.state.biases[number]
+    changed, bias = _shortened(call, number, hidden, arguments), call.layouts.biases[number]
     if bias is None:
         return changed
     if call.parts.flash:
         raise UserError(
             "sizes on attention logits are beyond FlashAttention: load the model with sdpa or eager attention"
         )
-    changed, layout, new = changed or {}, call.state.layouts[number], hidden.shape[1]
-    keys = new + (0 if call.prefill else call.cache.get_seq_length(number))
+    changed, layout, new = changed or {}, call.layouts.layers[number], hidden.shape[1]
+    keys = new + call.past(number)
     mask = changed.get("attention_mask", arguments.get("attention_mask"))
     return {**changed, "attention_mask": add_key_bias(mask, layout, new, keys, bias.to(hidden.device), hidden.dtype)}
 
 
 def _shortened(call: DecoderCall, number: int, hidden: Tensor, arguments: dict) -> dict | None:
     """What has to change because columns are gone."""
-    base, layout = call.state.layouts[0], call.state.layouts[number]
+    base, layout = call.layouts.base, call.layouts.layers[number]
     if layout is base:
         # FlashAttention takes gaps in the position numbers for the borders of packed sequences.
-        return {"position_ids": None} if call.parts.flash and base is not call.state.full else None
+        return {"position_ids": None} if call.parts.flash and base is not call.layouts.full else None
     key = (id(layout), id(arguments.get("attention_mask")))
     if key not in call.memo:
         call.memo[key] = cut_arguments(call, number, hidden, arguments, layout, base)
@@ -115,15 +131,13 @@ def cut_arguments(
     call: DecoderCall, number: int, hidden: Tensor, arguments: dict, layout: Layout, base: Layout
 ) -> dict:
     """The arguments besides ``hidden`` of layer ``number`` with ``layout``, from those that were made for ``base``."""
-    new, past = hidden.shape[1], 0 if call.prefill else call.cache.get_seq_length(number)
+    new, past = hidden.shape[1], call.past(number)
     mask = cut_mask(arguments.get("attention_mask"), layout, base, new, past + new, call.parts.flash)
     position, rotary = arguments.get("position_ids"), call.parts.decoder.rotary_emb
     tables = arguments["position_embeddings"]
     if call.prefill:
-        rows = layout.rows_in(base, hidden.device)
         position = layout.on("position", hidden.device)
-        packed = bool(layout.packed.any())
-        tables = rotary(hidden, position) if packed else tuple(take_rows(table, rows) for table in tables)
+        tables = _tables(call, layout, base, hidden, tables)
     elif bool((layout.last != base.last).any()):
         position = position + _shift(layout, base, position.device)
         tables = rotary(hidden, position)
@@ -134,13 +148,20 @@ def cut_arguments(
 
 def current_tables(call: DecoderCall, arguments: dict) -> tuple[Tensor, Tensor]:
     """Cosines and sines (batch or 1, held, width) of the tokens that there are now; ``arguments`` are a layer's."""
-    state, (cos, sin) = call.state, arguments["position_embeddings"]
-    layout, base = state.layout, state.layouts[0]
-    if layout is base:
-        return cos, sin
+    layout, base, tables = call.state.layout, call.layouts.base, arguments["position_embeddings"]
+    return tables if layout is base else _tables(call, layout, base, arguments["hidden_states"], tables)
+
+
+def _tables(
+    call: DecoderCall, layout: Layout, base: Layout, hidden: Tensor, tables: tuple[Tensor, Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Cosines and sines of what ``layout`` holds in a prefill, ``tables`` being those of ``base``."""
     if bool(layout.packed.any()):
-        return call.parts.decoder.rotary_emb(arguments["hidden_states"], layout.on("position", cos.device))
-    return tuple(take_rows(table, layout.rows_in(base, cos.device)) for table in (cos, sin))
+        return call.parts.decoder.rotary_emb(hidden, layout.on("position", hidden.device))
+    if layout.moved:  # the model's own tables go by place
+        position = layout.on("position", hidden.device) if call.numbers is None else numbers_of(call, layout)[-3:]
+        return call.parts.decoder.rotary_emb(hidden, position.to(hidden.device))
+    return tuple(take_rows(table, layout.rows_in(base, table.device)) for table in tables)
 
 
 def _shift(layout: Layout, wide: Layout, device: torch.device) -> Tensor:

@@ -50,19 +50,19 @@ class SharedPrefix:
     @property
     def layout_before(self) -> Layout:
         """The prompt as it came."""
-        return self.attachment.call.state.full
+        return self.attachment.state.decoder.layouts.full
 
     def _record(self, layer: int, arguments: dict) -> None:
         hidden, full = arguments.pop("hidden_states"), self.layout_before
         if not self.states:
-            prompt = self.attachment.call.state.prompt
-            stay = [tokens.index[~tokens.visual] for tokens in self.attachment.call.state.tokens]
+            prompt = self.attachment.state.decoder.state.prompt
+            stay = [tokens.index[~tokens.visual] for tokens in self.attachment.state.decoder.state.tokens]
             self.layout = full.narrow(prompt, stay, prompt.visual.any(1) & self.pack)
         text = take_rows(hidden, self.layout.rows_in(full, hidden.device))
         if not self.states:
             self.arguments = {
                 **arguments,
-                **cut_arguments(self.attachment.call, layer, text, arguments, self.layout, full),
+                **cut_arguments(self.attachment.state.decoder, layer, text, arguments, self.layout, full),
             }
         self.states[layer] = text
 
@@ -157,7 +157,7 @@ def _one_batch(
             for handle in handles:
                 handle.remove()
     full = _distribution(parts, prefix.final, prefix.layout_before)
-    with_image = attachment.call.state.prompt.visual.any(1)
+    with_image = attachment.state.decoder.state.prompt.visual.any(1)
     rows = []
     for layer in layers:
         withdrawn = _distribution(parts, prefix.finish(layer), prefix.layout)

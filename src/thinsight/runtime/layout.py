@@ -1,12 +1,14 @@
 """Which columns a layer holds, and hidden states and masks cut to them."""
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from thinsight.reduction.prompt import Prompt
+from thinsight.reduction.tokens import Tokens
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,13 +19,16 @@ class Layout:
     alive     False for padding and for filling: columns held only because another sample holds more
     filling   True for withdrawn columns that fill the rectangle; nothing may attend to them
     position  number that rotary embedding uses
-    packed    (batch,) bool: numbers differ from the prompt's own
+    numbered  prompt column whose number that is, on every axis: another than its own where a token stands in another's
+              place, or is new; meaningless where packed
+    packed    (batch,) bool: numbers are counted anew, without gaps
     """
 
     columns: Tensor
     alive: Tensor
     filling: Tensor
     position: Tensor
+    numbered: Tensor
     packed: Tensor
     _moved: dict = field(default_factory=dict, repr=False)
 
@@ -33,7 +38,7 @@ class Layout:
         batch, columns = prompt.alive.shape
         held = torch.arange(columns).expand(batch, columns)
         none = torch.zeros_like(prompt.alive)
-        return cls(held, prompt.alive, none, prompt.position, none.any(1))
+        return cls(held, prompt.alive, none, prompt.position, held, none.any(1))
 
     @property
     def held(self) -> int:
@@ -44,6 +49,11 @@ class Layout:
     def last(self) -> Tensor:
         """(batch,) position of each sample's last token: generated ones count on from it."""
         return self.position.masked_fill(~self.alive, -1).amax(1)
+
+    @cached_property
+    def moved(self) -> bool:
+        """Whether any token goes by another column's number."""
+        return bool(((self.numbered != self.columns) & self.alive).any())
 
     def narrow(self, prompt: Prompt, stay: list[Tensor], pack: Tensor) -> "Layout":
         """The layout in which sample b keeps just the columns ``stay[b]``; where pack[b], its numbers close ranks.
@@ -60,16 +70,47 @@ class Layout:
             kept = torch.cat([(~dead).nonzero().squeeze(1), order[: width - len(columns)]])
             rows.append(kept.sort().values)
         rows = torch.stack(rows)
-        held = self.columns.gather(1, rows)
+        held, numbered = self.columns.gather(1, rows), self.numbered.gather(1, rows)
         alive = torch.stack([torch.isin(h, columns) for h, columns in zip(held, stay, strict=True)])
         first = torch.where(prompt.alive, prompt.position, torch.iinfo(torch.int64).max).amin(1, keepdim=True)
         position = torch.where(pack[:, None], first + (alive.cumsum(1) - 1).clamp(min=0), self.position.gather(1, rows))
         filling = ~alive & prompt.alive.gather(1, held)
-        return Layout(held, alive, filling, position, self.packed | pack)
+        return Layout(held, alive, filling, position, numbered, self.packed | pack)
+
+    def renumbered(self, before: "Layout", pairs: list[tuple[Tokens, Tokens]], pack: Tensor) -> "Layout":
+        """The same with the numbers that tokens bring along from ``before``, except where pack[b].
+
+        pairs  per sample: the tokens before and those now. A token goes by the number of the one that it is named
+               after, one without a name (a class token that was handed on) by that of the place where it stands
+        """
+        position, numbered = self.position.clone(), self.numbered.clone()
+        for sample, (old, new) in enumerate(pairs):
+            if bool(pack[sample]) or (old.origin is None and new.origin is None):
+                continue
+            same = (new.origins[:, None] == old.origins) & (old.origins >= 0)
+            named = same.any(1)
+            source = before.places(sample, old.index)[same.int().argmax(1)[named]]
+            places = self.places(sample, new.index)[named]
+            position[sample, places] = before.position[sample, source]
+            numbered[sample, places] = before.numbered[sample, source]
+        return replace(self, position=position, numbered=numbered, _moved={})
+
+    def places(self, sample: int, index: Tensor) -> Tensor:
+        """(n,) where the columns ``index`` stand in a sample's row."""
+        return torch.searchsorted(self.columns[sample].contiguous(), index)
+
+    def rows(self, rows: Tensor) -> "Layout":
+        """The samples ``rows``, in that order."""
+        return Layout(*(getattr(self, name)[rows] for name in LAYOUT_PARTS))
+
+    def without_last(self, count: int) -> "Layout":
+        """Without the last ``count`` columns of every sample."""
+        *parts, packed = (getattr(self, name) for name in LAYOUT_PARTS)
+        return Layout(*(part[:, : self.held - count] for part in parts), packed)
 
     def rows_in(self, other: "Layout", device: torch.device) -> Tensor:
         """(batch, held) where this layout's columns stand in a wider one."""
-        key = ("rows", id(other), device)
+        key = ("rows", other, device)  # layouts are told apart by identity
         if key not in self._moved:
             self._moved[key] = torch.searchsorted(other.columns.contiguous(), self.columns.contiguous()).to(device)
         return self._moved[key]
@@ -79,6 +120,54 @@ class Layout:
         if (name, device) not in self._moved:
             self._moved[name, device] = getattr(self, name).to(device)
         return self._moved[name, device]
+
+
+LAYOUT_PARTS = ("columns", "alive", "filling", "position", "numbered", "packed")
+
+
+@dataclass(frozen=True, eq=False)
+class Layouts:
+    """What every layer holds of a prompt.
+
+    full    the prompt as it came
+    layers  the layout that entered each layer so far; the first one is what the decoder's own masks are made for
+    biases  per layer: (batch, held) what proportional attention adds to the logits of its keys; None for nothing
+    """
+
+    full: Layout
+    layers: list[Layout] = field(default_factory=list)
+    biases: list[Tensor | None] = field(default_factory=list)
+
+    @property
+    def base(self) -> Layout:
+        """What enters the first layer."""
+        return self.layers[0]
+
+    @property
+    def reduced(self) -> bool:
+        """Whether any layer holds less than the prompt, or weighs what it holds."""
+        return any(layout is not self.full for layout in self.layers) or any(bias is not None for bias in self.biases)
+
+    def rows(self, rows: Tensor) -> "Layouts":
+        """The samples ``rows``, in that order; the very same object where that changes nothing."""
+        rows = rows.cpu()
+        parts = [getattr(layout, name) for layout in self._different() for name in LAYOUT_PARTS]
+        parts += [bias for bias in self.biases if bias is not None]
+        if len(rows) == len(self.full.columns) and all(torch.equal(part[rows], part) for part in parts):
+            return self
+        return self._each(lambda layout: layout.rows(rows), lambda bias: bias[rows])
+
+    def without_last(self, count: int) -> "Layouts":
+        """Without the last ``count`` columns of the prompt, which every layer holds."""
+        return self._each(lambda layout: layout.without_last(count), lambda bias: bias[:, : bias.shape[1] - count])
+
+    def _different(self) -> list[Layout]:
+        return list({id(layout): layout for layout in (self.full, *self.layers)}.values())
+
+    def _each(self, of_layout: Callable[[Layout], Layout], of_bias: Callable[[Tensor], Tensor]) -> "Layouts":
+        new = {id(layout): of_layout(layout) for layout in self._different()}
+        biases = [None if bias is None else of_bias(bias) for bias in self.biases]
+        return Layouts(new[id(self.full)], [new[id(layout)] for layout in self.layers], biases)
 
 
 def take_rows(states: Tensor, rows: Tensor) -> Tensor:

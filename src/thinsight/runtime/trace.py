@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from itertools import groupby
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,8 +12,8 @@ from thinsight.reduction.tokens import Tokens
 
 
 @dataclass
-class Trace:
-    """Lengths per sample and decoder layer, and which patches are left. Describes the last prefill.
+class PrefillTrace:
+    """Lengths per sample and decoder layer, and which patches are left, of one prompt.
 
     lengths           per sample, per layer: visual tokens that enter the layer (a merged one counts once)
     sequence_lengths  the same for all tokens, padding and filling excluded
@@ -24,11 +25,8 @@ class Trace:
     steps             where something was reduced ("features", "before layer 3") -> kept and sources after it
     shares            the same for weights
     pictures          per sample: how many patches each of its images came with
-    prefills          how many prompts have gone through
     """
 
-    method: str = ""
-    prefills: int = 0
     lengths: list[list[int]] = field(default_factory=list)
     sequence_lengths: list[list[int]] = field(default_factory=list)
     tower: list[list[int]] = field(default_factory=list)
@@ -37,13 +35,10 @@ class Trace:
     _prompt: Prompt | None = None
     _tokens: list[Tokens] = field(default_factory=list)
 
-    def begin(self, prompt: Prompt) -> None:
-        """Forget the last prompt; a new one enters."""
-        self.prefills += 1
-        self.lengths = [[] for _ in prompt.alive]
-        self.sequence_lengths = [[] for _ in prompt.alive]
-        self.tower, self._steps, self._entered = [], {}, []
-        self._prompt, self._tokens = prompt, []
+    @classmethod
+    def of(cls, prompt: Prompt) -> "PrefillTrace":
+        """The record of a prompt that is about to enter."""
+        return cls([[] for _ in prompt.alive], [[] for _ in prompt.alive], _prompt=prompt)
 
     def step(self, where: str, tokens: list[Tokens]) -> None:
         """Note what a place has left of each sample."""
@@ -126,15 +121,40 @@ class Trace:
     def _patches(self, sample: int, columns: Tensor) -> list[int]:
         return torch.where(columns < 0, -1, self._prompt.patch[sample, columns]).tolist()
 
+
+@dataclass
+class Trace:
+    """What ``reduce`` did: everything that `PrefillTrace` has, of the prompt that came last.
+
+    method    its name
+    prefills  how many prompts have gone through; where several threads share a model, the last one of any of them
+    last      that of the last prompt
+    """
+
+    method: str = ""
+    prefills: int = 0
+    last: PrefillTrace = field(default_factory=PrefillTrace)
+
+    def begin(self, prompt: Prompt) -> PrefillTrace:
+        """A prompt enters: a new record for it."""
+        self.prefills, self.last = self.prefills + 1, PrefillTrace.of(prompt)
+        return self.last
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # copying and pickling look for what is not there
+            raise AttributeError(name)
+        return getattr(self.last, name)
+
     def __repr__(self) -> str:
         if not self.prefills:
             return f"Trace of {self.method}: nothing has run yet"
-        lines = [f"Trace of {self.method}, prompt {self.prefills}: {len(self.lengths)} sample(s)"]
-        for sample, (visual, every) in enumerate(zip(self.lengths, self.sequence_lengths, strict=True)):
+        lengths, every = self.last.lengths, self.last.sequence_lengths
+        lines = [f"Trace of {self.method}, prompt {self.prefills}: {len(lengths)} sample(s)"]
+        for sample, (visual, both) in enumerate(zip(lengths, every, strict=True)):
             if sample == 8:
-                lines.append(f"  ... and {len(self.lengths) - 8} more")
+                lines.append(f"  ... and {len(lengths) - 8} more")
                 break
-            lines.append(f"  {sample}: visual tokens by layer {layer_runs(visual)} | all tokens {layer_runs(every)}")
+            lines.append(f"  {sample}: visual tokens by layer {layer_runs(visual)} | all tokens {layer_runs(both)}")
         return "\n".join(lines)
 
 

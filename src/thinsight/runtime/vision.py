@@ -1,5 +1,6 @@
 """Reductions inside and behind the vision tower, and their tokens placed in the prompt's columns."""
 
+import threading
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -17,8 +18,16 @@ from thinsight.reduction.prompt import Prompt, as_bytes
 from thinsight.reduction.sites import Features, Vision
 from thinsight.reduction.tokens import Tokens
 from thinsight.runtime.decoder import DecoderStart
-from thinsight.runtime.hooks import pre_hook, project_attention, projection, split
-from thinsight.runtime.trace import Trace
+from thinsight.runtime.hooks import (
+    as_called,
+    full_precision,
+    post_hook,
+    pre_hook,
+    project_attention,
+    projection,
+    split,
+)
+from thinsight.runtime.trace import PrefillTrace
 
 VisionPlan = list[tuple[Reduction, int, int]]
 """The reductions of a place, each with the number of its stage and how many stages it has."""
@@ -42,8 +51,8 @@ class EncodedImages:
     notes: list[StageNotes] = field(default_factory=list)
 
 
-class VisionReducer:
-    """The hooks on a vision tower, and the images that go through it."""
+class VisionReducer(threading.local):
+    """The hooks on a vision tower, and the images that go through it; every thread sees its own."""
 
     def __init__(self, tower: VisionTower, method: Method, reader: Reader | None) -> None:
         self.tower, self.method, self.reader, self.encoded = tower, method, reader, EncodedImages()
@@ -73,7 +82,7 @@ class VisionReducer:
         if self.active:
             for number, block in enumerate(blocks):
                 stack.callback(pre_hook(block, partial(self.on_block, number)).remove)
-            stack.callback(blocks[self.tower.used - 1].register_forward_hook(self.on_last_block).remove)
+            stack.callback(post_hook(blocks[self.tower.used - 1], self.on_last_block).remove)
         for number in self.captured_blocks:
             for part in ("queries", "keys"):
                 hook = projection(blocks[number].self_attn, part, partial(self.on_projection, number, part))
@@ -82,12 +91,16 @@ class VisionReducer:
             split(blocks[number], BLOCK_PARTS, partial(self.inside_block, number), stack)
         if self.active or self.needs_features:
             stack.callback(pre_hook(projector, self.on_projector).remove)
-            stack.callback(projector.register_forward_hook(self.after_projector).remove)
+            stack.callback(post_hook(projector, self.after_projector).remove)
 
     def on_tower(self, pixels: Tensor) -> None:
         """The tower is called with (images, 3, height, width), once for all images of a batch of prompts. What a call
         that failed has left is forgotten."""
         self.pixels, self.images, self.captured, self.encoded = list(pixels), [], {}, EncodedImages()
+
+    def forget(self) -> None:
+        """A prompt is done with."""
+        self.encoded = EncodedImages()
 
     def on_block(self, number: int, arguments: dict) -> dict:
         """A block is called."""
@@ -147,7 +160,8 @@ class VisionReducer:
             tokens = tokens.with_states(hidden[image, : len(tokens)])
             for reduction, stage, stages in plan:
                 evidence = self.evidence(image, number, tokens, stage, stages, reduction.site)
-                tokens = apply_reduction(reduction, tokens, evidence, self.columns)
+                with full_precision(hidden.device):
+                    tokens = apply_reduction(reduction, tokens, evidence, self.columns)
             after.append(tokens)
         self.images = [tokens.with_states(None) for tokens in after]
         self.encoded.steps.setdefault(where, []).extend(self.images)
@@ -160,7 +174,7 @@ class VisionReducer:
         if before in self.captured:
             attention_at["attention"] = partial(self.captured[before].layer_attention, image)
         if before == number - 1 and number < len(self.tower.blocks):
-            attention_at["next"] = partial(self.next_block_attention, number, tokens)
+            attention_at["next"] = as_called(partial(self.next_block_attention, number, tokens), tokens.states.device)
         image_of = torch.full((self.columns,), -1)
         image_of[self.tower.classes :] = 0
         providers = {"features": lambda: self.hidden[image, self.tower.classes :]}
@@ -199,23 +213,29 @@ class VisionReducer:
                 "merged sizes and images of different lengths are beyond FlashAttention in the vision tower: load the "
                 "model with sdpa or eager attention"
             )
-        sizes = pad_sequence([t.size if sized else torch.ones(len(t)) for t in self.images], batch_first=True)
+        each = [t.size if sized else torch.ones_like(t.size) for t in self.images]
+        sizes = pad_sequence(each, batch_first=True)
         bias = sizes.log().clamp(min=torch.finfo(hidden.dtype).min).to(hidden)
         return bias[:, None, None].expand(-1, 1, hidden.shape[1], -1)
 
-    def enter_decoder(self, start: DecoderStart, prompt: Prompt, embeds: Tensor | None, trace: Trace) -> Tensor | None:
+    def enter_decoder(
+        self, start: DecoderStart, prompt: Prompt, embeds: Tensor | None, trace: PrefillTrace, repeats: int, keep: bool
+    ) -> Tensor | None:
         """Hand the encoded images over: complete ``start`` and return the embeddings without holes; None where they
         need no change.
 
-        embeds (batch, columns, width) with NaN in the visual columns whose patches are gone.
+        embeds (batch, columns, width) with NaN in the visual columns whose patches are gone; ``repeats``: how many rows
+        in a row are one sample; ``keep``: the same prompt will come again, with what was generated behind it.
         """
-        encoded, self.encoded, samples = self.encoded, EncodedImages(), range(len(prompt.alive))
+        encoded, samples = self.encoded, range(len(prompt.alive))
+        if not keep:
+            self.encoded = EncodedImages()
         if not prompt.visual.any():
             return None
         trace.tower = encoded.lengths
-        numbers = _images(prompt, len(encoded.tokens) or len(encoded.features))
+        numbers = _images(prompt, len(encoded.tokens) or len(encoded.features), repeats)
         if encoded.features and numbers is not None:
-            projector = self.tower.projector.forward  # the module's own hooks belong to the pictures
+            projector = as_called(self.tower.projector.forward, embeds.device)  # its hooks belong to the pictures
             for sample in samples:
                 features = [encoded.features[i] for i in numbers[sample]]
                 start.providers[sample]["features"] = partial(torch.cat, features)
@@ -255,8 +275,8 @@ def in_prompt(prompt: Prompt, sample: int, images: list[Tokens]) -> Tokens:
         origin = torch.where(patches.origins < first, -1, columns[(patches.origins - first).clamp(min=0)])
         sources = None
         if traced:
-            sources = torch.zeros(len(patches), prompt.alive.shape[1])
-            shares = patches.sources if image.sources is not None else torch.eye(first + len(columns))[patches.index]
+            sources = torch.zeros(len(patches), prompt.alive.shape[1], dtype=torch.float32)
+            shares = patches.with_sources(first + len(columns)).sources
             sources[:, columns] = shares[:, first:]
         placed = Tokens(None, index, patches.visual, patches.size, sources, origin)
         tokens = tokens.union(placed)
@@ -264,14 +284,15 @@ def in_prompt(prompt: Prompt, sample: int, images: list[Tokens]) -> Tokens:
     return replace(tokens, origin=None) if same else tokens
 
 
-def _images(prompt: Prompt, count: int) -> list[list[int]] | None:
-    """Per sample: the numbers of its images among ``count`` encoded ones; None where columns and images do not match
-    (tiles, packing, samples that were repeated after encoding)."""
-    each = (prompt.image.amax(1) + 1).tolist()
+def _images(prompt: Prompt, count: int, repeats: int) -> list[list[int]] | None:
+    """Per row: the numbers of its images among ``count`` encoded ones; None where columns and images do not match
+    (tiles, packing)."""
+    image = prompt.image[::repeats]
+    each = (image.amax(1) + 1).tolist()
     if count == 0 or sum(each) != count:
         return None
-    sizes = {int((row == n).sum()) for row, m in zip(prompt.image, each, strict=True) for n in range(m)}
+    sizes = {int((row == n).sum()) for row, m in zip(image, each, strict=True) for n in range(m)}
     if len(sizes) != 1:
         return None
     ends = torch.tensor(each).cumsum(0).tolist()
-    return [list(range(end - m, end)) for end, m in zip(ends, each, strict=True)]
+    return [list(range(end - m, end)) for end, m in zip(ends, each, strict=True) for _ in range(repeats)]
