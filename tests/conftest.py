@@ -18,6 +18,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="DIR",
         help="folder of golden files made with the official implementations (default: tests/golden)",
     )
+    parser.addoption(
+        "--write-docs",
+        action="store_true",
+        help="write docs/generation.md: tests/runtime/test_generation.py tries all methods on all families (minutes)",
+    )
 
 
 def pytest_runtest_setup() -> None:

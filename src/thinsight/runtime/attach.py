@@ -22,7 +22,13 @@ from thinsight.reduction.sites import Projected
 from thinsight.reduction.tokens import Tokens
 from thinsight.runtime.caches import fill, filled_by
 from thinsight.runtime.decoder import AttentionAt, DecoderStart, DecoderState
-from thinsight.runtime.decoder_inputs import DecoderCall, current_tables, decoder_arguments, layer_arguments
+from thinsight.runtime.decoder_inputs import (
+    DecoderCall,
+    current_tables,
+    decoder_arguments,
+    layer_arguments,
+    padding_mask,
+)
 from thinsight.runtime.generation import check_generate
 from thinsight.runtime.hooks import (
     Replacement,
@@ -216,6 +222,8 @@ class Attachment:
     def on_generate(self, own: Callable, *args: Any, **kwargs: Any) -> Any:
         """``generate`` is called: refuse what cannot work before anything is computed, and remember the prompt."""
         check_generate(self.parts, self.method, own, kwargs)
+        if kwargs.get("past_key_values") is not None:
+            check_cache(kwargs["past_key_values"], self.method, self.parts.depth)
         prompts = [kwargs.get("inputs_embeds"), kwargs.get("input_ids"), kwargs.get("inputs"), *args[:1]]
         given = next((prompt for prompt in prompts if prompt is not None), None)
         me, before = threading.get_ident(), self.state.generation
@@ -241,13 +249,15 @@ class Attachment:
     def on_model(self, arguments: dict) -> None:
         """The whole model is called: refuse what cannot work there."""
         with self.lock:
-            if self.closed:
+            if self.closed and self.method.reductions:
                 raise UserError("reduce() was left while generate was running in this thread: let it end first")
             self.running[threading.get_ident()] += 1
         if self.parts.decoder.training:
             raise UserError("reduce() is for inference: call model.eval() first")
         if arguments.get("labels") is not None:
             raise UserError("labels do not fit a shortened sequence: take the logits inside reduce() and score them")
+        if arguments.get("past_key_values") is not None:
+            check_cache(arguments["past_key_values"], self.method, self.parts.depth)
 
     def after_model(self, *_: Any) -> None:
         """The whole model has been called, or has failed."""
@@ -278,7 +288,7 @@ class Attachment:
         self.state.prompt_inputs = PromptInputs(ids, arguments.get("inputs_embeds"), pictures)
         if arguments.get("pixel_values_videos") is not None and self.method.reductions:
             raise UserError("reduce() knows images only: a video's tokens would stay, so pass frames as images")
-        if pictures is None:
+        if pictures is None or not self.method.reductions:
             return
         if is_filled(arguments.get("past_key_values")):
             raise UserError("a new image cannot join a cached conversation here: pass the whole prompt, no cache")
@@ -290,10 +300,11 @@ class Attachment:
         state = self.state
         inputs = state.prompt_inputs or PromptInputs(arguments.get("input_ids"), arguments.get("inputs_embeds"))
         state.prompt_inputs, state.captured = None, {}
-        check_call(self.parts.decoder, arguments, self.method)
         cache = arguments.get("past_key_values")
+        filled = filled_by(cache) if is_filled(cache) else None
+        arguments = padding_mask(arguments, None if filled is None else filled.layouts)
+        check_call(self.parts.decoder, arguments, self.method)
         if is_filled(cache):
-            filled = filled_by(cache)
             if filled is None or filled.context is not self:
                 raise UserError("this cache was filled outside this reduce(): let the prompt go through it as well")
             state.decoder = DecoderCall(self.parts, filled.state, filled.layouts, prefill=False, cache=cache)

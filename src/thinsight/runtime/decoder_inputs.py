@@ -33,6 +33,26 @@ class DecoderCall:
         return 0 if self.prefill else int(self.cache.get_seq_length(layer))
 
 
+def padding_mask(arguments: dict, layouts: Layouts | None) -> dict:
+    """The decoder's arguments with the padding mask (batch, keys) from which generate made a 4-D one for a cache of
+    fixed length; ``layouts``: of the prompt that has filled the cache, None for a new one.
+
+    Such a mask counts keys by their place in the cache, and there are fewer of them than columns in the prompt.
+    """
+    cache, mask = arguments.get("past_key_values"), arguments.get("attention_mask")
+    mask = mask.get("full_attention") if isinstance(mask, dict) else mask
+    if not getattr(cache, "is_compileable", False) or mask is None or mask.dim() != 4:
+        return arguments
+    new = mask.shape[-2]
+    if layouts is None:
+        row = mask[:, 0, -1, :new]
+        alive = row if row.dtype == torch.bool else row == 0
+    else:
+        later = int(cache.get_seq_length()) - layouts.base.held + new
+        alive = torch.nn.functional.pad(layouts.full.on("alive", mask.device), (0, later), value=True)
+    return {**arguments, "attention_mask": alive.long()}
+
+
 def decoder_arguments(call: DecoderCall, arguments: dict) -> dict | None:
     """Arguments of the decoder with everything cut that leaves before its first layer; None to leave them alone."""
     if call.prefill:

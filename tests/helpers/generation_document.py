@@ -1,0 +1,74 @@
+"""``docs/generation.md``: the table of ways of generating, written from outcomes and read back."""
+
+import re
+from collections import defaultdict
+from collections.abc import Mapping
+
+from helpers.generation import FEATURES
+
+Outcomes = Mapping[tuple[str, str, str], str | None]
+"""(feature, method, family) -> None where it is right, or the sentence with which it is refused."""
+
+HEAD = """# Ways of generating
+
+Written by `pytest tests/runtime/test_generation.py --write-docs`, which runs every way of generating inside `reduce` with every
+method on a tiny model of every family, and compares what comes out with greedy decoding by the same method: the logits of the
+first step, the places kept, the answer. A way that cannot be right is refused in one sentence, before anything is computed where
+the arguments of `generate` show it. The tests that run by default try every method on one family and one method for each kind of
+place on the others.
+
+| way | what is called, and what has to come out | outcome |
+| --- | --- | --- |
+"""
+TAIL = """
+`torch.compile` is tried on the first family alone. Contrastive search is not in transformers 5 any more (it has moved to a
+repository on the hub): not run. Quantised caches of the libraries quanto and hqq are not installed: not run. Assistants that are
+the reduced model itself, `assistant_early_exit`, paged and sliding caches and flex attention are refused. A random choice depends
+on the seed, the prompt and its pictures alone, and so on none of these.
+
+## Methods that do not act on a family
+
+Tiny models have three blocks in their towers and no text tower (methods that need one take `space=llm`); where positions have
+several axes, `positions=keep` is set.
+
+| family | methods | sentence |
+| --- | --- | --- |
+"""
+
+
+def written(acts: Mapping[tuple[str, str], str | None], outcomes: Outcomes) -> str:
+    """The document."""
+    lines = []
+    for feature, (call, _) in FEATURES.items():
+        refused, right = defaultdict(set), set()
+        for (name, method, _), sentence in outcomes.items():
+            if name == feature and sentence is None:
+                right.add(method)
+            elif name == feature:
+                refused[sentence].add(method)
+        parts = [f"refused for {_names(methods, right)}: \u201c{sentence}\u201d" for sentence, methods in refused.items()]
+        lines.append(f"| {feature} | {call} | {'; '.join(parts) or 'right'} |")
+    places = defaultdict(list)
+    for (family, method), sentence in acts.items():
+        if sentence is not None:
+            places[family, sentence].append(method)
+    where = [f"| {family} | {_code(methods)} | {sentence} |" for (family, sentence), methods in places.items()]
+    return HEAD + "\n".join(lines) + "\n" + TAIL + "\n".join(where) + "\n"
+
+
+def refusals(document: str) -> dict[str, dict[str, set[str]]]:
+    """Feature -> sentence -> the methods that are refused with it; ``{"all"}`` for all of them."""
+    table = {}
+    for feature in FEATURES:
+        outcome = re.search(rf"^\| {re.escape(feature)} \|.*\| (.*) \|$", document, re.MULTILINE)[1]
+        found = re.findall(r"refused for (.*?): \u201c(.*?)\u201d", outcome)
+        table[feature] = {sentence: set(re.findall(r"`(\w+)`", names)) or {"all"} for names, sentence in found}
+    return table
+
+
+def _names(methods: set[str], right: set[str]) -> str:
+    return _code(sorted(methods)) if right else "all"
+
+
+def _code(names: list[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)

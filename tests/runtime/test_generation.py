@@ -1,0 +1,88 @@
+"""Every way of generating, with every method and on every model family: right, or refused in one sentence.
+
+``docs/generation.md`` is what comes out; ``pytest tests/runtime/test_generation.py --write-docs`` writes it.
+"""
+
+import copy
+from functools import cache
+
+import pytest
+from helpers.families import FAMILIES
+from helpers.generation import FEATURES, Trial
+from helpers.generation_document import refusals, written
+from helpers.model_family import questions
+
+import thinsight
+from thinsight import reduce
+from thinsight.config.schema import names
+from thinsight.errors import UserError
+from thinsight.paths import ROOT
+
+DOCUMENT = ROOT / "docs" / "generation.md"
+ACTS: dict[tuple[str, str], str | None] = {}
+OUTCOMES: dict[tuple[str, str, str], str | None] = {}
+WHOLE = next(iter(FAMILIES))
+"""The family on which every method is tried."""
+
+
+@cache
+def method(name: str, axes: int):
+    """The tiny models have a tokenizer, but no text tower: methods that need one take the decoder's own space."""
+    made = thinsight.load_method(name)
+    fields = {"space": "llm"} if "text_tower" in made.needs else {}
+    fields |= {"positions": "keep"} if axes > 1 and "positions" in made.fields else {}
+    return thinsight.load_method(name, **fields) if fields else made
+
+
+def one_of_each_kind() -> list[str]:
+    """A method for each combination of places, whether they are inside a layer, and whether tokens merge there."""
+    kinds = {}
+    for name in names("method"):
+        kind = tuple((type(r.site), getattr(r.site, "inside", False), r.merges) for r in method(name, 1).reductions)
+        kinds.setdefault(kind, name)
+    return list(kinds.values())
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def loaded(request, tmp_path_factory):
+    """(name, family, model, inputs of two prompts, inputs of the first one, a plain copy of the model)."""
+    family = FAMILIES[request.param]
+    model, processor = family.load(family.save(tmp_path_factory.mktemp(request.param)))
+    return request.param, family, model, questions(processor), questions(processor, 1), copy.deepcopy(model)
+
+
+@pytest.mark.parametrize("name", names("method"))
+def test_right_or_refused(loaded, name, request):
+    at, family, model, inputs, single, assistant = loaded
+    if at != WHOLE and name not in one_of_each_kind() and not request.config.getoption("--write-docs"):
+        return
+    trial, wrong = Trial(model, method(name, family.axes), inputs, single, assistant), []
+    try:
+        with reduce(model, trial.method):
+            trial.forward()
+    except UserError as error:
+        ACTS[at, name] = str(error)
+        return
+    ACTS[at, name] = None
+    for feature, (_, attempt) in FEATURES.items():
+        if "compiled" in feature and at != WHOLE:
+            continue
+        try:
+            attempt(trial)
+            OUTCOMES[feature, name, at] = None
+        except UserError as error:
+            OUTCOMES[feature, name, at] = str(error)
+        except Exception as error:
+            wrong.append(f"{feature}: {type(error).__name__} {error}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_the_document_says_so(request):
+    """Behind all others: what they found is what the document says."""
+    if request.config.getoption("--write-docs"):
+        DOCUMENT.write_text(written(ACTS, OUTCOMES))
+    table = refusals(DOCUMENT.read_text())
+    assert OUTCOMES
+    for (feature, name, _), sentence in OUTCOMES.items():
+        said = [s for s, methods in table[feature].items() if {name, "all"} & methods]
+        assert sentence in said if sentence else "all" not in {m for ms in table[feature].values() for m in ms}
