@@ -43,7 +43,19 @@ def one_of_each_kind() -> list[str]:
     return list(kinds.values())
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+def pytest_generate_tests(metafunc):
+    if "name" in metafunc.fixturenames:
+        whole, every = metafunc.config.getoption("--write-docs"), names("method")
+        cases = [(family, name) for family in FAMILIES for name in (every if whole else methods_on(family))]
+        metafunc.parametrize(("loaded", "name"), cases, indirect=["loaded"], scope="module")
+
+
+def methods_on(family: str) -> list[str]:
+    """What is tried on a family when the document is only checked."""
+    return names("method") if family == WHOLE else one_of_each_kind()
+
+
+@pytest.fixture(scope="module")
 def loaded(request, tmp_path_factory):
     """(name, family, model, inputs of two prompts, inputs of the first one, a plain copy of the model)."""
     family = FAMILIES[request.param]
@@ -51,11 +63,8 @@ def loaded(request, tmp_path_factory):
     return request.param, family, model, questions(processor), questions(processor, 1), copy.deepcopy(model)
 
 
-@pytest.mark.parametrize("name", names("method"))
-def test_right_or_refused(loaded, name, request):
+def test_right_or_refused(loaded, name):
     at, family, model, inputs, single, assistant = loaded
-    if at != WHOLE and name not in one_of_each_kind() and not request.config.getoption("--write-docs"):
-        return
     trial, wrong = Trial(model, method(name, family.axes), inputs, single, assistant), []
     try:
         with reduce(model, trial.method):
