@@ -31,21 +31,21 @@ y'all y'all'll y'all'd've you'd you'd've you'll you're you've
 
 def llava(prediction: str, answer: str, answers: Sequence[str] = ()) -> float:
     """VQA accuracy (haotian-liu/LLaVA, llava/eval/m4c_evaluator.py, called by eval_textvqa.py)."""
-    return accuracy(prediction, answers)
+    return _vqa_accuracy(prediction, answers)
 
 
 def official(prediction: str, answer: str, answers: Sequence[str] = ()) -> float:
     """VQA accuracy (facebookresearch/mmf, mmf/utils/m4c_evaluators.py, which LLaVA copied)."""
-    return accuracy(prediction, answers)
+    return _vqa_accuracy(prediction, answers)
 
 
 def lmms_eval(prediction: str, answer: str, answers: Sequence[str] = ()) -> float:
     """VQA accuracy (EvolvingLMMs-Lab/lmms-eval, lmms_eval/tasks/textvqa/utils.py with
     lmms_eval/tasks/_task_utils/vqa_eval_metric.py)."""
-    return accuracy(prediction, answers)
+    return _vqa_accuracy(prediction, answers)
 
 
-def accuracy(prediction: str, answers: Sequence[str]) -> float:
+def _vqa_accuracy(prediction: str, answers: Sequence[str]) -> float:
     """VQA accuracy of the prediction against several people's answers, from 0 to 1."""
     ours, theirs = normalise(prediction), [normalise(text) for text in answers]
     same = theirs.count(ours)
