@@ -88,7 +88,7 @@ POINTS = "points"
 MEASURES = ("kept", "layer_mean", "flops")
 """Measures of a budget, which a sweep may name in place of a field: see `thinsight.solve`."""
 
-WORDS = DESCRIBING | {"after", "notes", "printed_as", "source", "license"}
+WORDS = DESCRIBING | {"after", "notes", "printed_as", "source", "license", "unavailable"}
 
 
 def names(group: str) -> list[str]:
