@@ -11,7 +11,7 @@ import huggingface_hub.constants
 import pandas as pd
 import pytest
 from helpers import benchmark_replicas as replicas
-from helpers import tiny_checkpoint as tiny
+from helpers.benchmark_configs import config, task
 from omegaconf import OmegaConf
 
 import thinsight.evaluation.dry_run
@@ -31,36 +31,7 @@ PROMPTS = Path(__file__).parent / "benchmark_prompts.txt"
 COGNITION = {"commonsense_reasoning", "numerical_calculation", "text_translation", "code_reasoning"}
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    """A folder with a tiny LLaVA and a copy of each benchmark."""
-    folder = tmp_path_factory.mktemp("world")
-    tiny.save_model(folder / "model")
-    for name, write in replicas.ALL.items():
-        write(folder / name)
-    return folder
-
-
-@pytest.fixture(autouse=True)
-def alone(tmp_path, monkeypatch):
-    """No cache but an empty one, and no waiting for a hub that the tests cannot reach."""
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "datasets"))
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr("time.sleep", lambda seconds: None)
-
-
-def copy_of(world, name):
-    return world / name.removesuffix("_plain")
-
-
-def task(world, name, *more):
-    return load_config([f"task={name}", f"task.path={copy_of(world, name)}", *more]).task
-
-
-def config(world, *more):
-    """LLaVA-1.5-7B as conf/model has it, chat template and padding included, but for the tiny one's weights."""
-    small = [f"model.checkpoint={world / 'model'}", "model.dtype=float32", "model.device=cpu", "batch_size=10"]
-    return load_config(["model=llava_1_5_7b", *small, *more])
+pytestmark = pytest.mark.usefixtures("alone")
 
 
 # Data and prompts
@@ -181,6 +152,8 @@ def test_the_runs_are_read_and_compared_like_any_others(ran):
     assert card["tasks"]["textvqa"]["source"] == {
         "hub": "lmms-lab/textvqa", "revision": None, "files": ["data/validation-*.parquet"], "ocr": True,
     }  # fmt: skip
+    assert {name: card["tasks"][name]["protocol"] for name in NAMES} == dict.fromkeys(NAMES, "llava")
+    assert card["tasks"]["pope"]["scorer"] == "haotian-liu/LLaVA llava/eval/eval_pope.py"
     assert card["tasks"]["textvqa"]["prompt"].startswith("A chat between a curious user and an artificial")
 
 

@@ -61,7 +61,11 @@ def test_a_function_is_named_by_its_dotted_name_or_that_of_the_package(mine):
         ),
         ("task.metric=broken_tasks.exact", "cannot be imported: No module named 'nothing_like_that'"),
         ("task.metric=null", "task exist names no metric"),
-        ("task.summary=pope_sumary", "unknown summary of task exist 'pope_sumary': did you mean pope_summary"),
+        (
+            "task.summary=points",
+            "known: thinsight.tasks.scorers.mmbench.circular, thinsight.tasks.scorers.mme.points, ",
+        ),
+        ("task.metric=thinsight.tasks.scorers.mme.lava", "did you mean thinsight.tasks.scorers.mme.llava or"),
         ("task.reader=poep", "unknown reader of task exist 'poep': did you mean pope"),
         ("task.kind=hob", "unknown kind of task exist 'hob': did you mean hub"),
     ],

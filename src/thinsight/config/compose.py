@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from thinsight.config.methods import check_reductions
+from thinsight.config.protocols import check_protocol
 from thinsight.config.schema import GROUPS, MEASURES, POINTS, RESERVED, WORDS, Config, names
 from thinsight.errors import UserError, nearest
 from thinsight.paths import CONF
@@ -41,7 +42,8 @@ def load_task(name: str) -> DictConfig:
 
 
 def to_yaml(config: DictConfig) -> str:
-    """The config as text, every value resolved; only a method's reductions go on pointing at its fields.
+    """The config as text, every value resolved; only a method's reductions and a task's functions go on pointing at
+    its fields.
 
     That keeps the file whole in itself and still lets a reader of it replace a field (a sweep does). Words that only
     describe (a paper, a licence, a list of deviations) are left out: a run does not depend on them.
@@ -51,6 +53,8 @@ def to_yaml(config: DictConfig) -> str:
         plain[group] = {key: value for key, value in plain[group].items() if key not in WORDS}
     if "reductions" in config.method:
         plain["method"]["reductions"] = OmegaConf.to_container(config.method, resolve=False)["reductions"]
+    task = OmegaConf.to_container(config.task, resolve=False)
+    plain["task"] |= {key: task[key] for key in ("metric", "summary")}
     return OmegaConf.to_yaml(OmegaConf.create(plain))
 
 
@@ -73,6 +77,7 @@ def _check(config: DictConfig) -> None:
     for name in plain["tasks"]:
         if name not in names("task"):
             raise nearest("task", name, names("task"))
+    check_protocol(plain["task"], plain["tasks"])
     _check_sweep(plain["method"], plain["sweep"])
     check_reductions(plain["method"], plain["method"].get("name"))
     for key, least in {"limit": 1, "batch_size": 1, "text_tokens": 0, "seed": 0}.items():

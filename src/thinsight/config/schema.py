@@ -47,6 +47,9 @@ class TaskConfig:
     split: str = "test"
     suffix: str = ""  # appended to each question, e.g. an answer-format instruction
     max_new_tokens: int = 8
+    protocol: str = ""  # of a benchmark: whose rules score an answer and word some questions, a key of `protocols`
+    protocols: dict[str, str] = field(default_factory=dict)  # protocol -> the file that its scorer equals
+    unavailable: dict[str, str] = field(default_factory=dict)  # protocol that the benchmark cannot have -> why
     metric: Any = "exact"  # the function that scores an answer (see thinsight.tasks.metrics)
     summary: Any = None  # the function that sums up all answers of a benchmark, if it has one (same place)
     source: str = ""
@@ -85,7 +88,7 @@ POINTS = "points"
 MEASURES = ("kept", "layer_mean", "flops")
 """Measures of a budget, which a sweep may name in place of a field: see `thinsight.solve`."""
 
-WORDS = DESCRIBING | {"after", "notes", "printed_as", "source", "license"}
+WORDS = DESCRIBING | {"after", "notes", "printed_as", "source", "license", "unavailable"}
 
 
 def names(group: str) -> list[str]:

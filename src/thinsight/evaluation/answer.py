@@ -29,7 +29,8 @@ def answer(
     rows: Sequence[Row],
     task: DictConfig,
 ) -> list[dict[str, Any]]:
-    """Records of a batch, one per row, as plain data (``correct`` a share where the metric is one, ``group`` if any).
+    """Records of a batch, one per row, as plain data (``correct`` a share where the metric is one, ``group`` and
+    its size if any).
 
     ``inputs``: from `rows.collate`, on the model's device. A record has ``id, kind, answer, prediction, correct``,
     ``generated`` (tokens, the end token included), ``visual`` and ``lengths`` (tokens entering each decoder layer,
@@ -55,7 +56,7 @@ def answer(
             "visual": list(trace.lengths[i]),
             "lengths": list(trace.sequence_lengths[i]),
             "kept": list(kept),
-            **({"group": row.group} if row.group else {}),
+            **({"group": row.group, "group_size": row.group_size} if row.group else {}),
         }
         for i, (row, text, kept) in enumerate(zip(rows, texts, trace.kept, strict=True))
     ]

@@ -144,9 +144,17 @@ def _task(processor: "ProcessorMixin", task: DictConfig, rows: Sequence[Row]) ->
         "rows_sha256": rows_digest(rows),
         "prompt": prompt_text(processor, rows[0], task),
         "metric": function_name(task.metric),
+        **_protocol(task),
         "max_new_tokens": task.max_new_tokens,
         **({"source": provenance(task)} if function_name(task.kind) == "hub" else {}),
     }
+
+
+def _protocol(task: DictConfig) -> dict[str, str]:
+    """The task's protocol and the file that its scorer equals; nothing where another metric was put in its place."""
+    if not task.protocol or function_name(task.metric) != task.protocol:
+        return {}
+    return {"protocol": task.protocol, "scorer": task.protocols[task.protocol]}
 
 
 def _method(config: DictConfig) -> dict[str, Any]:

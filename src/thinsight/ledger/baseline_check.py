@@ -67,7 +67,7 @@ def _against_printed(scores: Mapping[str, Any], model: str) -> list[str]:
     lines = [line for line in lines if line.unit in UNITS and line.source in PAPERS]
     out = []
     for task, cell in scores.items():
-        numbers = cell.get("summary", {}).get("printed") or {names.get(task): 100 * cell["accuracy"]}
+        numbers = cell.get("summary", {}).get("printed", {names.get(task): 100 * cell["accuracy"]})
         for benchmark, value in numbers.items():
             known = [line.number for line in lines if line.column == benchmark and line.is_number and not line.label]
             slack = SLACK * FULL_POINTS.get(benchmark, 100.0) / 100

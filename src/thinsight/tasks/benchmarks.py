@@ -3,19 +3,31 @@
 A reader takes the line's number, its columns but the picture, and the task; it returns the fields of a
 `tasks.rows.Row` but the picture. The columns that must be there, and what they hold, stand as ``columns`` in conf/task.
 
-The data sets are those of lmms-lab on the hub; the questions are worded as in LLaVA's own question files
-(github.com/haotian-liu/LLaVA, docs/Evaluation.md), the last line of a prompt being ``suffix`` in conf/task. What is
-scored together (the two questions of a picture, the rotations of a choice) shares a ``group``.
+The data sets are those of lmms-lab on the hub. The questions are worded as in LLaVA's own question files
+(github.com/haotian-liu/LLaVA, docs/Evaluation.md), or where the task's ``protocol`` is lmms_eval as in lmms-eval's
+``doc_to_text``; the last line of a prompt is ``suffix`` in conf/task. What is scored together (the two questions of a
+picture, the rotations of a choice) shares a ``group``. A line on which the code of the protocol itself fails is a
+`UserError` that names the row.
 """
 
 from collections.abc import Mapping, Sequence
 from itertools import takewhile
+from string import ascii_uppercase
 from typing import Any
 
 from omegaconf import DictConfig
 
+from thinsight.errors import UserError
+from thinsight.tasks.scorers.mme import PAIR
+from thinsight.tasks.scorers.scienceqa import LLAVA_LETTERS
+
 Record = Mapping[str, Any]
-LETTERS = "ABCDEFGH"
+LMMS_EVAL = "lmms_eval"
+"""The protocol that words some questions in its own way; all others ask as LLaVA does."""
+
+PEOPLE = 10
+"""How many people answered a question of TextVQA."""
+
 ROTATION = 10**6
 """MMBench numbers the rotations of question n as n, 1000000 + n, 2000000 + n, ..."""
 
@@ -23,7 +35,8 @@ ROTATION = 10**6
 def pope(number: int, record: Record, task: DictConfig) -> dict[str, Any]:
     """Is a thing in the picture; the kinds are random, popular and adversarial. A question's number is its kind's."""
     key = f"{record['category']}-{record['question_id']}"
-    return _fields(key, record["question"], record["answer"], record["category"])
+    question = record["question"].strip() if task.protocol == LMMS_EVAL else record["question"]
+    return _fields(key, question, _yes_or_no(key, record, task), record["category"])
 
 
 def gqa(number: int, record: Record, task: DictConfig) -> dict[str, Any]:
@@ -34,47 +47,89 @@ def gqa(number: int, record: Record, task: DictConfig) -> dict[str, Any]:
 
 
 def textvqa(number: int, record: Record, task: DictConfig, ocr: bool = True) -> dict[str, Any]:
-    """Ten people's answers. ``ocr``: append the words that OCR found in the picture, as LLaVA's file does."""
+    """Ten people's answers. ``ocr``: append the words that OCR found in the picture, as LLaVA's file does.
+
+    The data set's questions begin in lower case: LLaVA's file writes the first letter large, lmms-eval also all others
+    small.
+    """
     question = record["question"].strip()
-    question = question[:1].upper() + question[1:]  # as LLaVA's file has it; the data set begins in lower case
+    question = question[:1].upper() + question[1:]
+    if task.protocol == LMMS_EVAL:
+        question = record["question"].capitalize()
     if ocr:
         question += f"\nReference OCR token: {', '.join(record['ocr_tokens'])}"
     answers = tuple(record["answers"])
-    most = max(answers, key=answers.count, default="")
+    if len(answers) != PEOPLE and task.protocol != LMMS_EVAL:
+        raise _refused(
+            record["question_id"], task, f"has {len(answers)} answers where {PEOPLE} people were asked", LMMS_EVAL
+        )
+    most = max(filter(str.strip, answers), key=answers.count, default="")
     return _fields(record["question_id"], question, most, "all") | {"answers": answers}
 
 
 def scienceqa(number: int, record: Record, task: DictConfig) -> dict[str, Any]:
     """The hint as context, the question, lettered choices. The data set has no ids: a row's number is one."""
+    key = f"{task.split}-{number:05d}"
     context = [f"Context: {record['hint']}"] if record["hint"] else []
-    choices = record["choices"]
+    choices, right = record["choices"], record["answer"]
+    if len(choices) > len(ascii_uppercase):
+        raise _refused(key, task, f"has {len(choices)} choices, more than there are letters")
+    if len(LLAVA_LETTERS) <= right < len(choices) and task.protocol != LMMS_EVAL:
+        raise _refused(key, task, f"has the answer {ascii_uppercase[right]}, behind the letters A to E", LMMS_EVAL)
     question = "\n".join([*context, record["question"], *_lettered(choices)])
-    answer = LETTERS[record["answer"]] if 0 <= record["answer"] < len(choices) else ""
-    return _fields(f"{task.split}-{number:05d}", question, answer, record["subject"] or "all")
+    answer = ascii_uppercase[right] if 0 <= right < len(choices) else ""
+    return _fields(key, question, answer, record["subject"] or "all")
 
 
 def mmbench(number: int, record: Record, task: DictConfig) -> dict[str, Any]:
-    """The hint, the question, up to four lettered choices. A question stands there once for each rotation of them."""
+    """The hint, the question, up to four lettered choices, whose texts are the ``answers``. A question stands there
+    once for each rotation of its choices. lmms-eval sets its own sentence in front of the choices, and a blank line
+    behind; it takes the word that stands in an empty cell for the text of a choice when it scores, though not when it
+    asks."""
+    cells = [record[letter] for letter in "ABCD"]
+    choices = list(takewhile(lambda choice: not _none(choice), cells))
     hint = [] if _none(record["hint"]) else [record["hint"]]
-    choices = list(takewhile(lambda choice: not _none(choice), (record[letter] for letter in "ABCD")))
-    question = "\n".join([*hint, record["question"], *_lettered(choices)])
+    question, answers = "\n".join([*hint, record["question"], *_lettered(choices)]), choices
+    if task.protocol == LMMS_EVAL:
+        several = "\n".join(["There are several options:", *_lettered(choices)])
+        question, answers = " ".join([*hint, record["question"], several]) + "\n", [c for c in cells if c is not None]
     group = str(int(record["index"]) % ROTATION)
-    return _fields(record["index"], question, record["answer"], record["category"]) | {"group": group}
+    fields = _fields(record["index"], question, record["answer"], record["category"])
+    return fields | {"answers": tuple(map(str, answers)), "group": group, "group_size": len(choices)}
 
 
 def mme(number: int, record: Record, task: DictConfig) -> dict[str, Any]:
-    """Two questions to a picture, one to be affirmed and one to be denied; LLaVA leaves the last sentence out."""
+    """Two questions to a picture, one to be affirmed and one to be denied; LLaVA and lmms-eval leave the last sentence
+    out, the latter with one space in front of it."""
     question = record["question"].replace("Please answer yes or no.", "").strip()
+    if task.protocol == LMMS_EVAL:
+        question = record["question"].strip().replace(" Please answer yes or no.", "")
     group = "/".join([record["category"], record["question_id"].rpartition("/")[2]])
-    return _fields(group, question, record["answer"], record["category"]) | {"group": group}
+    fields = _fields(group, question, _yes_or_no(group, record, task), record["category"])
+    return fields | {"group": group, "group_size": PAIR}
 
 
 def _fields(key: object, question: str, answer: str, kind: str) -> dict[str, Any]:
     return {"id": str(key), "question": question, "answer": answer, "kind": kind}
 
 
+def _yes_or_no(key: str, record: Record, task: DictConfig) -> str:
+    """The reference, which is yes or no in any case; one that is missing is found with those of all tasks."""
+    answer = record["answer"]
+    if (answer or "").strip().lower() not in ("yes", "no", ""):
+        raise _refused(key, task, f"has the answer {answer!r}, which is neither yes nor no")
+    return answer
+
+
+def _refused(key: object, task: DictConfig, what: str, instead: str = "") -> UserError:
+    """The error for a line that the protocol's own code cannot score; ``instead``: a protocol that can."""
+    protocol = f" under the protocol {task.protocol}" if task.protocol else ""
+    hint = f"; task.protocol={instead} takes it" if instead else ""
+    return UserError(f"row {key} of task {task.name} {what}, and cannot be scored{protocol}{hint}.")
+
+
 def _lettered(choices: Sequence[str]) -> list[str]:
-    return [f"{letter}. {choice}" for letter, choice in zip(LETTERS, choices, strict=False)]
+    return [f"{letter}. {choice}" for letter, choice in zip(ascii_uppercase, choices, strict=False)]
 
 
 def _none(value: object) -> bool:

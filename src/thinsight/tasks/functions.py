@@ -3,19 +3,25 @@
     metric: {_target_: thinsight.tasks.metrics.exact}
     reader: {_target_: my_package.my_module.my_reader, argument: value}
 
-A name without dots is that of a function in the package's own module: ``task.metric=exact`` on a command line.
+A name without dots is that of a function in the package's own module: ``task.metric=exact`` on a command line. The
+scorers of benchmarks (`tasks.scorers`) go by their dotted names, which the tasks' files derive from ``task.protocol``.
 """
 
 from collections.abc import Callable
 from functools import partial
 from importlib import import_module
-from inspect import getmembers, isfunction
+from inspect import getmembers, isfunction, signature
+from pkgutil import iter_modules
 from types import ModuleType
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from thinsight.errors import UserError, nearest
+from thinsight.tasks import scorers
+
+FIRST = {"metric": "prediction", "summary": "records", "reader": "number", "kind": "task"}
+"""The first parameter of a function by the key under which a task names it."""
 
 
 def task_function(task: DictConfig, key: str, module: ModuleType) -> Callable[..., Any]:
@@ -33,9 +39,20 @@ def task_function(task: DictConfig, key: str, module: ModuleType) -> Callable[..
         raise UserError(f"the {key} {target} of task {task.name} cannot be imported: {error}.") from error
     function = getattr(module, name, None)
     if not callable(function):
-        known = [n for n, f in getmembers(module, isfunction) if f.__module__ == module.__name__ and n[0] != "_"]
-        raise nearest(f"{key} of task {task.name}", target, [f"{home}.{n}" if home else n for n in known])
+        known = [f"{home}.{n}" if home else n for n in _functions(module, key)]
+        if not home and key in ("metric", "summary"):
+            benchmarks = [import_module(f"{scorers.__name__}.{found.name}") for found in iter_modules(scorers.__path__)]
+            known += [f"{home.__name__}.{n}" for home in benchmarks for n in _functions(home, key)]
+        raise nearest(f"{key} of task {task.name}", target, known)
     return partial(function, **arguments(task[key]))
+
+
+def _functions(module: ModuleType, key: str) -> list[str]:
+    """The public functions of a module that a task may name under ``key``; all of a user's if none looks like one."""
+    own = [(n, f) for n, f in getmembers(module, isfunction) if f.__module__ == module.__name__ and n[0] != "_"]
+    fitting = [n for n, f in own if next(iter(signature(f).parameters), "") == FIRST.get(key)]
+    ours = module.__name__.startswith("thinsight.")
+    return fitting if fitting or ours else [n for n, _ in own]
 
 
 def function_target(node: str | DictConfig | None) -> str:

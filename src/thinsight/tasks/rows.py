@@ -45,8 +45,8 @@ class Row:
     """One question.
 
     ``picture``: an RGB image or a stored one; ``kind``: the sub-kind that scores are broken down by; ``answers``: all
-    references where a question has several; ``group``: what is scored together with it, e.g. the picture's other
-    question.
+    references where a question has several, or the texts of its choices; ``group``: what is scored together with it,
+    e.g. the picture's other question; ``group_size``: how many rows that is where none is lost, 0 if unknown.
     """
 
     id: str
@@ -56,6 +56,7 @@ class Row:
     kind: str
     answers: tuple[str, ...] = ()
     group: str = ""
+    group_size: int = 0
 
     @property
     def image(self) -> Image.Image:
@@ -70,6 +71,8 @@ def run_tasks(config: DictConfig) -> list[DictConfig]:
     """
     tasks = [load_task(name) for name in config.tasks] or [config.task]
     for task in tasks:
+        if config.tasks and config.task.protocol:  # of a run of several tasks, that of all of them
+            task.protocol = config.task.protocol
         task_function(task, "kind", sources)
         task_function(task, "metric", metrics)
         for key, module in (("reader", benchmarks), ("summary", metrics)):
@@ -94,7 +97,7 @@ def load_rows(task: DictConfig, limit: int | None = None) -> list[Row]:
     ordered = table.assign(_group=group.map(_hash), _id=table["id"].map(_hash)).sort_values(["_group", "_id"])
     if limit is not None:
         ordered = ordered[ordered["_group"].isin(set(ordered["_group"].iloc[:limit]))]
-    columns = [c for c in (*sources.COLUMNS, "answers", "group") if c in table]
+    columns = [c for c in (*sources.COLUMNS, "answers", "group", "group_size") if c in table]
     lines = zip(*(ordered[c] for c in columns), strict=True)
     return [_row(task.name, **dict(zip(columns, values, strict=True))) for values in lines]
 
@@ -150,13 +153,14 @@ def _row(
     kind: str,
     answers: Sequence[str] = (),
     group: str = "",
+    group_size: int = 0,
 ) -> Row:
     whose = f"row {id} of task {task}"
     for what, text in (("question", question), ("answer", answer)):
         if not isinstance(text, str) or not text.strip():
             raise UserError(f"{whose} has no {what}.")
     picture = StoredImage(whose, image) if callable(image) else _decoded(whose, image)
-    return Row(id, picture, question, answer, str(kind), tuple(answers), group)
+    return Row(id, picture, question, answer, str(kind), tuple(answers), group, group_size)
 
 
 def _decoded(whose: str, image: bytes | Path | None) -> Image.Image:

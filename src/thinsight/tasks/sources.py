@@ -93,6 +93,8 @@ def hub(task: DictConfig) -> pd.DataFrame:
         by_id = dict(zip(map(str, apart["id"]), _pictures(apart), strict=True))
         pictures = [by_id.get(str(record["imageId"]), _no_picture) for record in records]
     questions = pd.DataFrame(fields).assign(image=pictures)
+    if (twice := questions.duplicated(["id", "question"])).any():
+        raise UserError(f"the data of task {task.name} asks {questions['id'][twice].iloc[0]} twice, word for word.")
     again = questions.groupby("id").cumcount()  # MME asks twice about a picture under one id
     return questions.assign(id=questions["id"].where(again == 0, questions["id"] + "#" + (again + 1).astype(str)))
 

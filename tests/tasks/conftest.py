@@ -1,0 +1,25 @@
+"""Local copies of the benchmarks and a tiny LLaVA, and no hub."""
+
+import datasets
+import huggingface_hub.constants
+import pytest
+from helpers import benchmark_replicas as replicas
+from helpers import tiny_checkpoint as tiny
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A folder with a tiny LLaVA and a copy of each benchmark."""
+    folder = tmp_path_factory.mktemp("world")
+    tiny.save_model(folder / "model")
+    for name, write in replicas.ALL.items():
+        write(folder / name)
+    return folder
+
+
+@pytest.fixture
+def alone(tmp_path, monkeypatch):
+    """No cache but an empty one, and no waiting for a hub that the tests cannot reach."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "datasets"))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
