@@ -22,6 +22,7 @@ from torch.nn.functional import normalize
 from thinsight.errors import UserError, nearest
 from thinsight.methods.class_attention import ClassScore
 from thinsight.reduction.evidence import Evidence
+from thinsight.reduction.ties import at_least, descending, largest
 from thinsight.reduction.tokens import Tokens
 
 SCOPES = ("row", "matrix")
@@ -98,16 +99,16 @@ class StrongestPaths:
         if strengths.shape[1] == 0:
             return strengths  # nobody stays who could take anything in
         if self.convergent:
-            return torch.zeros_like(strengths).index_fill_(1, strengths.sum(0).argmax(), 1.0)
+            return torch.zeros_like(strengths).index_fill_(1, largest(strengths.sum(0)), 1.0)
         weights = torch.ones_like(strengths) if self.even else strengths
         if self.count is not None:
-            best = strengths.topk(min(self.count, strengths.shape[1]), dim=1).indices
+            best = descending(strengths)[:, : self.count]
             return _rows_to_one(torch.zeros_like(strengths).scatter_(1, best, weights.gather(1, best)))
         if self.scope == "row":
             least = strengths.quantile(self.quantile, dim=1, keepdim=True)
         else:
             least = strengths.flatten().quantile(self.quantile)
-        return _rows_to_one(torch.where(strengths >= least, weights, 0.0))
+        return _rows_to_one(torch.where(at_least(strengths, least), weights, 0.0))
 
 
 def _rows_to_one(weights: Tensor) -> Tensor:
@@ -215,13 +216,17 @@ class DecoderRedundancy:
 
 
 def _spread(scores: Tensor, cells: Tensor, window: int, penalty: float) -> Tensor:
-    """scores (tokens,) with the largest of each window amplified; cells (tokens, 3): image, row and column."""
+    """scores (tokens,) with the largest of each window amplified, of equal ones the first; cells (tokens, 3): image,
+    row and column."""
     windows = torch.div(cells[:, 1:], window, rounding_mode="floor")
     key = torch.stack([cells[:, 0], windows[:, 0], windows[:, 1]], 1)
     group = torch.unique(key, dim=0, return_inverse=True)[1]
-    best = torch.full((int(group.max()) + 1,), -torch.inf).scatter_reduce(0, group, scores, "amax")
+    count = int(group.max()) + 1
+    best = scores.new_full((count,), -torch.inf).scatter_reduce(0, group, scores, "amax")
+    equal = at_least(scores, best[group]).nonzero().squeeze(1)
+    first = torch.full((count,), len(scores), dtype=torch.int64).scatter_reduce(0, group[equal], equal, "amin")
     amplified = torch.where(scores > 0, scores * penalty, scores / penalty)
-    return torch.where(scores == best[group], amplified, scores)
+    return scores.index_copy(0, first, amplified[first])
 
 
 def _redundancy(evidence: Evidence, index: Tensor, reading: str) -> Tensor:
@@ -232,8 +237,8 @@ def _redundancy(evidence: Evidence, index: Tensor, reading: str) -> Tensor:
 
 
 def _highest(scores: Tensor, leave: int) -> Tensor:
-    """Rows of the ``leave`` largest scores; the first of equals."""
-    return scores.argsort(descending=True, stable=True)[:leave]
+    """Rows of the ``leave`` largest scores."""
+    return descending(scores)[:leave]
 
 
 def _check_reading(reading: str) -> None:

@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 import torch
@@ -59,7 +60,7 @@ class QuestionReader:
         plain = self._untagged(text)
         matches = list(WORD.finditer(plain))
         words = []
-        for word, following in zip(matches, [*matches[1:], None], strict=True):
+        for word, following in zip_longest(matches, matches[1:]):  # none for "???"
             tokens = [i for i, (start, end) in enumerate(spans) if start < word.end() and end > word.start()]
             after = plain[word.end() : following.start() if following else None]
             words.append(Word(word.group(), columns[tokens], after if following else after.rstrip()))
