@@ -102,7 +102,7 @@ def test_recycling_conserves_what_it_takes(keep, leave, share, members, seed):
     merged = WeightedMerge(sized=False)(tokens, leaving, routes)
     new = len(merged) - keep
     assert new == recycle.adds(leave, keep)
-    pooled = min(int(share * leave) + 1, leave)
+    pooled = min(int(share * leave) + 1, leave) if share > 0 else 0
     assert new == (min(pooled // members + 1, pooled) if keep else 0)
     assert torch.equal(merged.states[:keep], states[tokens.rest(leaving)])
     pool = leaving[: recycle.pool(leave)]

@@ -13,6 +13,7 @@ to the text (equation 3). What "vision-aware redundancy" u_i means is read in th
     row_logit    the mean of i's logits, u and a scaled to unit length over the tokens: the released code
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -35,7 +36,8 @@ class StrongestPaths:
         C_ij = direct * A_ij + (1 - direct) * 1/M sum_k A_ki A_kj                   (equation 4)
 
     over the M text tokens k; an edge exists where C_ij is at least the ``quantile`` of row i (token-adaptive K), or of
-    the whole matrix; the edges of a row are scaled to sum to one (equation 2). Under a causal mask of A_ij and A_ji one
+    the whole matrix, so that of n entries floor((1 - quantile)(n - 1)) + 1 are edges, whatever equals there are
+    (`thinsight.reduction.ties`); the edges of a row are scaled to sum to one (equation 2). Under a causal mask of A_ij and A_ji one
     is zero, so their sum stands for A_ij there. ``logits``: C from logits before the mask, by a softmax over stayers.
 
     direct      gamma; 1 in the encoder, which has no text
@@ -101,14 +103,12 @@ class StrongestPaths:
         if self.convergent:
             return torch.zeros_like(strengths).index_fill_(1, largest(strengths.sum(0)), 1.0)
         weights = torch.ones_like(strengths) if self.even else strengths
-        if self.count is not None:
-            best = descending(strengths)[:, : self.count]
-            return _rows_to_one(torch.zeros_like(strengths).scatter_(1, best, weights.gather(1, best)))
-        if self.scope == "row":
-            least = strengths.quantile(self.quantile, dim=1, keepdim=True)
-        else:
-            least = strengths.flatten().quantile(self.quantile)
-        return _rows_to_one(torch.where(at_least(strengths, least), weights, 0.0))
+        rows = strengths.reshape(1, -1) if self.count is None and self.scope == "matrix" else strengths
+        entries = rows.shape[1]
+        count = entries - math.ceil(self.quantile * (entries - 1) - 1e-9) if self.count is None else self.count
+        best = largest(rows)[:, None] if count == 1 else descending(rows)[:, :count]
+        edges = torch.zeros_like(rows).scatter_(1, best, weights.reshape(rows.shape).gather(1, best))
+        return _rows_to_one(edges.reshape(strengths.shape))
 
 
 def _rows_to_one(weights: Tensor) -> Tensor:
