@@ -71,7 +71,7 @@ class Pivots:
         if self.order == "norm":
             return both
         positions = torch.searchsorted(evidence.sequence.index, both)
-        return evidence.sequence.index[torch.tensor(list(set(positions.tolist())))]
+        return evidence.sequence.index[torch.tensor(list(set(positions.tolist())), dtype=torch.int64)]
 
     def spread(self, index: Tensor, pivots: Tensor, image: Tensor, keep: int, evidence: Evidence) -> Tensor:
         """Rows (keep,) of the visual tokens ``index`` that stay."""

@@ -37,8 +37,9 @@ class StrongestPaths:
 
     over the M text tokens k; an edge exists where C_ij is at least the ``quantile`` of row i (token-adaptive K), or of
     the whole matrix, so that of n entries floor((1 - quantile)(n - 1)) + 1 are edges, whatever equals there are
-    (`thinsight.reduction.ties`); the edges of a row are scaled to sum to one (equation 2). Under a causal mask of A_ij and A_ji one
-    is zero, so their sum stands for A_ij there. ``logits``: C from logits before the mask, by a softmax over stayers.
+    (`thinsight.reduction.ties`); the edges of a row are scaled to sum to one (equation 2). Under a causal mask of A_ij
+    and A_ji one is zero, so their sum stands for A_ij there. ``logits``: C from logits before the mask, by a softmax
+    over stayers.
 
     direct      gamma; 1 in the encoder, which has no text
     quantile    epsilon

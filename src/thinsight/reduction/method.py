@@ -15,8 +15,8 @@ from thinsight.reduction.tokens import Tokens
 class Reduction:
     """Which tokens leave (filter), where their information goes (correlate), what the stayers become (compress).
 
-    counts_pictures  whether a count in the schedule is of each picture of a prompt, though the reduction acts behind the
-                     projector: so in methods that act in front of it as well (set by `Method`)
+    counts_pictures  whether a count in the schedule is of each picture of a prompt, though the reduction acts behind
+                     the projector: so in methods that act in front of it as well (set by `Method`)
     """
 
     filter: Filter

@@ -284,7 +284,8 @@ class ScoreOrder:
 
     def __call__(self, tokens: Tokens, evidence: Evidence) -> Tensor:
         rank = {index: rank for rank, index in enumerate(evidence.notes.ranked.tolist())}
-        return torch.tensor([rank.get(index, len(rank)) for index in tokens.index.tolist()]).argsort(stable=True)
+        places = [rank.get(index, len(rank)) for index in tokens.index.tolist()]
+        return torch.tensor(places, dtype=torch.int64).argsort(stable=True)
 
 
 def count_outliers(scores: Tensor, reach: float = 1.5) -> int:
