@@ -100,6 +100,32 @@ def test_the_local_penalty_by_hand():
     assert EncoderRedundancy().spread(scores[gone], cells[gone]).tolist() == [2, -0.5, -4, 6]
 
 
+@pytest.mark.parametrize("noise", [0.0, 1e-7])
+@pytest.mark.parametrize("value", [1.0, -1.0])
+def test_at_most_one_of_a_window_is_amplified(value, noise):
+    """A flat picture: of equal scores of a window the first in the raster, also where rounding tells them apart."""
+    flat = torch.full((16,), value) * (1 + noise * torch.randn(16, generator=torch.Generator().manual_seed(0)))
+    cells = torch.tensor([[0, i // 4, i % 4] for i in range(16)])
+    spread = EncoderRedundancy().spread(flat, cells)
+    assert (spread != flat).nonzero().squeeze(1).tolist() == [0, 2, 8, 10]
+    torch.testing.assert_close(spread[[0, 2, 8, 10]], flat[[0, 2, 8, 10]] * (2.0 if value > 0 else 0.5))
+    order = [5, 4, 1, 0]  # tokens in another order: the first of the window is the first that is shown
+    assert (EncoderRedundancy().spread(flat[order], cells[order]) != flat[order]).tolist() == [
+        True,
+        False,
+        False,
+        False,
+    ]
+
+
+def test_edges_of_equal_strengths():
+    """As many as without equals, the first of them."""
+    weights = StrongestPaths(quantile=EPSILON).edges(torch.full((3, 700), 0.001))
+    assert [row.nonzero().squeeze(1).tolist() for row in weights] == [[0, 1]] * 3
+    weights = StrongestPaths(quantile=0.5, scope="matrix").edges(torch.full((2, 3), 0.1))
+    assert (weights > 0).tolist() == [[True, True, True], [False, False, False]]
+
+
 def test_scores_of_the_encoder_by_hand():
     """One class token and four patches; redundancy is attention received, importance the class token's attention."""
     torch.manual_seed(0)
@@ -210,6 +236,35 @@ def test_both_share_the_work(llava):
         llava(**BATCHES["one"])
     assert trace.lengths[0][0] == 10
     assert len(trace.kept[0]) == 4
+
+
+@pytest.mark.parametrize("name", ["ficoco_vl", "interaction", "mustdrop"])
+def test_a_count_is_of_each_picture_where_both_ends_share_it(llava, name):
+    """Two pictures of 16 and a count of 4 are a quarter, at every place, whatever other prompts hold."""
+    for inputs in (BATCHES["one"], BATCHES["several images"], BATCHES["unequal"]):
+        found = []
+        for keep in (4, 0.25):
+            with reduce(llava, load_method(name, keep=keep)) as trace:
+                llava(**inputs)
+            found.append((trace.lengths, trace.tower, trace.kept))
+        assert found[0] == found[1]
+        pictures = [len(images) for images in trace.pictures]
+        assert [len(kept) for kept in trace.kept] == [4 * n for n in pictures]
+
+
+def test_the_share_leaves_in_the_tower_with_two_pictures(llava):
+    """24 of 32 have to leave, half of them in front of the projector."""
+    with reduce(llava, load_method("ficoco_vl", keep=4, share=0.5)) as trace:
+        llava(**BATCHES["several images"])
+    assert [lengths[0] for lengths in trace.lengths] == [20, 20]
+    assert [len(kept) for kept in trace.kept] == [8, 8]
+
+
+@pytest.mark.parametrize("name", ["ficoco_l", "fastv"])
+def test_a_count_is_of_the_prompt_behind_the_projector(llava, name):
+    with reduce(llava, load_method(name, keep=4)) as trace:
+        llava(**BATCHES["several images"])
+    assert [len(kept) for kept in trace.kept] == [4, 4]
 
 
 def test_wrong_readings_are_refused():

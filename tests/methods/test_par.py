@@ -17,6 +17,7 @@ from thinsight.methods.par import (
     Router,
     ToAccepted,
     greedy_accept,
+    lowest_accepting,
     merge_compress,
     merge_correlate,
 )
@@ -158,6 +159,30 @@ class TestRouter:
         apart = torch.tensor([[1.0, 0.9, 0.1], [0.9, 1.0, 0.9], [0.1, 0.9, 1.0]])
         assert greedy_accept(apart, torch.ones(3, dtype=torch.bool), 0.5).tolist() == [True, False, True]
         assert greedy_accept(apart, torch.tensor([False, True, True]), 0.5).tolist() == [False, True, False]
+
+    @settings(max_examples=150, deadline=None)
+    @given(st.integers(1, 12), st.integers(0, 12), st.integers(2, 40), st.booleans(), st.integers(0, 9999))
+    def test_the_lowest_threshold_of_all(self, count, keep, grades, local, seed):
+        """By trying every similarity there is, from the lowest on; many are equal where there are few ``grades``."""
+        random = torch.Generator().manual_seed(seed)
+        apart = torch.randint(0, grades, (count, count), generator=random).double() / grades
+        apart = torch.maximum(apart, apart.T)
+        if local:
+            cluster = torch.randint(0, 3, (count,), generator=random)
+            apart[cluster[:, None] != cluster] = -torch.inf
+        asks = torch.rand(count, generator=random) < 0.8
+        tried = [greedy_accept(apart, asks, level) for level in [-1e9, *apart.unique().tolist(), 1e9] if level > -1e10]
+        expected = next((taken for taken in tried if int(taken.sum()) >= keep), tried[-1])
+        assert torch.equal(lowest_accepting(apart, asks, keep), expected)
+
+    def test_the_number_accepted_is_not_monotone(self):
+        """At 0.3 the second candidate is refused and three others come in; at 0.6 it is accepted and keeps them out."""
+        apart = torch.full((5, 5), 0.1)
+        apart[0, 1] = apart[1, 0] = 0.5
+        apart[1, 2:] = apart[2:, 1] = 0.7
+        found = [int(greedy_accept(apart, torch.ones(5, dtype=torch.bool), level).sum()) for level in (0.3, 0.6, 0.8)]
+        assert found == [4, 2, 5]
+        assert lowest_accepting(apart, torch.ones(5, dtype=torch.bool), 3).tolist() == [True, False, True, True, True]
 
     def test_refusals(self):
         with pytest.raises(UserError, match="k_min=5 and k_max=4"):

@@ -13,6 +13,7 @@ from thinsight import load_method, load_model, reduce
 from thinsight.config.compose import load_task
 from thinsight.config.schema import ModelConfig
 from thinsight.errors import UserError
+from thinsight.methods.prompt_relevance import Relevance
 from thinsight.methods.question_parsing import clean, parse_question, singular
 from thinsight.models.loading import load_processor
 from thinsight.models.text import QuestionReader, TextTower
@@ -142,7 +143,7 @@ def spoken(text: str) -> list[Word]:
     import re
 
     found = list(re.finditer(r"[A-Za-z0-9']+", text))
-    ends = [one.start() for one in found[1:]] + [len(text)]
+    ends = ([one.start() for one in found] + [len(text)])[1:]
     return [
         Word(w.group(), torch.tensor([i]), text[w.end() : e]) for i, (w, e) in enumerate(zip(found, ends, strict=True))
     ]
@@ -162,6 +163,17 @@ class TestRewriting:
             ("Is there a dog or a dog?", ["dog"], []),
             ("What is the building made of?", ["building made"], []),
             ("Describe the image.", [], []),
+            ("What do you see?", [], []),
+            ("What can you see in this picture?", [], []),
+            ("Tell me what's going on here.", [], []),
+            ("What is happening?", [], []),
+            ("What does the sign say?", ["sign"], []),
+            ("What is the man doing?", ["man"], []),
+            ("Identify the animal that isn't on the grass.", ["animal", "grass"], []),
+            ("Count the apples you can find.", ["apples"], []),
+            ("Is there something on the table?", ["table"], []),
+            ("???", [], []),
+            ("12 34", [], []),
         ],
     )
     def test_parts(self, text, entities, actions):
@@ -181,6 +193,20 @@ class TestRewriting:
             ("Please answer yes or no. Is it red?", "Is it red?"),
             ("Answer in one word.", "Answer in one word."),  # there is nothing else
             ("Give way to (B) buses", "Give way to (buses"),
+            (  # TextVQA
+                "What is the brand?\nReference OCR token: NOKIA, 12. Main?, St\n"
+                "Answer the question using a single word or phrase.",
+                "What is the brand?",
+            ),
+            (  # ScienceQA
+                "Context: Two magnets. They attract.\nSee the table.\nWhich is stronger?\nA. pair 1\nB. neither\n"
+                "Answer with the option's letter from the given choices directly.",
+                "Which is stronger?\npair 1\nneither",
+            ),
+            ("Hint: look closely.\nWhat color is it?", "What color is it?"),
+            ("What is the context of this?", "What is the context of this?"),
+            ("Context: a dog.", "Context: a dog."),  # there is nothing else
+            ("Reference OCR token: a, b", "Reference OCR token: a, b"),
         ],
     )
     def test_cleaning(self, text, left):
@@ -203,6 +229,72 @@ class TestRewriting:
     )
     def test_singular(self, many, one):
         assert singular(many) == one
+
+
+class TestWithoutWords:
+    """A question that has no word, or none that is parted by blanks, behind a picture of pocket's."""
+
+    TEMPLATE = "<s>A chat about a picture. The assistant gives short answers. USER: <image>\n{} ASSISTANT:"
+    WORDLESS = ("", "???", "!", "\U0001f642 \U0001f680", "...\n--")
+
+    @pytest.fixture(scope="class")
+    def loaded(self):
+        return load_model("pocket", device="cpu")
+
+    def kept(self, loaded, question: str, name: str, **fields) -> list[int]:
+        from thinsight.tasks.rows import load_rows
+
+        model, processor = loaded
+        picture = load_rows(load_task("exist"), 1)[0].image
+        inputs = processor(text=[self.TEMPLATE.format(question)], images=[picture], return_tensors="pt")
+        with torch.inference_mode(), reduce(model, load_method(name, **fields)) as trace:
+            assert model(**inputs, logits_to_keep=1).logits.isfinite().all()
+        return trace.kept[0]
+
+    @pytest.mark.parametrize("rewriting", ["none", "words", "rules"])
+    @pytest.mark.parametrize("space", ["clip", "llm"])
+    @pytest.mark.parametrize("name", ["cdpruner", "trim", "par", "trsm"])
+    def test_every_question_is_answered(self, loaded, name, space, rewriting):
+        fields = {"space": space, "rewriting": rewriting, "keep": 24}
+        for question in (*self.WORDLESS, "\u56fe\u4e2d\u6709\u4ec0\u4e48\uff1f", "123 456"):
+            assert len(self.kept(loaded, question, name, **fields)) == 24
+        if space == "clip" or rewriting != "none":  # signs do not choose
+            first, *others = (self.kept(loaded, question, name, **fields) for question in self.WORDLESS)
+            assert all(other == first for other in others)
+
+    @pytest.mark.parametrize("name", ["trim", "trsm"])
+    def test_a_grid_stays(self, loaded, name):
+        from thinsight.methods.controls import even_grid
+
+        fields = {"merge": "none", "keep": 24, "space": "clip"}
+        assert self.kept(loaded, "???", name, **fields) == even_grid(144, 24).tolist()
+
+    def test_diversity_alone_decides(self, loaded):
+        """CDPruner without a question keeps what the determinant of the cosines keeps."""
+        from dataclasses import replace
+
+        method = load_method("cdpruner", keep=24)
+
+        class Blind(Relevance):
+            def __call__(self, tokens, evidence):
+                return torch.ones(len(tokens))
+
+        (one,) = method.reductions
+        blind = replace(method, reductions=(replace(one, filter=replace(one.filter, relevance=Blind(space="clip"))),))
+        model, processor = loaded
+        from thinsight.tasks.rows import load_rows
+
+        picture = load_rows(load_task("exist"), 1)[0].image
+        inputs = processor(text=[self.TEMPLATE.format("Is there a ring?")], images=[picture], return_tensors="pt")
+        with torch.inference_mode(), reduce(model, blind) as trace:
+            model(**inputs, logits_to_keep=1)
+        assert self.kept(loaded, "???", "cdpruner", keep=24) == trace.kept[0]
+
+    def test_nothing_stands_out(self, loaded):
+        """TRIM without a budget keeps all; PAR goes by redundancy alone and keeps some of them."""
+        assert self.kept(loaded, "???", "trim") == list(range(144))
+        assert 8 <= len(self.kept(loaded, "???", "par")) < 144
+        assert self.kept(loaded, "???", "par") == self.kept(loaded, "What do you see?", "par")
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """SparseVLM in both versions: raters, the rotary prior and recycling by hand, counts on a tiny LLaVA."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from thinsight import load_method, reduce
 from thinsight.errors import UserError
 from thinsight.methods.sparsevlm import Recycle, TextRaters, density_peaks, rater_relevance, raters, rotary_prior
 from thinsight.reduction.attention import LayerAttention
-from thinsight.reduction.stages import WeightedMerge
+from thinsight.reduction.stages import Discard, WeightedMerge
 
 FEW = settings(max_examples=25, deadline=None)
 
@@ -102,7 +103,7 @@ def test_recycling_conserves_what_it_takes(keep, leave, share, members, seed):
     merged = WeightedMerge(sized=False)(tokens, leaving, routes)
     new = len(merged) - keep
     assert new == recycle.adds(leave, keep)
-    pooled = min(int(share * leave) + 1, leave)
+    pooled = min(int(share * leave) + 1, leave) if share > 0 else 0
     assert new == (min(pooled // members + 1, pooled) if keep else 0)
     assert torch.equal(merged.states[:keep], states[tokens.rest(leaving)])
     pool = leaving[: recycle.pool(leave)]
@@ -112,6 +113,21 @@ def test_recycling_conserves_what_it_takes(keep, leave, share, members, seed):
         assert set(part.tolist()) <= set(pool.tolist())
         torch.testing.assert_close(merged.states[token], states[part].mean(0))
         assert merged.index[token] in part
+
+
+def test_a_share_of_nothing_recycles_nothing(llava):
+    """SparseVLM with recycle=0 is pruning by the same scores: no token more, no state changed."""
+    method = load_method("sparsevlm", recycle=0.0)
+    (one,) = method.reductions
+    assert [one.correlate.pool(n) for n in (0, 1, 30)] == [0, 0, 0]
+    bare = replace(method, reductions=(replace(one, correlate=None, compress=Discard()),))
+    found = []
+    for variant in (method, bare):
+        with torch.no_grad(), reduce(llava, variant) as trace:
+            found.append((llava(**BATCHES["two, padded"]).logits, trace.lengths, trace.kept))
+    assert torch.equal(found[0][0], found[1][0])
+    assert found[0][1:] == found[1][1:]
+    assert all(tokens == [[patch] for patch in kept] for tokens, kept in zip(trace.sources, trace.kept, strict=True))
 
 
 def test_recycling_refuses():

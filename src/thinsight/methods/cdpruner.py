@@ -6,18 +6,19 @@ each visual token to the question.
 
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from thinsight.errors import UserError
 from thinsight.methods.prompt_relevance import Relevance
 from thinsight.reduction.evidence import Evidence
+from thinsight.reduction.ties import above, cosines, descending, double, first_largest
 from thinsight.reduction.tokens import Tokens
 
 SPENT = 1e-6
 """A token is spent when less than this share of its kernel's diagonal is left: it is a mix of the chosen ones, and what
-is left of it in float32 is rounding."""
+is left of it is rounding of the states."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,8 @@ class ConditionalDpp:
     relevance  its mean over the chunks of the question, scaled to 0..1 and never quite 0 (`scale_relevance`)
     theta      r becomes exp(alpha r), alpha = theta / (2 (1 - theta)); None: r itself, as the released code runs
     bounds     least and largest relevance to scale by; None: the sample's own (the released code: the whole batch's)
+
+    Where all are equally relevant, as for a question without a word, r is 1 and the tokens' diversity alone decides.
     """
 
     relevance: Relevance = field(default_factory=lambda: Relevance(space="clip", aggregate="mean"))
@@ -44,19 +47,19 @@ class ConditionalDpp:
         return self.relevance.needs
 
     def __call__(self, tokens: Tokens, evidence: Evidence, leave: int) -> Tensor:
-        weight = scale_relevance(self.relevance(tokens, evidence), self.bounds)
+        weight = scale_relevance(double(self.relevance(tokens, evidence)), self.bounds)
         if self.theta is not None:
             weight = (weight * self.theta / (2 * (1 - self.theta))).exp()
-        units = normalize(tokens.states.float(), dim=-1)
-        kernel = weight[:, None] * (units @ units.T) * weight
-        return tokens.rest(greedy_map(kernel, len(tokens) - leave).cpu())
+        kernel = weight[:, None] * cosines(tokens.states).to(weight.device) * weight
+        return tokens.rest(greedy_map(kernel, len(tokens) - leave))
 
 
 def scale_relevance(relevance: Tensor, bounds: tuple[float, float] | None = None) -> Tensor:
     """(..., N) -> (r - least + 1e-6) / (largest - least): the least is not quite 0, the largest a little above 1."""
     low, high = bounds if bounds is not None else (relevance.amin(), relevance.amax())
-    width = high - low
-    return (relevance - low + 1e-6) / width if width > 0 else torch.ones_like(relevance)
+    if not bool(above(relevance, low).any()):
+        return torch.ones_like(relevance)
+    return (relevance - low + 1e-6) / (high - low)
 
 
 def greedy_map(kernel: Tensor, keep: int) -> Tensor:
@@ -64,23 +67,25 @@ def greedy_map(kernel: Tensor, keep: int) -> Tensor:
 
     Cholesky's factor grows by a row for each choice (Chen et al., arXiv:1709.05135): with d_i^2 = K_ii at first,
     e_i = (K_ji - sum_u c_uj c_ui) / d_j and d_i^2 -= e_i^2. When every token is spent, the rest is filled up by K_ii.
+    All in float64, since every step subtracts. What is compared is d_i, a distance, and of equal ones the first counts.
     """
-    diagonal = kernel.diagonal()
-    left, floor = diagonal.clone(), SPENT * diagonal
-    factor = kernel.new_zeros(keep, len(kernel))
+    numbers = double(kernel).cpu().numpy()
+    diagonal = numbers.diagonal()
+    left, floor, largest = diagonal.copy(), SPENT * diagonal, float(np.sqrt(diagonal.max(initial=0)))
+    factor = np.zeros((keep, len(numbers)))
     order: list[int] = []
     for step in range(keep):
-        usable = torch.where(left > floor, left, -torch.inf)
-        best = int(usable.argmax())
-        if usable[best] == -torch.inf:
+        usable = np.where(left > floor, left, 0.0)
+        best = first_largest(np.sqrt(usable), largest)
+        if usable[best] == 0:
             break
         order.append(best)
-        row = (kernel[best] - factor[:step].T @ factor[:step, best]) / left[best].sqrt()
+        row = (numbers[best] - factor[:step, best] @ factor[:step]) / np.sqrt(left[best])
         factor[step] = row
-        left = left - row**2
-        left[best] = -torch.inf
+        left -= row**2
+        left[best] = -np.inf
     if len(order) < keep:
         chosen = set(order)
-        ranked = diagonal.argsort(descending=True, stable=True).tolist()
+        ranked = descending(kernel.diagonal()).tolist()
         order += [row for row in ranked if row not in chosen][: keep - len(order)]
     return torch.tensor(order, dtype=torch.int64)

@@ -13,6 +13,7 @@ from thinsight.errors import UserError, nearest
 from thinsight.reduction.attention import LayerAttention
 from thinsight.reduction.evidence import Evidence
 from thinsight.reduction.stages import lowest
+from thinsight.reduction.ties import descending
 from thinsight.reduction.tokens import Tokens
 
 CLASS_SCORES = ("token", "received", "key_mean")
@@ -105,7 +106,7 @@ class ClassAttention(UsesClassScore):
     def __call__(self, tokens: Tokens, evidence: Evidence, leave: int) -> Tensor:
         patches = tokens.visual.nonzero().squeeze(1)
         scores = self.class_score(evidence, tokens.index[patches])
-        order = scores.argsort(descending=True, stable=True)
+        order = descending(scores)
         evidence.notes.ranked = tokens.index[patches[order[: len(order) - leave]]]
         return patches[lowest(scores, leave)]
 

@@ -93,7 +93,7 @@ class ToNearestPlace:
 
     def __call__(self, tokens: Tokens, leaving: Tensor, evidence: Evidence) -> Tensor:
         staying = tokens.rest(leaving)
-        weights = torch.zeros(len(leaving), len(staying))
+        weights = torch.zeros(len(leaving), len(staying), dtype=torch.float32)
         image = evidence.image[tokens.index]
         for number in image.unique():
             at = nearest_places(tokens.index, evidence, int(number))

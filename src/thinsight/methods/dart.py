@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from thinsight.errors import UserError, nearest
 from thinsight.reduction.evidence import Evidence
 from thinsight.reduction.stages import lowest
+from thinsight.reduction.ties import cosines, descending, distances
 from thinsight.reduction.tokens import Tokens
 
 ORDERS = ("norm", "set")
@@ -61,7 +61,7 @@ class Pivots:
         """The pivots among the visual tokens ``index`` and in the text, each by descending norm, given by index."""
         text = evidence.question
         return tuple(
-            candidates[key_norms(candidates, evidence).argsort(descending=True, stable=True)[:count]]
+            candidates[descending(key_norms(candidates, evidence))[:count]]
             for candidates, count in ((index, self.image), (text, self.text))
         )
 
@@ -71,17 +71,17 @@ class Pivots:
         if self.order == "norm":
             return both
         positions = torch.searchsorted(evidence.sequence.index, both)
-        return evidence.sequence.index[torch.tensor(list(set(positions.tolist())))]
+        return evidence.sequence.index[torch.tensor(list(set(positions.tolist())), dtype=torch.int64)]
 
     def spread(self, index: Tensor, pivots: Tensor, image: Tensor, keep: int, evidence: Evidence) -> Tensor:
         """Rows (keep,) of the visual tokens ``index`` that stay."""
         norm = evidence.get("norm")
-        units = normalize(norm(evidence.states(torch.cat([index, pivots]))).float(), dim=-1)
-        similar = (units[len(index) :] @ units[: len(index)].T).cpu()  # (pivots, visual)
+        states = norm(evidence.states(torch.cat([index, pivots])))
+        apart = distances(cosines(states[len(index) :], states[: len(index)])).cpu()  # (pivots, visual)
         chosen = torch.isin(index, image)
         each, more = divmod(keep - len(image), len(pivots))
-        for number, row in enumerate(similar):
-            free = row.masked_fill(chosen, torch.inf).argsort(stable=True)
+        for number, row in enumerate(apart):
+            free = descending(row.masked_fill(chosen, -torch.inf), scale=1.0)
             chosen[free[: each + (number < more)]] = True
         return chosen.nonzero().squeeze(1)
 

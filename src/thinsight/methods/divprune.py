@@ -5,11 +5,12 @@ Greedy solution of the max-min diversity problem over the cosine distances D_ij 
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from thinsight.reduction.evidence import Evidence
+from thinsight.reduction.ties import cosines, double, first_largest
 from thinsight.reduction.tokens import Tokens
 
 
@@ -18,14 +19,13 @@ class MaxMin:
     """Greedy p-dispersion over the cosine distances D_ij = 1 - cos(v_i, v_j).
 
     First the token whose nearest neighbour is farthest, argmax_i min_{j != i} D_ij; then again and again
-    argmax_i min_{j chosen} D_ij. Ties go to the lower row.
+    argmax_i min_{j chosen} D_ij. Of equal ones the first counts (`thinsight.reduction.ties`).
     """
 
     among = "visual"
 
     def __call__(self, tokens: Tokens, evidence: Evidence, leave: int) -> Tensor:
-        units = normalize(tokens.states.float(), dim=-1)
-        return tokens.rest(dispersed(1 - units @ units.T, len(tokens) - leave).cpu())
+        return tokens.rest(dispersed(1 - cosines(tokens.states), len(tokens) - leave))
 
 
 def dispersed(distance: Tensor, keep: int) -> Tensor:
@@ -34,12 +34,12 @@ def dispersed(distance: Tensor, keep: int) -> Tensor:
         return torch.empty(0, dtype=torch.int64)
     if len(distance) == 1:
         return torch.zeros(1, dtype=torch.int64)
+    apart = np.sqrt(2 * double(distance).cpu().numpy().clip(min=0))  # of unit vectors, which rounding moves evenly
     # the smallest entry of a column is the token's distance to itself, about 0: the second one is its neighbour's
-    nearest = distance.topk(2, dim=0, largest=False).values[1]
-    order = [nearest.argmax()]
-    nearest = distance[order[0]].clone()
+    order = [first_largest(np.partition(apart, 1, axis=0)[1], scale=1.0)]
+    nearest = apart[order[0]].copy()
     for _ in range(keep - 1):
-        nearest[order[-1]] = -torch.inf
-        order.append(nearest.argmax())
-        nearest = torch.minimum(nearest, distance[order[-1]])
-    return torch.stack(order)
+        nearest[order[-1]] = -np.inf
+        order.append(first_largest(nearest, scale=1.0))
+        np.minimum(nearest, apart[order[-1]], out=nearest)
+    return torch.tensor(order, dtype=torch.int64)

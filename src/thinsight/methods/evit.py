@@ -15,6 +15,7 @@ from thinsight.methods.class_attention import UsesClassScore
 from thinsight.reduction.evidence import Evidence
 from thinsight.reduction.schedules import Geometric
 from thinsight.reduction.stages import Routes
+from thinsight.reduction.ties import largest
 from thinsight.reduction.tokens import Tokens
 
 
@@ -62,8 +63,8 @@ class InattentiveToken(UsesClassScore):
         return int(self.fuse and leave > 0)
 
     def __call__(self, tokens: Tokens, leaving: Tensor, evidence: Evidence) -> Routes:
-        stay = torch.zeros(len(leaving), len(tokens) - len(leaving))
+        stay = torch.zeros(len(leaving), len(tokens) - len(leaving), dtype=torch.float32)
         if not self.fuse:
             return Routes(stay)
         weights = self.class_score.weights(evidence, tokens.index[leaving])
-        return Routes(stay, weights[:, None], weights.argmax()[None])
+        return Routes(stay, weights[:, None], largest(weights)[None])

@@ -13,6 +13,7 @@ to the text (equation 3). What "vision-aware redundancy" u_i means is read in th
     row_logit    the mean of i's logits, u and a scaled to unit length over the tokens: the released code
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -22,6 +23,7 @@ from torch.nn.functional import normalize
 from thinsight.errors import UserError, nearest
 from thinsight.methods.class_attention import ClassScore
 from thinsight.reduction.evidence import Evidence
+from thinsight.reduction.ties import at_least, descending, largest
 from thinsight.reduction.tokens import Tokens
 
 SCOPES = ("row", "matrix")
@@ -34,8 +36,10 @@ class StrongestPaths:
         C_ij = direct * A_ij + (1 - direct) * 1/M sum_k A_ki A_kj                   (equation 4)
 
     over the M text tokens k; an edge exists where C_ij is at least the ``quantile`` of row i (token-adaptive K), or of
-    the whole matrix; the edges of a row are scaled to sum to one (equation 2). Under a causal mask of A_ij and A_ji one
-    is zero, so their sum stands for A_ij there. ``logits``: C from logits before the mask, by a softmax over stayers.
+    the whole matrix, so that of n entries floor((1 - quantile)(n - 1)) + 1 are edges, whatever equals there are
+    (`thinsight.reduction.ties`); the edges of a row are scaled to sum to one (equation 2). Under a causal mask of A_ij
+    and A_ji one is zero, so their sum stands for A_ij there. ``logits``: C from logits before the mask, by a softmax
+    over stayers.
 
     direct      gamma; 1 in the encoder, which has no text
     quantile    epsilon
@@ -77,7 +81,7 @@ class StrongestPaths:
 
     def strengths(self, leave: Tensor, stay: Tensor, evidence: Evidence) -> Tensor:
         """C (leaving, staying) fp32 of the tokens with these indices."""
-        text = evidence.question if self.direct < 1 else torch.empty(0, dtype=torch.int64)
+        text = evidence.behind if self.direct < 1 else torch.empty(0, dtype=torch.int64)
         count = 1 if self.sums else max(len(text), 1)
         if self.logits:
             strengths = evidence.logits(leave, stay)
@@ -98,16 +102,14 @@ class StrongestPaths:
         if strengths.shape[1] == 0:
             return strengths  # nobody stays who could take anything in
         if self.convergent:
-            return torch.zeros_like(strengths).index_fill_(1, strengths.sum(0).argmax(), 1.0)
+            return torch.zeros_like(strengths).index_fill_(1, largest(strengths.sum(0)), 1.0)
         weights = torch.ones_like(strengths) if self.even else strengths
-        if self.count is not None:
-            best = strengths.topk(min(self.count, strengths.shape[1]), dim=1).indices
-            return _rows_to_one(torch.zeros_like(strengths).scatter_(1, best, weights.gather(1, best)))
-        if self.scope == "row":
-            least = strengths.quantile(self.quantile, dim=1, keepdim=True)
-        else:
-            least = strengths.flatten().quantile(self.quantile)
-        return _rows_to_one(torch.where(strengths >= least, weights, 0.0))
+        rows = strengths.reshape(1, -1) if self.count is None and self.scope == "matrix" else strengths
+        entries = rows.shape[1]
+        count = entries - math.ceil(self.quantile * (entries - 1) - 1e-9) if self.count is None else self.count
+        best = largest(rows)[:, None] if count == 1 else descending(rows)[:, :count]
+        edges = torch.zeros_like(rows).scatter_(1, best, weights.reshape(rows.shape).gather(1, best))
+        return _rows_to_one(edges.reshape(strengths.shape))
 
 
 def _rows_to_one(weights: Tensor) -> Tensor:
@@ -200,7 +202,7 @@ class DecoderRedundancy:
 
     def scores(self, tokens: Tokens, evidence: Evidence) -> Tensor:
         """(tokens,) fp32 on the CPU."""
-        text = evidence.question
+        text = evidence.behind
         if len(text) == 0:
             raise UserError("FiCoCo-L scores visual tokens by the text behind them, and this prompt has none")
         if self.reading == "row_logit":
@@ -215,13 +217,17 @@ class DecoderRedundancy:
 
 
 def _spread(scores: Tensor, cells: Tensor, window: int, penalty: float) -> Tensor:
-    """scores (tokens,) with the largest of each window amplified; cells (tokens, 3): image, row and column."""
+    """scores (tokens,) with the largest of each window amplified, of equal ones the first; cells (tokens, 3): image,
+    row and column."""
     windows = torch.div(cells[:, 1:], window, rounding_mode="floor")
     key = torch.stack([cells[:, 0], windows[:, 0], windows[:, 1]], 1)
     group = torch.unique(key, dim=0, return_inverse=True)[1]
-    best = torch.full((int(group.max()) + 1,), -torch.inf).scatter_reduce(0, group, scores, "amax")
+    count = int(group.max()) + 1
+    best = scores.new_full((count,), -torch.inf).scatter_reduce(0, group, scores, "amax")
+    equal = at_least(scores, best[group]).nonzero().squeeze(1)
+    first = torch.full((count,), len(scores), dtype=torch.int64).scatter_reduce(0, group[equal], equal, "amin")
     amplified = torch.where(scores > 0, scores * penalty, scores / penalty)
-    return torch.where(scores == best[group], amplified, scores)
+    return scores.index_copy(0, first, amplified[first])
 
 
 def _redundancy(evidence: Evidence, index: Tensor, reading: str) -> Tensor:
@@ -232,8 +238,8 @@ def _redundancy(evidence: Evidence, index: Tensor, reading: str) -> Tensor:
 
 
 def _highest(scores: Tensor, leave: int) -> Tensor:
-    """Rows of the ``leave`` largest scores; the first of equals."""
-    return scores.argsort(descending=True, stable=True)[:leave]
+    """Rows of the ``leave`` largest scores."""
+    return descending(scores)[:leave]
 
 
 def _check_reading(reading: str) -> None:

@@ -17,6 +17,7 @@ from thinsight.methods.class_attention import ClassScore
 from thinsight.reduction.evidence import Evidence
 from thinsight.reduction.schedules import check_keep, count
 from thinsight.reduction.stages import lowest
+from thinsight.reduction.ties import above, largest
 from thinsight.reduction.tokens import Tokens
 
 
@@ -82,7 +83,8 @@ class LongTailHead:
 
     def __call__(self, tokens: Tokens, evidence: Evidence, leave: int | None) -> Tensor:
         scores = self.scores(tokens.index, evidence)
-        return lowest(scores, len(scores) - head_length(scores) if leave is None else leave)
+        leave = len(scores) - head_length(scores) if leave is None else leave
+        return lowest(scores, leave, scale=1.0 if self.cls == "token" else None)
 
     def scores(self, index: Tensor, evidence: Evidence) -> Tensor:
         """(n,) fp32: similarity of the patches ``index`` to the class token."""
@@ -98,12 +100,12 @@ def head_length(scores: Tensor) -> int:
     The point is the one farthest below the straight line from the largest to the smallest score: where the steep head
     turns into the flat tail. A curve that nowhere runs below that line has no tail, and all of it is head.
     """
-    curve = scores.float().sort(descending=True).values.cpu()
-    line = torch.lerp(curve[0], curve[-1], torch.linspace(0, 1, len(curve)))
-    below = line - curve
-    if float(below.max()) <= 1e-6 * float(curve[0] - curve[-1]):
+    curve = scores.cpu().double().sort(descending=True).values
+    line = torch.lerp(curve[0], curve[-1], torch.linspace(0, 1, len(curve), dtype=curve.dtype))
+    below, scale = line - curve, float(curve.abs().max())
+    if not bool(above(below, 0.0, scale).any()):
         return len(curve)
-    return max(int(below.argmax()), 1)
+    return max(int(largest(below, scale)), 1)
 
 
 @dataclass(frozen=True)
@@ -132,11 +134,11 @@ class CrossModalCorrelation:
         image = tokens.visual.nonzero().squeeze(1)
         question = evidence.question if len(evidence.question) else evidence.last
         cosines = correlation(tokens.index[image], question, evidence)
-        leaving = image[lowest(cosines.mean(1), leave)]
+        leaving = image[lowest(cosines.mean(1), leave, scale=1.0)]
         text = torch.searchsorted(tokens.index, question[question != evidence.last])
         if self.text == 1 or len(text) == 0:
             return leaving
-        least = lowest(cosines.mean(0)[: len(text)], len(text) - math.ceil(self.text * len(text)))
+        least = lowest(cosines.mean(0)[: len(text)], len(text) - math.ceil(self.text * len(text)), 1.0)
         return torch.cat([leaving, text[least]])
 
 

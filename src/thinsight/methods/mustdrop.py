@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from thinsight.errors import UserError
 from thinsight.methods.class_attention import UsesClassScore
 from thinsight.reduction.evidence import Evidence
 from thinsight.reduction.schedules import check_keep, count
+from thinsight.reduction.ties import at_least, cosines, descending
 from thinsight.reduction.tokens import Tokens
 
 
@@ -34,7 +34,7 @@ class KeyTokens(UsesClassScore):
 
     def __call__(self, tokens: Tokens, evidence: Evidence, leave: int | None) -> Tensor:
         count = math.ceil(self.share * len(tokens))
-        order = self.class_score(evidence, tokens.index).argsort(descending=True, stable=True)
+        order = descending(self.class_score(evidence, tokens.index))
         evidence.notes.key = evidence.place(tokens.index[order[:count]])
         return torch.empty(0, dtype=torch.int64)
 
@@ -62,9 +62,9 @@ class TextReceived:
         whole = paid.sum(0)
         key = torch.isin(tokens.index, key_columns(evidence))
         if leave is None:
-            unwanted = (whole < self.total * whole.sum()) & (paid.amax(0) < self.single)
-            return (unwanted & ~key).nonzero().squeeze(1)
-        order = whole.argsort(descending=True, stable=True)
+            wanted = at_least(whole, self.total * whole.sum()) | at_least(paid.amax(0), self.single)
+            return (~wanted & ~key).nonzero().squeeze(1)
+        order = descending(whole)
         order = order[(~key[order]).int().argsort(stable=True)]
         return order[len(order) - leave :]
 
@@ -109,10 +109,10 @@ class Windows:
     def __call__(self, tokens: Tokens, evidence: Evidence, leave: int | None) -> Tensor:
         members = tiles(evidence.cells(tokens.index), self.window)
         similarity = similar_windows(tokens.states, members)
-        merge = int((similarity >= self.threshold).sum()) if self.number is None else self.number
+        merge = int(at_least(similarity, self.threshold, scale=1.0).sum()) if self.number is None else self.number
         if self.keep is not None:
             merge = min(merge, (len(tokens) - count(self.keep, evidence.total)) // (self.window**2 - 1))
-        chosen = members[similarity.argsort(descending=True, stable=True)[: max(merge, 0)]]
+        chosen = members[descending(similarity, scale=1.0)[: max(merge, 0)]]
         middle = self.window**2 // 2
         evidence.notes.ranked = tokens.index[chosen[:, middle]]
         others = torch.arange(self.window**2) != middle
@@ -130,7 +130,7 @@ class ToMiddle:
         middle = torch.full((len(tokens),), -1)
         middle[members] = members[:, self.window**2 // 2, None]
         staying = tokens.rest(leaving)
-        weights = torch.zeros(len(leaving), len(staying))
+        weights = torch.zeros(len(leaving), len(staying), dtype=torch.float32)
         weights[torch.arange(len(leaving)), torch.searchsorted(staying, middle[leaving])] = 1.0
         return weights
 
@@ -148,8 +148,6 @@ def tiles(cells: Tensor, window: int) -> Tensor:
 
 
 def similar_windows(states: Tensor, members: Tensor) -> Tensor:
-    """(windows,) fp32 on the CPU: the mean cosine of two different members of each window."""
-    units = normalize(states.float(), dim=-1)[members.to(states.device)]
-    pairs = units @ units.transpose(1, 2)
-    size = members.shape[1]
-    return ((pairs.sum((1, 2)) - pairs.diagonal(dim1=1, dim2=2).sum(1)) / (size * (size - 1))).cpu()
+    """(windows,) fp32 on the CPU: the mean cosine of two different members of each window, summed in float64."""
+    pairs, size = cosines(states[members.to(states.device)]), members.shape[1]
+    return ((pairs.sum((1, 2)) - pairs.diagonal(dim1=1, dim2=2).sum(1)) / (size * (size - 1))).float().cpu()

@@ -19,6 +19,7 @@ from thinsight.errors import UserError, nearest
 from thinsight.methods.prompt_relevance import QueriesAndTokens, Relevance, to_unit_range
 from thinsight.reduction.evidence import Evidence
 from thinsight.reduction.stages import Compress, Correlate, Discard, WeightedMerge
+from thinsight.reduction.ties import above, at_least, cosines, descending, distances, largest, slack
 from thinsight.reduction.tokens import Tokens
 
 RULES = ("components", "mutual_knn", "window", "none")
@@ -60,7 +61,8 @@ class Clusters:
         if self.rule == "none" or count < 2:
             return torch.arange(count)
         cosines = similarity.double().cpu().numpy()
-        near = cosines >= self._least(cosines)
+        least = self._least(cosines)
+        near = cosines >= least - slack(least, scale=1.0)
         if self.rule == "mutual_knn":
             return _components(near & _mutual(cosines, self.neighbours))
         if self.rule == "window":
@@ -78,13 +80,10 @@ class Clusters:
 
 
 def _mutual(cosines: np.ndarray, neighbours: int) -> np.ndarray:
-    """(N, N) bool: each among the other's most similar ones; ties by place."""
-    others = cosines.copy()
-    np.fill_diagonal(others, -np.inf)
-    order = np.argsort(-others, axis=1, kind="stable")[:, :neighbours]
-    mine = np.zeros(cosines.shape, dtype=bool)
-    np.put_along_axis(mine, order, True, axis=1)
-    return mine & mine.T
+    """(N, N) bool: each among the other's most similar ones."""
+    apart = distances(torch.from_numpy(cosines)).fill_diagonal_(torch.inf)
+    mine = torch.zeros(apart.shape, dtype=torch.bool).scatter_(1, descending(-apart, 1.0)[:, :neighbours], True)
+    return (mine & mine.T).numpy()
 
 
 def _components(edges: np.ndarray) -> Tensor:
@@ -133,34 +132,23 @@ class Router:
         relevance (N,) between 0 and 1; similarity (N, N); clusters (N,); candidates (N,) bool; all on the CPU.
         keep: this many in any case: the redundancy threshold is searched for, and what it cannot fill is filled up.
         """
-        order = relevance.argsort(descending=True, stable=True)
+        order = descending(relevance, scale=1.0)
         order = order[candidates[order]]
         apart = similarity[order][:, order]
         member, first = clusters[order], torch.zeros(len(order), dtype=torch.bool)
         if self.scope == "local":
             apart = apart.masked_fill(member[:, None] != member, -torch.inf)
-            first = torch.tensor([i == 0 or bool((member[:i] != member[i]).all()) for i in range(len(order))])
-        asks = (relevance[order] >= self.similar) | first
+            _, once = np.unique(member.numpy(), return_index=True)
+            first[once] = True
+        asks = at_least(relevance[order], self.similar, scale=1.0) | first
         if len(asks):
             asks[0] = True
         if keep is None:
             rows = order[greedy_accept(apart, asks, self.redundant)][: self.most]
             wanted = min(self.least, len(relevance))
         else:
-            rows, wanted = order[self._search(apart, asks, keep)][:keep], keep
+            rows, wanted = order[lowest_accepting(apart, asks, keep)][:keep], keep
         return self._filled(rows, wanted, relevance, candidates).sort().values
-
-    def _search(self, apart: Tensor, asks: Tensor, keep: int) -> Tensor:
-        """What the lowest redundancy threshold accepts that accepts at least ``keep``, of all that change anything."""
-        levels = torch.cat([apart[torch.triu(torch.ones_like(apart), 1).bool()].unique(), torch.tensor([torch.inf])])
-        low, high = 0, len(levels) - 1
-        while low < high:
-            middle = (low + high) // 2
-            if int(greedy_accept(apart, asks, float(levels[middle])).sum()) >= keep:
-                high = middle
-            else:
-                low = middle + 1
-        return greedy_accept(apart, asks, float(levels[high]))
 
     def _filled(self, rows: Tensor, wanted: int, relevance: Tensor, candidates: Tensor) -> Tensor:
         """``rows`` and the next most relevant ones, candidates first, until there are ``wanted``."""
@@ -168,18 +156,49 @@ class Router:
             return rows
         spare = relevance + 2 * candidates  # relevance is at most 1
         spare[rows] = -torch.inf
-        return torch.cat([rows, spare.argsort(descending=True, stable=True)[: wanted - len(rows)]])
+        return torch.cat([rows, descending(spare, scale=1.0)[: wanted - len(rows)]])
 
 
 def greedy_accept(apart: Tensor, asks: Tensor, redundant: float) -> Tensor:
     """(n,) bool: the greedy pass over candidates in their order; apart (n, n) similarity, asks (n,) bool."""
-    similar, open_ = (apart > redundant).numpy(), asks.numpy().copy()
+    similar, open_ = above(apart, redundant, scale=1.0).numpy(), asks.numpy().copy()
     taken = torch.zeros(len(asks), dtype=torch.bool).numpy()
     for i in range(len(open_)):
         if open_[i]:
             taken[i] = True
             open_ &= ~similar[i]
     return torch.from_numpy(taken)
+
+
+def lowest_accepting(apart: Tensor, asks: Tensor, keep: int) -> Tensor:
+    """(n,) bool: `greedy_accept` at the lowest threshold at which it accepts at least ``keep``; where none does, all
+    that ask.
+
+    The number accepted is not monotone in the threshold, so every outcome from the lowest threshold on is visited. From
+    one to the next the threshold rises to the smallest similarity for which a candidate is still refused; then, in the
+    order of the candidates, each decision that no longer holds is changed, an earlier one being final for later ones.
+    """
+    similar, asking = apart.double().numpy(), asks.numpy()
+    earlier = np.triu(np.ones(similar.shape, dtype=bool), 1)  # a candidate sees those in front of it
+    similar = np.where(earlier, similar, -np.inf)
+    taken, limit = np.zeros(len(asking), dtype=bool), -np.inf
+    closest = np.where(asking, -np.inf, np.inf)  # the largest similarity with what is accepted in front
+    while True:
+        wrong = (closest <= limit) != taken
+        if not wrong.any():
+            refused = closest[~taken].min(initial=np.inf)
+            if taken.sum() >= keep or refused == np.inf:
+                return torch.from_numpy(taken)
+            limit = refused + slack(refused, scale=1.0)
+            continue
+        first = wrong.argmax()
+        if taken[first]:
+            taken[first] = False
+            freed = np.flatnonzero((similar[first] == closest) & asking)
+            closest[freed] = similar[np.ix_(taken, freed)].max(axis=0, initial=-np.inf)
+        else:
+            taken[first] = True
+            np.maximum(closest, similar[first], out=closest)
 
 
 @dataclass(frozen=True)
@@ -196,12 +215,13 @@ class ToAccepted:
     def __call__(self, tokens: Tokens, leaving: Tensor, evidence: Evidence) -> Tensor:
         routing = evidence.notes.routing
         staying = tokens.rest(leaving)
-        units = normalize(routing.features.float(), dim=-1)
-        nearest_one = (units[leaving] @ units[staying].T).argmax(1)
+        features = routing.features
+        nearest_one = largest(-distances(cosines(features[leaving], features[staying])), scale=1.0)
         weight = routing.candidates[leaving].float()
         if self.weighted:
             weight = weight * routing.relevance[leaving] / routing.relevance[staying][nearest_one].clamp(min=1e-6)
-        return torch.zeros(len(leaving), len(staying)).scatter_(1, nearest_one[:, None], weight[:, None])
+        none = torch.zeros(len(leaving), len(staying), dtype=torch.float32)
+        return none.scatter_(1, nearest_one[:, None], weight[:, None])
 
 
 def merge_correlate(merge: str) -> Correlate | None:
@@ -270,7 +290,8 @@ class PromptAware:
         compared = tokens.states
         if self.graph == "x":
             compared = evidence.get("features")[evidence.place(tokens.index)]
-        cells = evidence.cells(tokens.index) if self.clusters.rule == "window" else torch.zeros(len(tokens), 3)
+        placed = self.clusters.rule == "window"
+        cells = evidence.cells(tokens.index) if placed else tokens.index.new_zeros(len(tokens), 3)
         routing, similarity = self.retrieve(embedded, compared.float().cpu(), cells)
         evidence.notes.routing = routing
         keep = None if leave is None else len(tokens) - leave
@@ -279,15 +300,15 @@ class PromptAware:
 
     def retrieve(self, embedded: QueriesAndTokens, features: Tensor, cells: Tensor) -> tuple[Routing, Tensor]:
         """Steps B and C: what the router works on, and the similarities (N, N) of ``features`` (N, width)."""
-        units = normalize(features, dim=-1)
-        similarity = units @ units.T
+        similarity = cosines(features)
         groups = self.clusters(similarity, cells)
-        relevance, chosen = torch.ones(len(features)), torch.ones(int(groups.max()) + 1, dtype=torch.bool)
+        relevance = torch.ones(len(features), dtype=torch.float32)
+        chosen = torch.ones(int(groups.max()) + 1, dtype=torch.bool)
         if not embedded.blank:
             relevance = to_unit_range(self.relevance.scores(embedded))
             score = to_unit_range(self.score(embedded, groups))
-            chosen = score >= self.tau_e
-            chosen[score.argmax()] = True
+            chosen = at_least(score, self.tau_e, scale=1.0)
+            chosen[largest(score, scale=1.0)] = True
         return Routing(features, relevance, chosen[groups], groups), similarity
 
     def score(self, embedded: QueriesAndTokens, groups: Tensor) -> Tensor:
@@ -295,7 +316,7 @@ class PromptAware:
         count = int(groups.max()) + 1
         if self.prototype == "members":
             products = (embedded.queries @ embedded.tokens.T).amax(0)
-            return torch.full((count,), -torch.inf).scatter_reduce(0, groups, products, "amax")
-        sums = torch.zeros(count, embedded.tokens.shape[1]).index_add_(0, groups, embedded.tokens)
+            return products.new_full((count,), -torch.inf).scatter_reduce(0, groups, products, "amax")
+        sums = embedded.tokens.new_zeros(count, embedded.tokens.shape[1]).index_add_(0, groups, embedded.tokens)
         products = embedded.queries @ normalize(sums, dim=-1).T
         return products.amax(0) if self.prototype == "max" else products.mean(0)

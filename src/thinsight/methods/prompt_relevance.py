@@ -13,6 +13,7 @@ from torch.nn.functional import normalize
 from thinsight.errors import UserError, nearest
 from thinsight.methods.question_parsing import parse_question, phrase
 from thinsight.reduction.evidence import Evidence, sentence
+from thinsight.reduction.ties import above
 from thinsight.reduction.tokens import Tokens
 
 SPACES = ("llm", "clip")
@@ -22,11 +23,13 @@ ASKED = ("entities", "actions", "whole")
 
 
 class QueriesAndTokens(NamedTuple):
-    """queries (M, d) times the sign, tokens (N, d), both fp32; ``blank``: the prompt names nothing to look for."""
+    """queries (M, d) times the sign, tokens (N, d), both fp32; ``blank``: the prompt names nothing to look for;
+    ``wordless``: it has not even a word (or, where tokens are queries, no token), and the only query is zero."""
 
     queries: Tensor
     tokens: Tensor
     blank: bool = False
+    wordless: bool = False
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,9 @@ class Relevance:
     phrase     what an entity is put into before the text tower reads it
     aggregate  over queries: max, mean, top2 (mean of the two largest), or pooled (one mean query of unit length)
     unit       cosines; False: plain products
+
+    A question without a word ("???", nothing at all) makes no query, unless its tokens are queries themselves (llm
+    without rewriting): every patch then has the relevance 0, and each filter says what it keeps of equals.
     """
 
     space: str = "llm"
@@ -94,41 +100,41 @@ class Relevance:
             texts, blank = self._texts(evidence)
             tower = _reader(evidence).clip
             patches = tower.patches(evidence.get("features")[evidence.place(tokens.index)])
-            queries = torch.cat(tower.texts(texts, patches.device))
+            made = tower.texts(texts, patches.device) if texts else []
         else:
             groups, blank = self._groups(evidence)
             patches = tokens.states.float()
-            queries = torch.stack([evidence.states(group).float().mean(0) for group in groups])
+            made = [evidence.states(group).float().mean(0, keepdim=True) for group in groups]
+        queries = torch.cat(made) if made else patches.new_zeros(1, patches.shape[-1])
         if self.unit:
             queries, patches = normalize(queries, dim=-1), normalize(patches, dim=-1)
         if self.aggregate == "pooled":
             queries = queries.mean(0, keepdim=True)
             queries = normalize(queries, dim=-1) if self.unit else queries
-        return QueriesAndTokens(queries * self._sign(evidence), patches, blank)
+        return QueriesAndTokens(queries * self._sign(evidence), patches, blank or not made, not made)
 
     def _texts(self, evidence: Evidence) -> tuple[list[str], bool]:
-        """The queries as texts; whether they name nothing."""
+        """The queries as texts, none without a word; whether they name nothing."""
         words = evidence.words
         if self.rewriting == "none":
-            return [sentence(words)], False
+            return [sentence(words)] if words else [], False
         parsed = parse_question(words)
-        if self.rewriting == "words":
-            return [word.text for word in parsed.words] or [sentence(words)], False
+        if self.rewriting == "words" or not parsed.words:
+            return [word.text for word in parsed.words], False
         entities = [self.phrase.format(phrase(group)) for group in parsed.entities]
         parts = {"entities": entities, "actions": [phrase(group) for group in parsed.actions], "whole": [parsed.text]}
         return [text for name in self.asked for text in parts[name]] or [parsed.text], parsed.empty
 
     def _groups(self, evidence: Evidence) -> tuple[list[Tensor], bool]:
-        """The queries as groups of prompt tokens, by index; whether they name nothing."""
-        question = evidence.question if len(evidence.question) else evidence.text
+        """The queries as groups of prompt tokens, by index, none without a word; whether they name nothing."""
         if self.rewriting == "none":
-            return list(question.split(1)), False
-        words = evidence.words
-        parsed = parse_question(words)
-        if self.rewriting == "words":
-            return [word.index for word in parsed.words] or [question], False
+            question = evidence.question if len(evidence.question) else evidence.text
+            return list(question.split(1)) if len(question) else [], False
+        parsed = parse_question(evidence.words)
+        if self.rewriting == "words" or not parsed.words:
+            return [word.index for word in parsed.words], False
         entities, actions = ([_columns(g) for g in groups] for groups in (parsed.entities, parsed.actions))
-        whole = [torch.cat([*entities, *actions, _columns(parsed.words)])] if parsed.words else [question]
+        whole = [torch.cat([*entities, *actions, _columns(parsed.words)])]
         parts = {"entities": entities, "actions": actions, "whole": whole}
         return [group for name in self.asked for group in parts[name]] or whole, parsed.empty
 
@@ -141,7 +147,7 @@ class Relevance:
 def to_unit_range(values: Tensor) -> Tensor:
     """The same between 0 and 1, the least and the largest of the sample; all ones where they are equal."""
     low, high = values.amin(), values.amax()
-    return (values - low) / (high - low) if high > low else torch.ones_like(values)
+    return (values - low) / (high - low) if bool(above(values, low).any()) else torch.ones_like(values)
 
 
 def _columns(words: tuple) -> Tensor:

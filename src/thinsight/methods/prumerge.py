@@ -9,13 +9,13 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from thinsight.errors import UserError, nearest
 from thinsight.methods.class_attention import UsesClassScore
 from thinsight.methods.controls import spread
 from thinsight.reduction.evidence import Evidence
 from thinsight.reduction.stages import Blend, copied, count_outliers
+from thinsight.reduction.ties import cosines, descending, distances, largest
 from thinsight.reduction.tokens import Tokens
 
 
@@ -59,10 +59,11 @@ class KeyNeighbours(UsesClassScore):
         survivors = torch.cat([staying, ranked[twice]])
         gone = leaving[len(twice) :]
         near = similar_keys(self.class_score.keys(evidence, tokens.index), survivors, gone, self.count)
-        parts = torch.cat([parts, torch.eye(len(tokens))[:, ranked[twice]]], 1) + near.T * weights[:, None]
-        extra = torch.zeros(len(tokens), 1)
+        copies = torch.eye(len(tokens), dtype=torch.float32)[:, ranked[twice]]
+        parts = torch.cat([parts, copies], 1) + near.T * weights[:, None]
+        extra = torch.zeros(len(tokens), 1, dtype=torch.float32)
         extra[gone, 0] = weights[gone]
-        best = extra.argmax()[None]
+        best = gone[largest(weights[gone])][None]
         free = leaving[leaving != best][: len(twice)]
         place = torch.cat([staying, free, best])
         noted = evidence.notes.ranked.clone()
@@ -74,10 +75,11 @@ class KeyNeighbours(UsesClassScore):
 def similar_keys(keys: Tensor, survivors: Tensor, gone: Tensor, count: int) -> Tensor:
     """keys (n, width), rows (s,) and (g,) -> (s, n) on the CPU: how often each row is among the ``count`` survivors and
     leavers whose keys are most similar to each survivor's."""
-    units, pool = normalize(keys, dim=-1).cpu(), torch.cat([survivors, gone])
-    similarity = (units[survivors] @ units[pool].T).fill_diagonal_(-torch.inf)
-    order = similarity.argsort(dim=1, descending=True, stable=True)[:, : min(count, len(pool) - 1)]
-    return torch.zeros(len(survivors), len(keys)).scatter_add_(1, pool[order], torch.ones(order.shape))
+    keys, pool = keys.cpu(), torch.cat([survivors, gone])
+    apart = distances(cosines(keys[survivors], keys[pool])).fill_diagonal_(torch.inf)
+    near = pool[descending(-apart, scale=1.0)[:, : min(count, len(pool) - 1)]]
+    none = torch.zeros(len(survivors), len(keys), dtype=torch.float32)
+    return none.scatter_add_(1, near, torch.ones(near.shape, dtype=torch.float32))
 
 
 def _repeated(rows: Tensor) -> Tensor:
@@ -137,7 +139,7 @@ class AttentionOutliers(UsesClassScore):
 
     def picked(self, scores: Tensor) -> Tensor:
         """Rows that stay as the picture wants it, a row twice where it is sampled twice."""
-        n, order = len(scores), scores.argsort(descending=True, stable=True)
+        n, order = len(scores), descending(scores)
         ratio = count_outliers(scores, self.fence) / n if self.ratio is None else self.ratio
         top = order[: max(int(n * ratio + 1e-9), 1)]
         if self.sample == "none":
@@ -150,7 +152,7 @@ class AttentionOutliers(UsesClassScore):
 
     def fixed(self, scores: Tensor, keep: int) -> Tensor:
         """``keep`` rows that stay."""
-        order = scores.argsort(descending=True, stable=True)
+        order = descending(scores)
         top = order[: keep if self.sample == "none" else (keep + 1) // 4]
         others = order[len(top) :].sort().values
         return torch.cat([top, others[spread(len(others), keep - len(top))]])

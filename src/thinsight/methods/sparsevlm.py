@@ -17,6 +17,7 @@ from thinsight.reduction.attention import LayerAttention, rotate
 from thinsight.reduction.evidence import Evidence
 from thinsight.reduction.schedules import Fixed, check_keep
 from thinsight.reduction.stages import Routes, lowest
+from thinsight.reduction.ties import above, descending, double, largest
 from thinsight.reduction.tokens import Tokens
 
 
@@ -106,7 +107,7 @@ class TextRaters:
 
     def chosen(self, attention: Tensor) -> Tensor:
         """The numbers of the heads that count, ascending; of equal ones the earlier."""
-        most = attention.sum((1, 2)).argsort(descending=True, stable=True)
+        most = descending(attention.sum((1, 2)))
         return most[: self.heads].sort().values
 
 
@@ -119,13 +120,13 @@ def raters(visual: Tensor, evidence: Evidence) -> Tensor:
     computed where the first reduction happens and left in ``evidence.notes``. Where nobody is above the average (a
     single text token) all of the text votes; where no text follows the picture, the last token.
     """
-    if len(evidence.question) == 0:
+    if len(evidence.behind) == 0:
         return evidence.last
     if evidence.notes.raters is None:
-        text = evidence.question
+        text = evidence.behind
         scores = rater_relevance(evidence.get("embeddings"), visual, text).cpu()
-        above = text[scores > scores.mean()]
-        evidence.notes.raters = above if len(above) else text
+        chosen = text[above(scores, scores.mean())]
+        evidence.notes.raters = chosen if len(chosen) else text
     return evidence.notes.raters
 
 
@@ -148,6 +149,7 @@ def rotary_prior(layer: LayerAttention, rows: Tensor, columns: Tensor) -> Tensor
 @dataclass(frozen=True)
 class Recycle:
     """The first q = floor(share * leaving) + 1 leavers make floor(q / members) + 1 new tokens; the rest goes nowhere.
+    With ``share`` 0 nothing is recycled.
 
     ``leaving`` has to name the best one first, as the filters do that rank by a score. Clusters are found by density
     peaks (`density_peaks`) among the states, and a new token stands where its cluster's centre stood. Where nothing
@@ -166,23 +168,23 @@ class Recycle:
 
     def __call__(self, tokens: Tokens, leaving: Tensor, evidence: Evidence) -> Routes:
         keep, count = len(tokens) - len(leaving), self.pool(len(leaving))
-        stay = torch.zeros(len(leaving), keep)
-        if keep == 0:
+        stay = torch.zeros(len(leaving), keep, dtype=torch.float32)
+        if keep == 0 or count == 0:
             return Routes(stay)
         states = tokens.states[leaving[:count].to(tokens.states.device)]
         centre, cluster = density_peaks(states, self.adds(len(leaving), keep))
-        new = torch.zeros(len(leaving), len(centre))
+        new = torch.zeros(len(leaving), len(centre), dtype=torch.float32)
         new[torch.arange(count), cluster] = 1.0
         return Routes(stay, new, centre)
 
     def pool(self, leave: int) -> int:
         """How many of ``leave`` leavers are recycled."""
-        return min(int(self.share * leave) + 1, leave)
+        return min(int(self.share * leave) + 1, leave) if self.share > 0 else 0
 
     def adds(self, leave: int, keep: int) -> int:
         """How many new tokens that makes."""
         pool = self.pool(leave)
-        return min(pool // self.members + 1, pool) if keep else 0
+        return min(pool // self.members + 1, pool) if keep else 0  # none of an empty pool
 
 
 def density_peaks(states: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -194,13 +196,14 @@ def density_peaks(states: Tensor, count: int) -> tuple[Tensor, Tensor]:
     The centres are those with the largest rho * delta, in that order; all others go to the nearest centre. Of states
     that are equally dense the earlier counts as denser; the released code adds random noise to tell them apart.
     """
-    points = states.float()
+    points = double(states)
     distance = torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist").cpu() / states.shape[-1] ** 0.5
     density = torch.exp(-distance.topk(count, largest=False).values.square().mean(-1))
-    row = torch.arange(len(density))
-    denser = (density > density[:, None]) | ((density == density[:, None]) & (row < row[:, None]))
+    place = descending(density, scale=0.0).argsort()  # the densest is number 0
+    denser = place < place[:, None]
+    scale = float(states.float().square().mean().sqrt())  # what distances are differences of
     peak = torch.where(denser, distance, distance.max()).amin(1)
-    centre = (density * peak).argsort(descending=True, stable=True)[:count]
-    cluster = distance[:, centre].argmin(1)
+    centre = descending(density * peak, scale)[:count]
+    cluster = largest(-distance[:, centre], scale)
     cluster[centre] = torch.arange(count)  # a centre that coincides with an earlier one stays its own
     return centre, cluster

@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from thinsight.errors import UserError
 from thinsight.reduction.evidence import Evidence
 from thinsight.reduction.schedules import Even, check_keep, count
 from thinsight.reduction.stages import Blend, Routes, WeightedMerge
+from thinsight.reduction.ties import cosines, descending, distances, largest
 from thinsight.reduction.tokens import Tokens
 
 
@@ -69,10 +69,11 @@ class TomePairs:
 
 
 def pair_similarity(index: Tensor, visual: Tensor, evidence: Evidence) -> Tensor:
-    """(even, odd) fp32 on the CPU: cosines of the keys of all tokens ``index``; -inf where one is no patch."""
-    units = normalize(evidence.keys(index).float().mean(0), dim=-1)
-    similarity = (units[::2] @ units[1::2].T).cpu()
-    return similarity.masked_fill(~(visual[::2, None] & visual[None, 1::2]), -torch.inf)
+    """(even, odd) float64 on the CPU: how similar the keys of all tokens ``index`` are, as minus the distance of unit
+    vectors, which ranks as their cosine does; -inf where one is no patch."""
+    keys = evidence.keys(index).float().mean(0)
+    apart = distances(cosines(keys[::2], keys[1::2])).cpu()
+    return -apart.masked_fill(~(visual[::2, None] & visual[None, 1::2]), torch.inf)
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ class BipartiteSources:
 
     def __call__(self, tokens: Tokens, evidence: Evidence, leave: int) -> Tensor:
         best = pair_similarity(tokens.index, tokens.visual, evidence).amax(1)
-        return 2 * best.argsort(descending=True, stable=True)[:leave]
+        return 2 * descending(best, scale=1.0)[:leave]
 
 
 @dataclass(frozen=True)
@@ -98,9 +99,10 @@ class BipartitePartners:
             raise UserError(
                 "BipartitePartners follows a filter by which tokens in even places leave (BipartiteSources)"
             )
-        partner = 2 * pair_similarity(tokens.index, tokens.visual, evidence)[leaving // 2].argmax(1) + 1
+        similarity = pair_similarity(tokens.index, tokens.visual, evidence)[leaving // 2]
+        partner = 2 * largest(similarity, scale=1.0) + 1
         staying = tokens.rest(leaving)
-        weights = torch.zeros(len(leaving), len(staying))
+        weights = torch.zeros(len(leaving), len(staying), dtype=torch.float32)
         weights[torch.arange(len(leaving)), torch.searchsorted(staying, partner)] = 1.0
         return weights
 
@@ -139,5 +141,5 @@ class EvenOddOrder:
         )
         if len(firsts) == 0:
             best = pair_similarity(before.index, before.visual, evidence).amax(1)[place[even] // 2]
-            even = even[best.argsort(descending=True, stable=True)]
+            even = even[descending(best, scale=1.0)]
         return torch.cat([firsts, even, odd])

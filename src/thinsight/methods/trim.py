@@ -10,9 +10,11 @@ from typing import NamedTuple
 from torch import Tensor
 
 from thinsight.errors import nearest
+from thinsight.methods.controls import Grid
 from thinsight.methods.prompt_relevance import Relevance
 from thinsight.reduction.evidence import Evidence
-from thinsight.reduction.stages import Appended, Compress, Correlate, Discard, Order, Raster, count_outliers, ranked
+from thinsight.reduction.stages import Appended, Compress, Correlate, Discard, Order, Raster, count_outliers
+from thinsight.reduction.ties import descending
 from thinsight.reduction.tokens import Tokens
 
 BEFORE, AFTER = "features", "mean"
@@ -91,6 +93,7 @@ class SimilarityOutliers:
 
     As many stay as the schedule says, or, where it leaves that open, those above Q3 + ``reach`` (Q3 - Q1). ``down``:
     their number goes through a ratio and is rounded down again, as in the released code; now and then one is lost.
+    Where the question has no word an even grid stays (`thinsight.methods.controls.Grid`), or, without a schedule, all.
     """
 
     relevance: Relevance = field(default_factory=lambda: Relevance(space="clip", aggregate="mean", unit=False))
@@ -105,8 +108,11 @@ class SimilarityOutliers:
         return self.relevance.needs
 
     def __call__(self, tokens: Tokens, evidence: Evidence, leave: int | None) -> Tensor:
-        score = self.relevance(tokens, evidence).softmax(0)
+        embedded = self.relevance.embed(tokens, evidence)
+        if embedded.wordless:
+            return Grid()(tokens, evidence, leave or 0)
+        score = self.relevance.scores(embedded).softmax(0)
         keep = count_outliers(score, self.reach) if leave is None else len(tokens) - leave
         if leave is None and self.down:
             keep = int(len(tokens) * (keep / len(tokens)))
-        return ranked(score)[keep:].cpu()
+        return descending(score)[keep:].cpu()

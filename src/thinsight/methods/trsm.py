@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from thinsight.errors import UserError
+from thinsight.methods.controls import Grid
 from thinsight.methods.prompt_relevance import Relevance
 from thinsight.reduction.evidence import Evidence
-from thinsight.reduction.stages import ranked
+from thinsight.reduction.ties import descending
 from thinsight.reduction.tokens import Tokens
 
 
@@ -25,6 +26,8 @@ class Retrieve:
 
     each  tokens that every query retrieves: a count, or a fraction of the budget (float); None: the whole budget, which
           under aggregate=max is the plain top-k
+
+    Where the question has no word an even grid stays (`thinsight.methods.controls.Grid`).
     """
 
     relevance: Relevance = field(default_factory=Relevance)
@@ -43,13 +46,15 @@ class Retrieve:
     def __call__(self, tokens: Tokens, evidence: Evidence, leave: int) -> Tensor:
         keep = len(tokens) - leave
         embedded = self.relevance.embed(tokens, evidence)
+        if embedded.wordless:
+            return Grid()(tokens, evidence, leave)
         products = embedded.queries @ embedded.tokens.T
         score = self.relevance.aggregated(products)
         each = keep if self.each is None else self.each
         each = math.ceil(each * keep) if isinstance(each, float) else each
         retrieved = torch.zeros(len(tokens), dtype=torch.bool, device=score.device)
-        retrieved[ranked(products)[:, :each].flatten()] = True
-        score = torch.where(
-            retrieved, score - score.amin(), score - score.amax() - 1
-        )  # all that was retrieved comes first
-        return ranked(score)[keep:].cpu()
+        scale = 1.0 if self.relevance.unit else None
+        retrieved[descending(products, scale)[:, :each].flatten()] = True
+        order = descending(score, scale)
+        order = order[(~retrieved[order]).int().argsort(stable=True)]  # all that was retrieved comes first
+        return order[keep:].cpu()

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from thinsight.errors import UserError
 from thinsight.reduction.evidence import Evidence
 from thinsight.reduction.schedules import check_keep, count
 from thinsight.reduction.stages import Blend, copied
+from thinsight.reduction.ties import cosines, distances, largest
 from thinsight.reduction.tokens import Tokens
 
 
@@ -85,7 +85,7 @@ class Contextual:
         leaving = leaving.sort().values
         targets, others, goes = assign(evidence.keys(tokens.index[leaving]), contextual)
         targets, others = leaving[targets], leaving[others]
-        made = torch.zeros(len(tokens), len(targets))
+        made = torch.zeros(len(tokens), len(targets), dtype=torch.float32)
         made[others, goes] = 1.0
         made /= made.sum(0).clamp(min=1)
         made[targets, torch.arange(len(targets))] = 1.0
@@ -93,21 +93,21 @@ class Contextual:
         place, named = torch.cat([staying, targets]), torch.cat([staying, targets])
         if handed:
             row, spare = (~tokens.visual).nonzero()[0], leaving[~torch.isin(leaving, targets)][:1]
-            made = torch.cat([made, torch.eye(len(tokens))[:, row]], 1)
+            made = torch.cat([made, torch.eye(len(tokens), dtype=torch.float32)[:, row]], 1)
             place, named = torch.cat([place, spare]), torch.cat([named, row])
         return Blend(torch.cat([parts, made], 1), place, named)
 
 
 def assign(keys: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
     """keys (heads, n, width) -> targets (count,), the others (n - count,), and the number of each one's target."""
-    units = normalize(keys.float().mean(0), dim=-1)
-    targets = torch.arange(len(units))[:: max(1, len(units) // max(count, 1))][:count]
-    alone = torch.ones(len(units), dtype=torch.bool)
+    keys = keys.float().mean(0)
+    targets = torch.arange(len(keys))[:: max(1, len(keys) // max(count, 1))][:count]
+    alone = torch.ones(len(keys), dtype=torch.bool)
     alone[targets] = False
     others = alone.nonzero().squeeze(1)
     if count == 0:
         return targets, others[:0], others[:0]
-    return targets, others, (units[others] @ units[targets].T).argmax(1).cpu()
+    return targets, others, largest(-distances(cosines(keys[others], keys[targets])), scale=1.0).cpu()
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from thinsight.errors import UserError
 from thinsight.methods.class_attention import UsesClassScore
 from thinsight.reduction.evidence import Evidence
+from thinsight.reduction.ties import cosines, descending
 from thinsight.reduction.tokens import Tokens
 
 
@@ -44,7 +44,7 @@ class Dissimilar(UsesClassScore):
 
     def parts(self, tokens: Tokens, evidence: Evidence, keep: int) -> tuple[Tensor, Tensor]:
         """Rows of the important tokens, highest score first, and of the diverse ones, as the rounds left them."""
-        order = self.class_score(evidence, tokens.index).argsort(descending=True, stable=True)
+        order = descending(self.class_score(evidence, tokens.index))
         count = math.floor(keep * self.important)
         residual = distinct(tokens.states[order[count:].to(tokens.states.device)], keep - count, self.step)
         return order[:count], order[count:][residual]
@@ -54,10 +54,11 @@ def distinct(states: Tensor, keep: int, step: int) -> Tensor:
     """(keep,) rows of ``states`` (n, width) that are left when duplicates leave, ``step`` at a time at most.
 
     Survivors of the even places go on in descending order of similarity, then those of the odd places; the places of
-    the next round are counted in that order.
+    the next round are counted in that order. So every pair of neighbours in every round is a decision, thousands for a
+    picture of 576 tokens; the rule of `thinsight.reduction.ties` would settle dozens of them by place, where the
+    released code goes by the last digits. Here these are float64's.
     """
-    units, left = normalize(states.float(), dim=-1).cpu(), torch.arange(len(states))
-    similarity = units @ units.T
+    similarity, left = cosines(states).cpu(), torch.arange(len(states))
     while len(left) > keep:
         even, odd = left[::2], left[1::2]
         leave = min(step, len(left) - keep, len(even))

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -11,12 +11,19 @@ from matplotlib.figure import Figure
 from thinsight.analysis.comparisons import ABOVE, BELOW, INSIDE, MEAN, SPREAD_MARKS, against_random, relative_points
 from thinsight.analysis.results import label_runs, load_answers, load_scores, not_run, shared_budgets
 from thinsight.config.catalogue import CONTROL, FAMILIES, MethodEntry, method_entries
+from thinsight.config.compose import load_task
+from thinsight.config.methods import load_method
 from thinsight.evaluation.budget import Budget
+from thinsight.papers.last_digit import changed_sets
 from thinsight.papers.overview import task_heads
 from thinsight.paths import ROOT
 from thinsight.report.figures import GREY, MARKERS, PAGE, PALETTE, subplots
 from thinsight.report.render import finding, points, render
 from thinsight.report.tables import board, cell_board
+from thinsight.tasks.rows import load_rows
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, ProcessorMixin
 
 
 @dataclass(frozen=True)
@@ -80,8 +87,22 @@ def compute(results: pd.DataFrame, answers: pd.DataFrame, entries: Mapping[str, 
     )
 
 
-def catalogue_table(entries: Sequence[MethodEntry]) -> str:
-    """The catalogue as a table in HTML, family by family, controls last."""
+def last_digits(
+    page: Methods,
+    model: "PreTrainedModel",
+    processor: "ProcessorMixin",
+    fields: Mapping[str, Mapping[str, Any]],
+    each: int,
+) -> pd.DataFrame:
+    """`changed_sets` of the methods that reduce, with these ``fields``, on ``each`` questions of the page's tasks."""
+    methods = {name: load_method(name, **values) for name, values in fields.items()}
+    methods = {name: method for name, method in methods.items() if method.reductions}
+    tasks = [load_task(name) for name in dict.fromkeys(page.table["task"]) if name != MEAN]
+    return changed_sets(model, processor, methods, [(task, load_rows(task, each)) for task in tasks])
+
+
+def catalogue_table(entries: Sequence[MethodEntry], digits: pd.DataFrame | None = None) -> str:
+    """The catalogue as a table in HTML, family by family, controls last; with `last_digits`, if they are given."""
     order = [*FAMILIES, CONTROL]
     entries = sorted(entries, key=lambda entry: order.index(entry.family))
     cells = {
@@ -91,6 +112,9 @@ def catalogue_table(entries: Sequence[MethodEntry]) -> str:
         "cost": [escape(entry.cost) or "–" for entry in entries],
         "source": [_source(entry) for entry in entries],
     }
+    if digits is not None:
+        texts = {row.method: f"{row.changed} of {row.pictures}" for row in digits.itertuples()}
+        cells["last digit"] = [texts.get(entry.name, "–") for entry in entries]
     titles = [(entry.family, f"<code>{entry.name}</code>") for entry in entries]
     frame = pd.DataFrame(cells, pd.MultiIndex.from_tuples(titles, names=[None, "method"]))
     return board(frame, notes=[escape(entry.title) for entry in entries], html=True, classes="catalogue")

@@ -3,9 +3,11 @@
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import torch
+
 from thinsight.errors import UserError
 from thinsight.reduction.evidence import Evidence
-from thinsight.reduction.schedules import Geometric, Keep, Schedule
+from thinsight.reduction.schedules import Geometric, Keep, Schedule, per_picture
 from thinsight.reduction.sites import BeforeProjector, Projected, Site
 from thinsight.reduction.stages import Compress, Correlate, Discard, Filter, Order, Raster
 from thinsight.reduction.tokens import Tokens
@@ -13,7 +15,11 @@ from thinsight.reduction.tokens import Tokens
 
 @dataclass(frozen=True)
 class Reduction:
-    """Which tokens leave (filter), where their information goes (correlate), what the stayers become (compress)."""
+    """Which tokens leave (filter), where their information goes (correlate), what the stayers become (compress).
+
+    counts_pictures  whether a count in the schedule is of each picture of a prompt, though the reduction acts behind
+                     the projector: so in methods that act in front of it as well (set by `Method`)
+    """
 
     filter: Filter
     correlate: Correlate | None = None
@@ -21,6 +27,7 @@ class Reduction:
     site: Site = field(default_factory=Projected)
     schedule: Schedule = field(default_factory=Keep)
     order: Order = field(default_factory=Raster)
+    counts_pictures: bool = False
 
     def __post_init__(self) -> None:
         is_open = isinstance(self.schedule, Keep | Geometric) and self.schedule.keep is None
@@ -58,11 +65,16 @@ class Reduction:
     def __call__(self, tokens: Tokens, evidence: Evidence) -> Tokens:
         """The tokens that stay, in their order; the very same object when none leaves."""
         present, protected = int(tokens.visual.sum()), int((~tokens.visual).sum())
-        counts = self.tokens_left(present, evidence.stage, evidence.stages, evidence.total)
+        shared = self
+        if self.counts_pictures:
+            pictures = len(evidence.image[evidence.image >= 0].unique())
+            shared = replace(self, schedule=per_picture(self.schedule, pictures))
+        counts = shared.tokens_left(present, evidence.stage, evidence.stages, evidence.total)
         leave = None if counts is None else present - counts[0]
         if leave == 0 and self.filter.among != "prompt":  # text may leave all the same
             return tokens
-        leaving = self.filter(tokens, evidence, leave)
+        with torch.no_grad():  # a choice has no gradient
+            leaving = self.filter(tokens, evidence, leave)
         if len(leaving) == 0:
             return tokens
         assert leave is None or len(leaving) == leave or protected, (self.filter, len(leaving), leave)
@@ -78,6 +90,13 @@ class Method:
     name: str
     reductions: tuple[Reduction, ...] = ()
     fields: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.before_projector and self.after_projector:
+            behind = [isinstance(r, Reduction) and not isinstance(r.site, BeforeProjector) for r in self.reductions]
+            pairs = zip(self.reductions, behind, strict=True)
+            reductions = tuple(replace(r, counts_pictures=True) if is_behind else r for r, is_behind in pairs)
+            object.__setattr__(self, "reductions", reductions)
 
     @property
     def before_projector(self) -> tuple[Reduction, ...]:

@@ -3,11 +3,15 @@
 A schedule is asked at each stage (layer of its site) how many of the ``present`` visual tokens stay, and so can be
 simulated without a model: that is what `thinsight.solve` does. Where the stages of a reduction make new tokens (a
 merged or recycled one), ``inclusive`` says whether they count among those that stay.
+
+A fraction is of the visual tokens, wherever a method acts. A count is of each picture in front of the projector, and of
+the whole prompt behind it. A method that acts at both places, and so shares a budget between them, takes a count for
+each picture at both: `per_picture` makes that of a schedule behind the projector.
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from thinsight.errors import UserError
@@ -29,8 +33,8 @@ class Schedule(Protocol):
 class Keep:
     """``keep`` visual tokens stay, or as many as the filter decides.
 
-    keep       a count (int), or a fraction of those the picture came with (float in 0..1), the same at every stage;
-               None: the filter decides, which only one that is ``adaptive`` can do
+    keep       a count (int, see above), or a fraction of those the picture or prompt came with (float in 0..1), the
+               same at every stage; None: the filter decides, which only one that is ``adaptive`` can do
     down       a fraction is rounded down, not to the nearest count
     inclusive  whether a new token that the stages make counts among those that stay
     """
@@ -120,6 +124,12 @@ class Fixed:
             raise UserError(f"{len(self.counts)} counts do not fit {stages} layers: give one for each")
         keep = self.counts[stage]
         return min(int(keep * total + 1e-9) if isinstance(keep, float) else keep, present)
+
+
+def per_picture(schedule: Schedule, pictures: int) -> Schedule:
+    """``schedule`` with its ``keep``, if that is a count, taken for each of a prompt's ``pictures``."""
+    keep = getattr(schedule, "keep", None)
+    return schedule if keep is None or isinstance(keep, float) else replace(schedule, keep=keep * pictures)
 
 
 def check_keep(keep: int | float) -> None:

@@ -5,17 +5,19 @@ from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from thinsight.errors import UserError, nearest
 from thinsight.reduction.evidence import Evidence
+from thinsight.reduction.ties import above, cosines, descending, distances, double, largest
 from thinsight.reduction.tokens import Tokens
 
 
-def lowest(scores: Tensor, leave: int) -> Tensor:
-    """Rows (leave,) int64 of the lowest scores (n,), the best of them first; of equal ones the later leaves."""
-    order = scores.float().argsort(descending=True, stable=True)
-    return order[max(len(scores) - leave, 0) :].cpu().to(torch.int64)
+def lowest(scores: Tensor, leave: int, scale: float | None = None) -> Tensor:
+    """Rows (leave,) int64 of the lowest scores (n,), the best of them first; of equal ones the later leaves.
+
+    What counts as equal, and ``scale``: `thinsight.reduction.ties`.
+    """
+    return descending(scores, scale)[max(len(scores) - leave, 0) :].cpu()
 
 
 class Routes(NamedTuple):
@@ -47,14 +49,13 @@ class ToNearest:
     """Each leaver goes whole to the stayer with the most similar state (cosine), as in ToMe (arXiv:2210.09461)."""
 
     def __call__(self, tokens: Tokens, leaving: Tensor, evidence: Evidence) -> Tensor:
-        units = normalize(tokens.states.float(), dim=-1)
-        staying = tokens.rest(leaving)
-        return to_one(units[leaving.to(units.device)] @ units[staying.to(units.device)].T)
+        states, staying = tokens.states, tokens.rest(leaving)
+        return to_one(cosines(states[leaving.to(states.device)], states[staying.to(states.device)])).float()
 
 
 def to_one(similarity: Tensor) -> Tensor:
-    """(leaving, staying) -> weights of the same shape: 1 for each row's largest entry, else 0."""
-    return torch.zeros_like(similarity).scatter_(1, similarity.argmax(1, keepdim=True), 1.0)
+    """(leaving, staying) cosines -> weights of the same shape: 1 for each row's largest entry, else 0."""
+    return torch.zeros_like(similarity).scatter_(1, largest(-distances(similarity), 1.0)[:, None], 1.0)
 
 
 class Blend(NamedTuple):
@@ -105,7 +106,7 @@ def _booked(parts: Tensor, leaving: Tensor, named: Tensor) -> Tensor:
 def copied(tokens: Tokens, leaving: Tensor) -> tuple[Tensor, Tensor]:
     """(tokens, staying) weights of stayers that stay as they are, and their rows."""
     staying = tokens.rest(leaving)
-    return torch.eye(len(tokens))[:, staying], staying
+    return torch.eye(len(tokens), dtype=torch.float32)[:, staying], staying
 
 
 class Compress(Protocol):
@@ -144,8 +145,8 @@ class WeightedMerge:
     def __call__(self, tokens: Tokens, leaving: Tensor, weights: Tensor | Routes | None) -> Tokens:
         routes = _routes(self, weights)
         stay, gone = tokens.take(tokens.rest(leaving)), tokens.take(leaving)
-        own = stay.size if self.sized else torch.ones(len(stay))
-        sent = gone.size if self.sized else torch.ones(len(gone))
+        own = stay.size if self.sized else torch.ones_like(stay.size)
+        sent = gone.size if self.sized else torch.ones_like(gone.size)
         share = routes.stay.cpu().float() * sent[:, None]  # (leaving, staying)
         received = share.sum(0)
         if self.most is not None:
@@ -283,16 +284,12 @@ class ScoreOrder:
 
     def __call__(self, tokens: Tokens, evidence: Evidence) -> Tensor:
         rank = {index: rank for rank, index in enumerate(evidence.notes.ranked.tolist())}
-        return torch.tensor([rank.get(index, len(rank)) for index in tokens.index.tolist()]).argsort(stable=True)
+        places = [rank.get(index, len(rank)) for index in tokens.index.tolist()]
+        return torch.tensor(places, dtype=torch.int64).argsort(stable=True)
 
 
 def count_outliers(scores: Tensor, reach: float = 1.5) -> int:
     """How many ``scores`` (any shape) lie above Q3 + ``reach`` (Q3 - Q1), quartiles interpolated linearly."""
-    scores = scores.flatten().double()
+    scores = double(scores.flatten())
     first, third = scores.quantile(torch.tensor([0.25, 0.75], dtype=scores.dtype, device=scores.device))
-    return int((scores > third + reach * (third - first)).sum())
-
-
-def ranked(score: Tensor) -> Tensor:
-    """Places along the last axis, the largest entry first; ties by place."""
-    return score.argsort(dim=-1, descending=True, stable=True)
+    return int(above(scores, third + reach * (third - first)).sum())
