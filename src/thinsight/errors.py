@@ -15,6 +15,9 @@ NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 class UserError(Exception):
     """Bad input. Its text is one clear sentence; a command line prints it and exits with status 2."""
 
+    def __str__(self) -> str:
+        return " ".join(super().__str__().splitlines())  # a name in it may hold a line break
+
 
 def nearest(what: str, name: str, known: Iterable[str]) -> UserError:
     """The error for an unknown ``name``: at most three valid names about as close as the closest, or all if none is.

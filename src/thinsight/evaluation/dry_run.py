@@ -204,7 +204,7 @@ def task_presence(task: DictConfig) -> Presence:
             return Presence("local", rows=len(task_function(task, "kind", sources)(task)))
         if task.path:
             return Presence("local", rows=_split_rows(task, local_files(task)))
-    except (UserError, OSError) as error:
+    except (UserError, OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
         text = str(error) if isinstance(error, UserError) else f"task {task.name} has no data at {task.path}."
         return Presence("missing", text, task.rows)
     if folder := _cached(task.hub, "dataset", task.revision, patterns(task)):
