@@ -209,11 +209,14 @@ def _hydra() -> Iterator[None]:
 
 
 def _compose(schema: type, lines: list[str]) -> DictConfig:
-    """What `hydra.compose` does, without ``GlobalHydra``, of which a program has one, and with a store of our own."""
+    """What `hydra.compose` does, without ``GlobalHydra``, of which a program has one, and with a store of our own.
+
+    Of the program's store only Hydra's own nodes are taken: one of the name of our file would be merged into it.
+    """
     loader = ConfigLoaderImpl(create_config_search_path(str(CONF)))
     source = loader.repository.get_schema_source()
     source.store = copy.copy(ConfigStore.instance())
-    source.store.repo = dict(source.store.repo)
+    source.store.repo = {"hydra": source.store.repo["hydra"]}
     source.store.store(name="schema", node=schema)
     config = loader.load_configuration("config", [*lines, "hydra.job.name=thinsight"], RunMode.RUN, from_shell=False)
     with open_dict(config):
