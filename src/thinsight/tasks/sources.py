@@ -52,8 +52,9 @@ def parquet(task: DictConfig) -> pd.DataFrame:
                 what = "lacks the column" if column not in columns else "has more than one column"
                 raise UserError(f"{where} {what} {column}{hint} (its columns: {', '.join(columns) or 'none'}).")
         cells = file.read(columns=list(COLUMNS)).select(COLUMNS).to_pydict()
-    except (OSError, ValueError, pa.ArrowException) as error:
-        raise UserError(f"{where} is not readable parquet{hint}.") from error
+    except (OSError, ValueError, OverflowError, pa.ArrowException) as error:
+        reason = str(error).partition("\n")[0].rstrip(".")
+        raise UserError(f"{where} is not readable parquet ({reason}){hint}.") from error
     cells["image"] = [picture_cell(cell, path.parent, ROOT) for cell in cells["image"]]
     return pd.DataFrame({column: pd.Series(values, dtype=object) for column, values in cells.items()})
 
