@@ -1,5 +1,6 @@
 """The command line: ``thinsight COMMAND`` and ``python -m thinsight.COMMAND`` are one, wrong words are one sentence."""
 
+import errno
 import json
 import subprocess
 import sys
@@ -92,3 +93,43 @@ def test_an_error_of_the_program_keeps_its_traceback(monkeypatch):
         command(broken)
     with pytest.raises(UserError):
         dispatch(["nothing"])
+
+
+def shell(line, **more):
+    """Status, stdout and stderr of a shell's line in which ``thinsight`` is the command."""
+    line = line.replace("thinsight ", f"{sys.executable} -m thinsight ")
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False, **more)
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("arguments", ["cost model=pocket method=vtw text_tokens=8", "--help", "evaluate --help"])
+def test_a_reader_that_is_gone_is_no_error(arguments):
+    """The command ends without a word, with the status of a broken pipe, as the tools of a shell do."""
+    line = f"set -o pipefail; (sleep 0.5; thinsight {arguments}; echo status $? >&2) | true"
+    _, _, text = shell(line)
+    assert text in ("status 141\n", "status 0\n")  # argparse itself says nothing of a help that it could not write
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is full")
+@pytest.mark.parametrize("arguments", ["cost model=pocket method=vtw text_tokens=8", "--help"])
+def test_an_output_that_is_full_is_one_sentence(arguments):
+    status, _, text = shell(f"thinsight {arguments} > /dev/full")
+    assert (status, text) == (2, "error: the output cannot be written (No space left on device).\n")
+
+
+def test_a_full_disk_anywhere_is_one_sentence(tmp_path, monkeypatch, capsys):
+    def full(arguments):
+        print("before")
+        raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "file"))
+
+    monkeypatch.setattr(sys, "argv", ["thinsight"])
+    with pytest.raises(SystemExit) as stop:
+        command(full)
+    assert stop.value.code == 2
+    assert capsys.readouterr() == ("before\n", f"error: {tmp_path}/file cannot be written (No space left on device).\n")
+    with pytest.raises(FileNotFoundError):  # other errors of files are the program's
+        command(lambda arguments: (tmp_path / "none").read_text())
+
+
+def test_a_sentence_stays_one_line_whatever_name_it_holds():
+    assert str(UserError("no file a\nb\r\nc")) == "no file a b c"

@@ -2,15 +2,19 @@
 
 import contextlib
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 import thinsight
 from thinsight.config.__main__ import main
-from thinsight.config.compose import load_config, load_task, to_yaml
+from thinsight.config.compose import load_config, load_task, split_overrides, to_yaml
 from thinsight.config.methods import read_method
 from thinsight.config.schema import names
 from thinsight.errors import UserError
@@ -210,11 +214,18 @@ def test_a_method_is_read_as_it_is_composed(name):
 
 @pytest.mark.parametrize(
     ("text", "sentence"),
-    [("a: [", "mine.yaml cannot be read"), ("name: mine", "list of reductions"), ("- 1", "list of reductions")],
+    [
+        ("a: [", "mine.yaml cannot be read"),
+        ("name: \xe9", "mine.yaml cannot be read"),
+        ("name: a\nname: b", "mine.yaml cannot be read"),
+        ("\tname: a", "mine.yaml cannot be read"),
+        ("name: mine", "list of reductions"),
+        ("- 1", "list of reductions"),
+    ],
 )
 def test_a_file_that_is_no_method(tmp_path, monkeypatch, text, sentence):
     (tmp_path / "method").mkdir()
-    (tmp_path / "method" / "mine.yaml").write_text(text)
+    (tmp_path / "method" / "mine.yaml").write_text(text, encoding="latin-1")
     for module in ("thinsight.config.methods", "thinsight.config.schema"):
         monkeypatch.setattr(f"{module}.CONF", tmp_path)
     with pytest.raises(UserError, match=sentence) as error:
@@ -244,3 +255,147 @@ def test_importing_thinsight_is_fast():
     code = "import sys, thinsight, thinsight.config; sys.exit(any(m in sys.modules for m in ('torch', 'transformers')))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
     assert set(thinsight.__all__) <= set(dir(thinsight))
+
+
+@pytest.mark.parametrize("text", ["a: [", "name: \xe9", "name: a\nname: b", "\tname: a", "- 1", "namee: a", "limit: x"])
+def test_a_broken_file_in_conf_is_one_sentence(tmp_path, monkeypatch, text):
+    shutil.copytree(ROOT / "conf", tmp_path / "conf")
+    (tmp_path / "conf" / "task" / "mine.yaml").write_text(text, encoding="latin-1")
+    for module in ("thinsight.config.compose", "thinsight.config.schema"):
+        monkeypatch.setattr(f"{module}.CONF", tmp_path / "conf")
+    with pytest.raises(UserError):
+        load_config(["task=mine"])
+
+
+@pytest.mark.parametrize(
+    ("override", "value"),
+    [
+        ("task.suffix=Yes, or no", '"Yes, or no"'),
+        ("task.suffix=a,b", '"a,b"'),
+        ("task.suffix=a=b", '"a=b"'),
+        ("model.checkpoint=/data/x=1/y", '"/data/x=1/y"'),
+        ("model.checkpoint=/data/(x)", '"/data/(x)"'),
+        ("model.checkpoint=[x", '"[x"'),
+        ("task.suffix=it's", '"it\'s"'),
+        ('task.suffix=a"b', r'"a\"b"'),
+    ],
+)
+def test_a_value_that_needs_quotes_is_told_so(override, value):
+    """And what is told does what was meant."""
+    key, _, wanted = override.partition("=")
+    with pytest.raises(UserError) as caught:
+        load_config([override])
+    assert f"stands in quotes, {key}={value}, in a shell " in str(caught.value)
+    assert OmegaConf.select(load_config([f"{key}={value}"]), key) == wanted
+    shell = str(caught.value).partition(", in a shell ")[2]
+    assert shlex.split(shell) == [f"{key}={value}"]
+
+
+def test_overrides_may_be_one_text_in_which_quotes_and_brackets_hold_blanks():
+    text = """  method=par sweep.keep=[0.5, 0.2]\tmodel.checkpoint='/data/my models/x'  task.suffix="it's  so" """
+    lines = ["method=par", "sweep.keep=[0.5, 0.2]", "model.checkpoint='/data/my models/x'", 'task.suffix="it\'s  so"']
+    assert split_overrides(text) == lines
+    config = load_config(text)
+    assert (config.model.checkpoint, config.task.suffix) == ("/data/my models/x", "it's  so")
+    assert split_overrides(r"a='it\'s b' c=d\ e") == [r"a='it\'s b'", r"c=d\ e"]
+    for torn in ("a='b c", 'a="b', "a=[1, 2", "a={b: (c}"):
+        with pytest.raises(UserError, match="lack a closing"):
+            split_overrides(torn)
+
+
+@given(st.lists(st.text(st.characters(exclude_characters="'\"\\\\[](){}", exclude_categories=["Z", "C"]), min_size=1)))
+@settings(max_examples=60, deadline=None)
+def test_without_quotes_and_brackets_blanks_part_overrides(words):
+    assert split_overrides("  ".join(words)) == words
+
+
+def test_suggestions_are_few_and_near():
+    for overrides, sentence in {
+        ("methd=vtw",): "'methd': did you mean method?",
+        ("method=vtw", "method.lyer=3"): "'method.lyer': did you mean method.layer?",
+        ("method=vtw", "lyer=3"): "'lyer': did you mean method.layer or layers?",
+        ("batchsize=3",): "'batchsize': did you mean batch_size?",
+        ("chekpoint=/x",): "'chekpoint': did you mean model.checkpoint?",
+        ("=3",): "cannot read the override '=3'",
+        ("qqq=3",): "unknown config key 'qqq': known: batch_size, ",
+    }.items():
+        with pytest.raises(UserError) as caught:
+            load_config(overrides)
+        assert sentence in str(caught.value)
+        assert len(str(caught.value)) < 250
+
+
+PROGRAM = """
+import sys
+from threading import Thread
+import hydra
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.singleton import Singleton
+from hydra.version import getbase
+from omegaconf import OmegaConf
+import thinsight
+from thinsight.models.loading import model_config
+ConfigStore.instance().store(name="schema", node={"mine": 1})
+ConfigStore.instance().store(name="config", node={"mine": 1})
+ConfigStore.instance().store(name="pocket", group="model", node={"mine": 1})
+CONFIG = OmegaConf.to_yaml(thinsight.load_config(["method=vtw"]))
+
+def use():
+    assert thinsight.load_method("vtw", layer=3).fields["layer"] == 3
+    assert OmegaConf.to_yaml(thinsight.load_config(["method=vtw"])) == CONFIG
+    assert model_config("pocket").name == "pocket"
+    try:
+        thinsight.load_config(["method=vtw", "method.lyer=3"])
+    except thinsight.errors.UserError as error:
+        assert "did you mean method.layer?" in str(error)
+
+def check():
+    before = GlobalHydra.instance().hydra, getbase(), set(Singleton._instances)
+    store = repr(ConfigStore.instance().repo)
+    use()
+    failed = []
+    def tried():
+        try:
+            use()
+        except BaseException as error:
+            failed.append(error)
+    threads = [Thread(target=tried) for _ in range(3)]
+    for thread in threads: thread.start()
+    for thread in threads: thread.join()
+    assert not failed, failed
+    assert (GlobalHydra.instance().hydra, getbase(), set(Singleton._instances)) == before
+    assert repr(ConfigStore.instance().repo) == store
+"""
+
+WAYS = {
+    "alone": "check(); assert not GlobalHydra.instance().is_initialized()",
+    "main": """
+@hydra.main(config_path=None, version_base="1.1")
+def job(cfg):
+    check()
+    assert hydra.core.hydra_config.HydraConfig.get().job.name
+job()
+""",
+    "initialize": """
+hydra.initialize_config_dir(sys.argv.pop(), version_base="1.2")
+check()
+assert hydra.compose("theirs", ["a=2"]) == {"a": 2}
+""",
+    "within": """
+with hydra.initialize_config_dir(sys.argv.pop(), version_base=None):
+    check()
+    assert hydra.compose("theirs") == {"a": 1}
+""",
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_program_that_uses_hydra_itself_finds_it_as_it_was(tmp_path, way):
+    (tmp_path / "theirs.yaml").write_text("a: 1\n")
+    (tmp_path / "program.py").write_text(PROGRAM + WAYS[way])
+    folder = [str(tmp_path)] if way in ("initialize", "within") else []
+    done = subprocess.run(
+        [sys.executable, "program.py", *folder], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr

@@ -23,6 +23,7 @@ from thinsight.evaluate import main
 from thinsight.evaluation import run as batches
 from thinsight.evaluation import run as module
 from thinsight.evaluation.answer import _generated, answer, shareable
+from thinsight.evaluation.dry_run import dry_run
 from thinsight.evaluation.journal import Journal
 from thinsight.evaluation.protocol import comparable, hardware_differences
 from thinsight.evaluation.run import evaluate
@@ -286,6 +287,7 @@ def test_the_command_prints_one_json_object_or_one_sentence(world, tmp_path, cap
     )  # fmt: skip
     assert found["flops"].keys() == cell["prefill_flops"].keys()
     assert found["protocol"]["tasks"]["exist"]["rows"] == 7
+    assert found["protocol"]["pictures"]["orientation"] == "turned as EXIF says"
     assert "exist" in printed.err  # the progress bar
     monkeypatch.setattr(sys, "argv", ["evaluate", "method=identiy"])
     with pytest.raises(SystemExit) as stop:
@@ -300,6 +302,13 @@ def test_where_results_cannot_be_written_is_known_before_the_work(world, tmp_pat
         evaluate(load_config(overrides(world)), tmp_path / "file" / "out", tmp_path / "j")
     with pytest.raises(UserError, match=r"journal .* cannot be written"):
         evaluate(load_config(overrides(world)), tmp_path / "out", tmp_path / "file" / "j")
+
+
+def test_a_plan_names_data_that_cannot_be_read(world, tmp_path):
+    torn = tmp_path / "torn.parquet"
+    torn.write_bytes((world / "flat.parquet").read_bytes()[:-100])
+    plan = dry_run(load_config([*overrides(world), f"task.path={torn}"]))
+    assert plan["missing"] == [f"the data of task exist at {torn} cannot be read."]
 
 
 def test_an_impossible_sweep_is_refused(world, tmp_path):

@@ -1,16 +1,22 @@
 """The published numbers: what stands in the files, and that a broken file is noticed."""
 
 import csv
+import io
+import math
 import re
 
 import pandas as pd
 import pytest
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from thinsight.costs.conventions import FASTV, PROFILER, PYRAMIDDROP_VISUAL
 from thinsight.costs.flops import DecoderShape, flops
 from thinsight.errors import UserError
-from thinsight.ledger.published import CELL, FOLDER, SPELLINGS, check_table, load_all, load_published
+from thinsight.ledger import published
+from thinsight.ledger.published import CELL, COLUMNS, FOLDER, SPELLINGS, check_table, load_all, load_published
+from thinsight.ledger.verdicts import meets
 from thinsight.paths import ROOT
 
 SEVEN = DecoderShape(layers=32, width=4096, ffn=11008, matrices=3, queries=4096, keys=4096)
@@ -175,3 +181,144 @@ def test_a_doubled_cell_a_missing_column_and_a_wrong_name(vtw):
         check_table(table.drop(columns="unit"), "vtw")
     with pytest.raises(UserError, match="did you mean vtw"):
         load_published("vwt")
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(published, "FOLDER", tmp_path)
+    return tmp_path
+
+
+LINES = (FOLDER / "vtw.csv").read_text(encoding="utf-8").splitlines()[:4]
+
+
+def with_value(value):
+    """The file with that value on line 3."""
+    records = list(csv.reader(LINES))
+    records[2][COLUMNS.index("value")] = value
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows(records)
+    return buffer.getvalue()
+
+
+def refusal(folder, content):
+    (folder / "own.csv").write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(UserError) as caught:
+        load_published("own")
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "number"),
+    [("1,862", 1862), ("12,345,678.5", 12345678.5), ("1862", 1862), ("-0.5", -0.5), ("+3.7", 3.7), (".03", 0.03),
+     ("2e3", 2000), ("0", 0), ("007", 7), ("1.", 1)],
+)  # fmt: skip
+def test_a_printed_number_is_read(folder, value, number):
+    (folder / "own.csv").write_text(with_value(value))
+    table = load_published("own")
+    assert table.number[1] == number
+    assert table.value[1] == value
+
+
+@pytest.mark.parametrize("value", ["8:08", "1:02:03", "12m01s", "61-67", "1.10–1.17", "1.61/26.84"])
+def test_a_time_a_range_or_a_pair_is_no_single_number(folder, value):
+    (folder / "own.csv").write_text(with_value(value))
+    assert load_published("own").number.isna().tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["58.3%", "58,3", "1 862", "1\u00a0862", "1'862", "1.862,5", "1,86", "0,862", "1,8620", "~58", "58.3*", "58.3 (+1)",
+     "\u22121.5", "1_000", "0x10", "e5", "\u0661\u0662", "4.5T", "nan1", "58.3±0.2", "1-", "5--6", "1,862,"],
+)  # fmt: skip
+def test_what_is_neither_is_refused_with_its_line(folder, value):
+    assert refusal(folder, with_value(value)).startswith("own.csv, line 3: value ")
+
+
+def test_no_text_becomes_a_missing_number_silently():
+    """Whatever is accepted is a number, or looks like a time, a range or a pair."""
+    for value in load_all().query("number != number").value:
+        assert re.search(r"[0-9](:|m|-|–|/)[0-9]", value), value
+
+
+@given(st.text("0123456789.,-+eE%: /m s\u00a0–", min_size=1, max_size=8))
+@settings(max_examples=200, deadline=None)
+def test_a_value_is_what_a_reader_would_take_it_for(value):
+    table = pd.DataFrame(list(csv.reader(LINES))[1:], columns=list(COLUMNS), dtype=str)
+    table.loc[0, "value"] = value
+    try:
+        number = check_table(table, "own").number[0]
+    except UserError as error:
+        assert "own.csv, line 2: value" in str(error)  # noqa: PT017
+        return
+    if math.isnan(number):
+        assert re.search(r"[0-9][:m/–-][0-9]", value)
+    else:
+        assert number == float(value.replace(",", ""))
+        assert "," not in value or re.fullmatch(r"[+-]?[0-9]{1,3}(,[0-9]{3})+(\..*)?([eE].*)?", value)
+
+
+WHOLE = "\n".join(LINES) + "\n"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        WHOLE.encode("utf-8-sig"),
+        WHOLE.replace("\n", "\r\n").encode(),
+        WHOLE.replace("\n", "\n\n").encode(),
+        WHOLE.rstrip("\n").encode(),
+    ],
+    ids=["mark", "windows", "blank lines", "no last line end"],
+)
+def test_ways_to_save_the_same_file(folder, content):
+    (folder / "own.csv").write_bytes(WHOLE.encode())
+    plain = load_published("own")
+    (folder / "own.csv").write_bytes(content)
+    pd.testing.assert_frame_equal(load_published("own"), plain)
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"", "own.csv must have the columns"),
+        (b"\n\n", "own.csv must have the columns"),
+        (WHOLE.replace(",", ";"), "with commas between them"),
+        (WHOLE.replace(",", "\t"), "with commas between them"),
+        (WHOLE.encode("utf-16"), "own.csv, line 1: this is no UTF-8 text"),
+        (WHOLE.encode("utf-16-le"), "own.csv must have the columns"),
+        (with_value("caf\xe9").encode("latin-1"), "own.csv, line 3: this is no UTF-8 text"),
+        ("\n".join([*LINES[:2], LINES[2] + ",x", LINES[3]]), "own.csv, line 3: 15 fields in place of 14"),
+        ("\n".join([*LINES[:2], LINES[2].rpartition(",")[0], LINES[3]]), "own.csv, line 3: 13 fields in place of 14"),
+        ("\n".join([*LINES[:2], '"' + LINES[2], LINES[3]]), "own.csv, line 3: "),
+        ("\n".join([*LINES[:2], LINES[2], '"' + LINES[3]]), "own.csv, line 4: unexpected end of data"),
+        ("\n".join([LINES[0], "", *LINES[1:3], LINES[2]]), "own.csv, line 5: the same cell"),
+        (with_value("-"), "own.csv, line 3: value has no digit"),
+        (with_value(""), "own.csv, line 3: value is empty"),
+        (with_value("\u00a058"), "own.csv, line 3: value begins or ends with a space"),
+    ],
+)
+def test_a_file_that_cannot_be_read_names_its_line(folder, content, sentence):
+    assert sentence in refusal(folder, content)
+
+
+def test_a_table_without_lines_is_empty(folder):
+    (folder / "own.csv").write_text(LINES[0] + "\n")
+    assert len(load_published("own")) == 0
+
+
+def test_a_line_is_counted_in_the_file_not_in_records(folder):
+    """A field may hold a line break."""
+    record = next(csv.reader(LINES[1:2]))
+    record[COLUMNS.index("protocol")] = "one\ntwo"
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerow(record)
+    bad = next(csv.reader(with_value("58.3%").splitlines()[2:3]))
+    csv.writer(buffer, lineterminator="\n").writerow(bad)
+    assert refusal(folder, LINES[0] + "\n" + buffer.getvalue()).startswith("own.csv, line 4: value ")
+
+
+def test_commas_between_thousands_do_not_matter_to_a_verdict():
+    assert meets("1,862", 1862.3)
+    assert not meets("1,862", 1.862)

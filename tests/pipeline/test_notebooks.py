@@ -1,6 +1,7 @@
 """The notebooks in git are clean sources, and the runner takes nothing on trust."""
 
 import ast
+import errno
 
 import nbformat
 import pytest
@@ -161,6 +162,65 @@ def test_a_failing_cell_leaves_nothing_that_looks_like_a_result(tmp_path, capsys
     assert sorted(file.name for file in tmp_path.iterdir()) == ["out.failed.ipynb", "source.ipynb"]
     main([str(path), str(out), "-p", "x=2"])
     assert not (tmp_path / "out.failed.ipynb").exists()
+
+
+ENDS = {
+    "import sys; sys.exit(0)": "ended by the cell 'import sys; sys.exit(0)'",
+    "raise SystemExit": "ended by the cell 'raise SystemExit'",
+    "import sys; sys.exit(3)": "failed with SystemExit: 3",
+    "exit()": "ended by the cell 'exit()'",
+    "quit()": "ended by the cell 'quit()'",
+    "quit(keep_kernel=True)": "ended by the cell 'quit(keep_kernel=True)'",
+    "import os; os._exit(0)": "died",
+}
+
+
+@pytest.mark.parametrize("cell", ENDS)
+@pytest.mark.parametrize("below", [["print('below')"], []], ids=["between", "last"])
+def test_a_cell_that_ends_the_notebook_is_a_failure(tmp_path, capsys, cell, below):
+    path, out = source(tmp_path, "x = 1", "print(x)", cell, *below), tmp_path / "out.ipynb"
+    out.write_text("of an earlier run")
+    with pytest.raises(SystemExit) as caught:
+        run_notebook(path, out, {})
+    assert caught.value.code == 1
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["out.failed.ipynb", "source.ipynb"]
+    assert ENDS[cell] in capsys.readouterr().err
+
+
+def test_a_cell_that_never_ran_is_a_failure(tmp_path, capsys):
+    path = source(tmp_path, "x = 1", "print(x)", "print('left out')", "", "# a remark")
+    notebook = load_notebook(path)
+    notebook.cells[3].metadata.tags = ["skip-execution"]
+    nbformat.write(notebook, path)
+    with pytest.raises(SystemExit) as caught:
+        run_notebook(path, tmp_path / "out.ipynb", {})
+    assert caught.value.code == 1
+    assert "the cell 'print('left out')' did not run" in capsys.readouterr().err
+    assert not (tmp_path / "out.ipynb").exists()
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_no_output(tmp_path, monkeypatch):
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("thinsight.pipeline.notebook.write", full)
+    with pytest.raises(UserError, match=r"out.ipynb cannot be written \(No space left on device\)"):
+        run_notebook(source(tmp_path, "x = 1", "x"), tmp_path / "out.ipynb", {})
+    assert [file.name for file in tmp_path.iterdir()] == ["source.ipynb"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "3", "null", '{"nbformat": 4}', '{"nbformat": 5}', '{"nbformat": 4, "cells": 3}', "\ufeff{}"]
+    + [
+        '{"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": [' + cell + "]}"
+        for cell in ("{}", "3", '{"cell_type": "code", "source": null, "metadata": {}, "outputs": []}')
+    ],
+)
+def test_a_file_that_is_no_notebook_is_one_sentence(tmp_path, text):
+    (tmp_path / "bad.ipynb").write_text(text, encoding="utf-8")
+    with pytest.raises(UserError, match=r"bad.ipynb is not a notebook"):
+        load_notebook(tmp_path / "bad.ipynb")
 
 
 @pytest.mark.parametrize(

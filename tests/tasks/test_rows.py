@@ -1,9 +1,15 @@
 """Rows from parquet and from easy-vqa, the prompt they become, and what is wrong with bad data in one sentence."""
 
+from decimal import Decimal
+
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from helpers import tiny_checkpoint as tiny
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from thinsight.config.compose import load_config, load_task
@@ -131,3 +137,165 @@ def test_every_task_file_is_complete(name):
     run_tasks(load_config([f"task={name}"]))  # its functions are there
     assert found.kind != "hub" or (found.hub and found.reader and found.columns and found.rows and found.gigabytes)
     assert found.max_new_tokens >= 1
+
+
+def table(**columns):
+    """Two questions, with some columns replaced."""
+    plain = {
+        "id": ["a", "b"],
+        "image": [tiny.png((255, 0, 0)), tiny.png((0, 0, 255))],
+        "question": ["what", "is it"],
+        "answer": ["red", "no"],
+        "kind": ["x", "y"],
+    }
+    return pa.table(plain | columns)
+
+
+def rows_of(tmp_path, table, **fields):
+    """Id -> row, of a parquet file of this table."""
+    pq.write_table(table, tmp_path / "t.parquet")
+    return {row.id: row for row in load_rows(task(tmp_path / "t.parquet", **fields))}
+
+
+def refusal(tmp_path, table):
+    with pytest.raises(UserError) as caught:
+        rows_of(tmp_path, table)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_picture_is_bytes_a_path_or_both(tmp_path):
+    red, blue = tiny.png((255, 0, 0)), tiny.png((0, 0, 255))
+    (tmp_path / "blue.png").write_bytes(blue)
+    cells = [
+        [red, blue],
+        [{"bytes": red, "path": "red.png"}, {"bytes": blue, "path": None}],
+        [{"bytes": red, "path": None}, {"bytes": None, "path": "blue.png"}],
+        [{"bytes": red, "path": None}, {"bytes": None, "path": str(tmp_path / "blue.png")}],
+        pa.array([red, blue], pa.large_binary()),
+        pa.array([red, blue], pa.binary()).dictionary_encode(),
+    ]
+    for images in cells:
+        rows = rows_of(tmp_path, table(image=images))
+        assert [rows[id].image.getpixel((0, 0)) for id in "ab"] == [(255, 0, 0), (0, 0, 255)]
+    (tmp_path / "red.png").write_bytes(red)
+    rows = rows_of(tmp_path, table(image=["red.png", "blue.png"]))
+    assert rows["a"].image.getpixel((0, 0)) == (255, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("images", "sentence"),
+    [
+        ([{"bytes": None, "path": None}] * 2, "row a of task flat has no image"),
+        (["none.png"] * 2, "the image of row a of task flat cannot be read"),
+        (
+            [3, 4],
+            "the image of row a of task flat cannot be read (it is a int, neither the bytes of a file nor its path)",
+        ),
+        ([[1, 2], [3]], "the image of row a of task flat cannot be read (it is a list"),
+    ],
+)
+def test_a_picture_that_is_none_names_its_row(tmp_path, images, sentence):
+    one = table(image=images).slice(0, 1)
+    assert sentence in refusal(tmp_path, one)
+
+
+@pytest.mark.parametrize(
+    ("ids", "sentence"),
+    [
+        (["a", None], "row 2 (the first is 1) of task flat has no id"),
+        (["a", ""], "row 2 (the first is 1) of task flat has no id"),
+        (["a", " "], "row 2 (the first is 1) of task flat has no id"),
+        ([float("nan"), 1.5], "row 1 (the first is 1) of task flat has no id"),
+        ([None, 7], "row 1 (the first is 1) of task flat has no id"),
+        ([7, 7], "two rows with the id 7"),
+        ([["a"], ["b"]], "the id of row 1 (the first is 1) of task flat is a list"),
+        ([b"a", b"b"], "the id of row 1 (the first is 1) of task flat is a bytes"),
+    ],
+)
+def test_an_id_that_names_no_row_is_refused(tmp_path, ids, sentence):
+    assert sentence in refusal(tmp_path, table(id=ids))
+
+
+@pytest.mark.parametrize(
+    ("answer", "text"),
+    [(3, "3"), (3.0, "3"), (0.5, "0.5"), (-2, "-2"), ("3.0", "3.0"), (Decimal("3.00"), "3"), (10**17, str(10**17))],
+)
+def test_a_number_is_an_answer(tmp_path, answer, text):
+    assert {row.answer for row in rows_of(tmp_path, table(answer=[answer] * 2)).values()} == {text}
+
+
+def test_numbers_are_ids_kinds_and_questions(tmp_path):
+    rows = rows_of(tmp_path, table(id=[7, 8], kind=[1, None], question=[5, 6]))
+    assert [(row.id, row.kind, row.question) for row in rows.values()] in (
+        [("7", "1", "5"), ("8", "all", "6")],
+        [("8", "all", "6"), ("7", "1", "5")],
+    )
+
+
+@pytest.mark.parametrize("kinds", [[None, None], ["", " "], pa.nulls(2), [float("nan")] * 2])
+def test_a_question_without_a_kind_has_the_kind_of_all(tmp_path, kinds):
+    assert {row.kind for row in rows_of(tmp_path, table(kind=kinds)).values()} == {"all"}
+
+
+@pytest.mark.parametrize(
+    ("column", "cells", "sentence"),
+    [
+        ("answer", [True, False], "the answer of row a of task flat is a bool, 'True': write it as a text"),
+        ("answer", [["red", "blue"], ["no"]], "the answer of row a of task flat is a list"),
+        ("answer", [{"text": "red"}, {"text": "no"}], "the answer of row a of task flat is a dict"),
+        ("answer", [None, "no"], "row a of task flat has no answer"),
+        ("answer", ["red", "  "], "row b of task flat has no answer"),
+        ("answer", [float("nan"), 1.0], "row a of task flat has no answer"),
+        ("answer", pa.nulls(2), "row a of task flat has no answer"),
+        ("question", [None, "x"], "row a of task flat has no question"),
+        ("question", [b"what", b"x"], "the question of row a of task flat is a bytes"),
+        ("kind", [["x"], ["y"]], "the kind of row a of task flat is a list"),
+    ],
+)
+def test_a_cell_of_another_type_names_row_and_column(tmp_path, column, cells, sentence):
+    assert sentence in refusal(tmp_path, table(**{column: cells}))
+
+
+def test_the_storage_of_a_column_does_not_matter(tmp_path):
+    plain = rows_digest([*rows_of(tmp_path, table()).values()])
+    for type_ in (pa.large_string(), pa.string_view(), pa.dictionary(pa.int8(), pa.string())):
+        texts = {name: table()[name].cast(type_) for name in ("id", "question", "answer", "kind")}
+        assert rows_digest([*rows_of(tmp_path, table(**texts)).values()]) == plain
+    categories = table().to_pandas().astype({"id": pd.CategoricalDtype(["b", "a"], ordered=True), "kind": "category"})
+    categories.set_index("id").to_parquet(tmp_path / "t.parquet")
+    assert rows_digest(load_rows(task(tmp_path / "t.parquet"))) == plain
+
+
+@pytest.mark.parametrize(
+    ("broken", "sentence"),
+    [
+        (pa.table({}), "lacks the column id (its columns: none)"),
+        (pa.table({"Id": ["a"], "image": [b""]}), "lacks the column id (its columns: Id, image)"),
+        (table().append_column("answer", [["x", "y"]]), "has more than one column answer"),
+        (table().slice(0, 0), "task flat has no rows"),
+    ],
+)
+def test_a_table_of_another_shape_is_named(tmp_path, broken, sentence):
+    assert sentence in refusal(tmp_path, broken)
+
+
+CELLS = st.one_of(
+    st.none(), st.booleans(), st.integers(-5, 10**18), st.floats(), st.text(max_size=5), st.binary(max_size=5),
+    st.lists(st.text(max_size=2), max_size=2), st.dates(), st.decimals(-9, 9, allow_nan=False, places=2),
+)  # fmt: skip
+
+
+@given(st.sampled_from(["id", "question", "answer", "kind", "image"]), CELLS, st.booleans())
+@settings(max_examples=120, deadline=None)
+def test_whatever_a_cell_holds_is_a_row_or_one_sentence(tmp_path_factory, column, cell, alone):
+    folder = tmp_path_factory.mktemp("t")
+    changed = table(**{column: [cell, cell]}).slice(0, 1) if alone else table(**{column: [cell, None]})
+    try:
+        rows = rows_of(folder, changed)
+    except UserError as error:
+        rows, sentence = {}, str(error)
+        assert "\n" not in sentence, sentence
+        assert "task flat" in sentence, sentence
+    assert all(isinstance(getattr(row, name), str) for row in rows.values() for name in ("id", "question", "answer"))
+    assert "nan" not in {row.kind.lower() for row in rows.values()} or cell == "nan"

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from thinsight.config.compose import load_config, to_yaml
 from thinsight.errors import UserError, command
+from thinsight.paths import save_whole
 
 
 def main(arguments: list[str]) -> None:
@@ -12,10 +13,7 @@ def main(arguments: list[str]) -> None:
         raise UserError("usage: python -m thinsight.config OUT override...")
     out = Path(arguments[0])
     text = to_yaml(load_config(arguments[1:]))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.with_name(out.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(out)
+    save_whole(out, text)
 
 
 if __name__ == "__main__":

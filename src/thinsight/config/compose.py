@@ -4,18 +4,26 @@
 ``python -m thinsight.config OUT override...`` writes a resolved file that a pipeline stage can depend on.
 """
 
-from collections.abc import Sequence
+import copy
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from shlex import quote
+from threading import RLock
 from typing import Any
 
-from hydra import compose as hydra_compose
-from hydra import initialize_config_dir
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.utils import create_config_search_path
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from hydra.types import RunMode
+from hydra.version import VersionBase, setbase
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from thinsight.config.methods import check_reductions
 from thinsight.config.protocols import check_protocol
@@ -24,16 +32,48 @@ from thinsight.errors import UserError, nearest
 from thinsight.paths import CONF
 
 
-def load_config(overrides: Sequence[str] = (), path: str | Path | None = None) -> DictConfig:
+def load_config(overrides: str | Sequence[str] = (), path: str | Path | None = None) -> DictConfig:
     """Compose ``conf/`` with Hydra ``overrides``, or read the resolved file ``path`` and apply them to it.
 
-    Works from any directory and any number of times in one process. Whatever is wrong with a name or a value is a
-    `UserError`: one sentence, with the nearest valid name.
+    ``overrides``: a list, or one text of them (see `split_overrides`). Works from any directory, any number of times in
+    one process, in threads, and in a program that uses Hydra itself, whose state stays as it is. Whatever is wrong with
+    a name or a value is a `UserError`: one sentence, with the nearest valid name.
     """
-    parsed = parse(overrides)
-    config = compose(Config, parsed) if path is None else apply(_read(Path(path)), parsed)
+    lines = split_overrides(overrides) if isinstance(overrides, str) else overrides
+    with _hydra():
+        parsed = parse(lines)
+        config = compose(Config, parsed) if path is None else apply(_read(Path(path)), parsed)
     _check(config)
     return config
+
+
+PIECES = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|\\.|\s+|.""", re.DOTALL)
+"""A quotation, an escaped sign, blanks, or another sign."""
+
+BRACKETS = {"[": "]", "{": "}", "(": ")"}
+
+
+def split_overrides(text: str) -> list[str]:
+    """The overrides of a text: blanks part them, but not inside quotes or brackets.
+
+    ``method=vtw sweep.layer=[2, 4] model.checkpoint='/data/my models/x'`` are three. Quotes stay, as Hydra reads them.
+    """
+    parts, closing = [""], []
+    for piece in PIECES.findall(text):
+        if piece.isspace() and not closing:
+            parts.append("")
+            continue
+        if piece in BRACKETS:
+            closing.append(BRACKETS[piece])
+        elif closing and piece == closing[-1]:
+            closing.pop()
+        elif piece in "'\"":
+            closing.append(piece)
+            break
+        parts[-1] += piece
+    if closing:
+        raise UserError(f"the overrides '{text}' lack a closing {closing[-1]}")
+    return [part for part in parts if part]
 
 
 def load_task(name: str) -> DictConfig:
@@ -106,7 +146,10 @@ def _check_sweep(method: dict[str, Any], sweep: dict[str, list[Any]]) -> None:
 OPEN = ("sweep", "model.processor", "model.architecture")
 """Nodes without a schema: a run names what it sweeps, a processor and a model type name their arguments."""
 
-ERRORS = (HydraException, OmegaConfBaseException, AssertionError)  # the last: OmegaConf.update below a null node
+ERRORS = (HydraException, OmegaConfBaseException, YAMLError, UnicodeDecodeError, AssertionError)
+"""What composing raises; the last: OmegaConf.update below a null node."""
+
+_LOCK = RLock()  # Hydra's parser and its version are shared by all threads
 
 
 def parse(overrides: Sequence[str]) -> list[Override]:
@@ -116,10 +159,12 @@ def parse(overrides: Sequence[str]) -> list[Override]:
     for text in overrides:
         try:
             override = parser.parse_override(_mark(text))
+            if not override.key_or_group:
+                raise HydraException("a value without a key")
         except HydraException as error:
-            raise UserError(f"cannot read the override '{text}': write it as key=value") from error
+            raise UserError(f"cannot read the override '{text}': write it as key=value{_quoted(text)}") from error
         if override.is_sweep_override():
-            raise UserError(f"'{text}' names several values: a run has one; for a list write key=[a,b]")
+            raise UserError(f"'{text}' names several values: a run has one; for a list write key=[a,b]{_quoted(text)}")
         if override.is_delete() or (override.is_add() and not _is_open(override.key_or_group)):
             raise UserError(f"'{text}' adds or removes a key: the schema is fixed, so write {text.lstrip('+~')}")
         if override.key_or_group in GROUPS and (option := text.partition("=")[2]) not in (
@@ -132,13 +177,12 @@ def parse(overrides: Sequence[str]) -> list[Override]:
 
 def compose(schema: type, overrides: list[Override]) -> DictConfig:
     """Compose ``conf/config.yaml`` under ``schema``."""
-    ConfigStore.instance().store(name="schema", node=schema)
     try:
         if any(override.key_or_group.startswith("hydra") for override in overrides):
             raise HydraException("Hydra's own settings are no part of a config")
-        return _compose([override.input_line for override in overrides])
+        return _compose(schema, [override.input_line for override in overrides])
     except ERRORS as error:
-        raise _explain(overrides, error) from error
+        raise _explain(schema, overrides, error) from error
 
 
 def apply(config: DictConfig, overrides: list[Override]) -> DictConfig:
@@ -157,9 +201,42 @@ def apply(config: DictConfig, overrides: list[Override]) -> DictConfig:
     return config
 
 
-def _compose(lines: list[str]) -> DictConfig:
-    with initialize_config_dir(str(Path(CONF)), version_base="1.3"):
-        return hydra_compose("config", lines)
+@contextmanager
+def _hydra() -> Iterator[None]:
+    """Hydra's behaviour of version 1.3, for one thread at a time; afterwards whatever version the program asked for."""
+    with _LOCK:
+        before = VersionBase.instance().version_base
+        setbase("1.3")
+        try:
+            yield
+        finally:
+            VersionBase.instance().version_base = before
+
+
+def _compose(schema: type, lines: list[str]) -> DictConfig:
+    """What `hydra.compose` does, without ``GlobalHydra``, of which a program has one, and with a store of our own.
+
+    Of the program's store only Hydra's own nodes are taken: one of the name of our file would be merged into it.
+    """
+    loader = ConfigLoaderImpl(create_config_search_path(str(CONF)))
+    source = loader.repository.get_schema_source()
+    source.store = copy.copy(ConfigStore.instance())
+    source.store.repo = {"hydra": source.store.repo["hydra"]}
+    source.store.store(name="schema", node=schema)
+    config = loader.load_configuration("config", [*lines, "hydra.job.name=thinsight"], RunMode.RUN, from_shell=False)
+    with open_dict(config):
+        del config["hydra"]
+    return config
+
+
+def _quoted(text: str) -> str:
+    """How to write an override whose value holds signs of Hydra's grammar."""
+    key, equals, value = text.partition("=")
+    if not (key and equals and value):
+        return "; a value that holds a blank stands in quotes, key='a b'"
+    value = value.replace('"', '\\"')
+    whole = f'{key}="{value}"'
+    return f"; a text that holds a comma, =, a bracket or a quote stands in quotes, {whole}, in a shell {quote(whole)}"
 
 
 def _is_open(key: str) -> bool:
@@ -172,11 +249,11 @@ def _mark(text: str) -> str:
     return f"++{text}" if _is_open(text.partition("=")[0]) else text
 
 
-def _explain(overrides: list[Override], error: Exception) -> UserError:
+def _explain(schema: type, overrides: list[Override], error: Exception) -> UserError:
     """Which override a failed composition is about: an unknown key, or a value of the wrong type."""
     groups = [override.input_line for override in overrides if override.key_or_group in GROUPS]
     try:
-        keys = _keys(_compose(groups))
+        keys = _keys(_compose(schema, groups))
     except ERRORS as inner:
         return UserError(f"the files in conf/ do not compose: {_sentence(inner)}")
     for override in overrides:
@@ -184,7 +261,7 @@ def _explain(overrides: list[Override], error: Exception) -> UserError:
         if key not in keys and not _is_open(key):
             return nearest("config key", key, {*keys, *GROUPS})
         try:
-            _compose([*groups, override.input_line])
+            _compose(schema, [*groups, override.input_line])
         except ERRORS as inner:
             return UserError(f"cannot set {override.input_line.lstrip('+')}: {_sentence(inner)}")
     return UserError(_sentence(error))

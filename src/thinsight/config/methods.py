@@ -32,7 +32,7 @@ def read_method(name: str) -> DictConfig:
         raise nearest("method", name, names("method"))
     try:
         node = OmegaConf.load(CONF / "method" / f"{name}.yaml")
-    except (YAMLError, OmegaConfBaseException, OSError) as error:
+    except (YAMLError, OmegaConfBaseException, OSError, UnicodeDecodeError) as error:
         raise UserError(f"conf/method/{name}.yaml cannot be read: {str(error).splitlines()[0]}") from error
     check_reductions(node, name)
     return node

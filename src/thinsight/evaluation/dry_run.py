@@ -204,9 +204,12 @@ def task_presence(task: DictConfig) -> Presence:
             return Presence("local", rows=len(task_function(task, "kind", sources)(task)))
         if task.path:
             return Presence("local", rows=_split_rows(task, local_files(task)))
-    except (UserError, OSError) as error:
-        text = str(error) if isinstance(error, UserError) else f"task {task.name} has no data at {task.path}."
-        return Presence("missing", text, task.rows)
+    except UserError as error:
+        return Presence("missing", str(error), task.rows)
+    except FileNotFoundError:
+        return Presence("missing", f"task {task.name} has no data at {task.path}.", task.rows)
+    except (OSError, ValueError):  # pyarrow's errors are ValueErrors
+        return Presence("missing", f"the data of task {task.name} at {task.path} cannot be read.", task.rows)
     if folder := _cached(task.hub, "dataset", task.revision, patterns(task)):
         return Presence("cached", rows=_split_rows(task, folder))
     place = _hub_presence(f"task {task.name}", task.hub, "dataset", task.revision, patterns(task))

@@ -4,10 +4,11 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from thinsight.errors import UserError
+from thinsight.errors import UserError, writing
 
 Key = tuple[str, int, int]
 """Task, number of the budget, number of the batch."""
@@ -17,22 +18,25 @@ class Journal:
     """A JSON-lines file: a head that names the run, then one line per finished batch, each on disk when `add` returns.
 
     A last line that a kill tore is dropped. A file with another head (other config, code, data or weights) is not read
-    but begun anew. One process at a time may hold it.
+    but begun anew. One process at a time may hold it. A full disk is a `UserError`; what was there before stays.
     """
 
     def __init__(self, path: Path, head: str) -> None:
         self.path, self.head = path, head
-        try:
+        with self._writing():
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("a+b")
-        except OSError as error:
-            raise UserError(f"the journal {path} cannot be written ({error.strerror}).") from error
+            self._file = path.open("a+b", buffering=0)  # nothing is held back that closing would write once more
         self._lock()
         self.batches: dict[Key, list[dict]] = {}
-        whole = self._read()
-        self._file.truncate(whole)
-        if not whole:
-            self._write({"run": head})
+        try:
+            with self._writing():
+                self._end = self._read()
+                self._file.truncate(self._end)
+            if not self._end:
+                self._write({"run": head})
+        except UserError:
+            self.close()
+            raise
 
     def add(self, key: Key, records: list[dict]) -> None:
         """Note a finished batch."""
@@ -46,7 +50,8 @@ class Journal:
     def remove(self) -> None:
         """The run is complete: delete the file."""
         self.close()
-        self.path.unlink(missing_ok=True)
+        with self._writing():
+            self.path.unlink(missing_ok=True)
 
     def _read(self) -> int:
         """Fill ``batches``; return how many bytes of the file are whole lines of this run."""
@@ -67,17 +72,27 @@ class Journal:
 
     def _lines(self) -> Iterator[tuple[bytes, int]]:
         """Each complete line with the offset of its end."""
-        self._file.seek(0)
         end = 0
-        for line in self._file:
-            end += len(line)
-            if line.endswith(b"\n"):
-                yield line, end
+        with self.path.open("rb") as file:
+            for line in file:
+                end += len(line)
+                if line.endswith(b"\n"):
+                    yield line, end
 
     def _write(self, entry: Mapping[str, Any]) -> None:
-        self._file.write(json.dumps(entry).encode() + b"\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        rest = memoryview(json.dumps(entry).encode() + b"\n")
+        with self._writing():
+            try:
+                while rest:
+                    rest = rest[self._file.write(rest) :]
+                os.fsync(self._file.fileno())
+            except OSError:
+                self._file.truncate(self._end)  # half a line is none
+                raise
+        self._end = self._file.tell()
+
+    def _writing(self) -> AbstractContextManager[None]:
+        return writing(f"the journal {self.path}")
 
     def _lock(self) -> None:
         try:

@@ -19,8 +19,9 @@ import pandas as pd
 from omegaconf import DictConfig
 
 from thinsight.costs.flops import DecoderShape, decode_steps, flops_by_convention, kv_bytes
-from thinsight.errors import UserError
+from thinsight.errors import writing
 from thinsight.evaluation.sweep import SweepPoint
+from thinsight.paths import save_whole
 from thinsight.stats import wilson
 
 Record = Mapping[str, Any]
@@ -136,7 +137,8 @@ def write_run(
     timing: Mapping[str, Any],
 ) -> None:
     """Write all files, each in one step; metrics.json comes last, so that where it is, the others are."""
-    (out / "metrics.json").unlink(missing_ok=True)
+    with writing(out):
+        (out / "metrics.json").unlink(missing_ok=True)
     fields = {str(point.budget): json.dumps(point.budget.fields) for point in points}
     lines = [
         {"run": config.run, "task": task, "budget": fields[budget], "visual_mean": _mean(record["visual"]), **record}
@@ -161,23 +163,13 @@ def write_run(
     ]
     trace_columns = ["task", "budget", "id", "picture", "visual", "lengths", "kept"]
     scores = {key: result[key] for key in ("model", "method", "scores")}
-    try:
-        _whole(out / "predictions.parquet", lambda path: table[prediction_columns].to_parquet(path, index=False))
-        _whole(out / "trace.parquet", lambda path: table[trace_columns].to_parquet(path, index=False))
-        _whole(out / "curve.csv", lambda path: budget_curve(result["scores"]).to_csv(path, index=False))
-        _whole(out / "protocol.json", _json(result["protocol"]))
-        _whole(out / "timing.json", _json(timing))
-        _whole(out / "metrics.json", _json(scores))
-    except OSError as error:
-        raise UserError(f"the results cannot be written to {out} ({error.strerror}).") from error
+    save_whole(out / "predictions.parquet", lambda path: table[prediction_columns].to_parquet(path, index=False))
+    save_whole(out / "trace.parquet", lambda path: table[trace_columns].to_parquet(path, index=False))
+    save_whole(out / "curve.csv", lambda path: budget_curve(result["scores"]).to_csv(path, index=False))
+    save_whole(out / "protocol.json", _json(result["protocol"]))
+    save_whole(out / "timing.json", _json(timing))
+    save_whole(out / "metrics.json", _json(scores))
 
 
-def _json(value: Any) -> Callable[[Path], None]:
-    return lambda path: path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def _whole(path: Path, save: Callable[[Path], None]) -> None:
-    """Save under another name and rename: a reader sees the old file or the new one, never a half."""
-    part = path.with_name(path.name + ".part")
-    save(part)
-    part.replace(path)
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=1, ensure_ascii=False) + "\n"

@@ -16,6 +16,7 @@ from thinsight.hardware import hardware_card
 from thinsight.models.loading import checkpoint
 from thinsight.tasks.functions import function_name
 from thinsight.tasks.hub import provenance
+from thinsight.tasks.pictures import READING
 from thinsight.tasks.rows import Row, prompt_text, rows_digest
 
 if TYPE_CHECKING:
@@ -37,8 +38,8 @@ def protocol_card(
     tasks: Mapping[str, tuple[DictConfig, Sequence[Row]]],
     weights: str | None,
 ) -> dict[str, Any]:
-    """The card of one run, as plain data: ``model``, ``processor``, ``tasks``, ``decoding``, ``versions``,
-    ``hardware``, ``method``.
+    """The card of one run, as plain data: ``model``, ``pictures``, ``processor``, ``tasks``, ``decoding``,
+    ``versions``, ``hardware``, ``method``.
 
     ``tasks``: name -> its config and the rows scored. ``weights``: hash of local weights, from `weights_hash`.
     ``hardware``: that of the session which finishes the run.
@@ -56,6 +57,7 @@ def protocol_card(
                 "vision": model.config.vision_config._attn_implementation,
             },
         },
+        "pictures": READING,
         "processor": processor_card(processor),
         "tasks": {name: _task(processor, task, rows) for name, (task, rows) in tasks.items()},
         "decoding": {"strategy": "greedy", "beams": 1, "batch_size": config.batch_size, "seed": config.seed},

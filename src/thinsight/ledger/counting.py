@@ -9,6 +9,8 @@ from functools import cache, partial
 from typing import Any
 
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from thinsight.config.catalogue import printed_models
 from thinsight.config.methods import load_method
@@ -78,10 +80,10 @@ def countings() -> Mapping[str, Sequence[Counting]]:
     """Document -> its ways of counting, the first that fits a line first."""
     ways = {}
     for path in sorted((FOLDER / "counting").glob("*.yaml")):
-        entry = OmegaConf.to_container(OmegaConf.load(path))
         try:
+            entry = OmegaConf.to_container(OmegaConf.load(path))
             ways[entry["paper"]] = tuple(Counting(**way) for way in entry["counts"])
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, UnicodeDecodeError, YAMLError, OmegaConfBaseException) as error:
             raise UserError(f"{path.name} is no description of how a paper counts: {error}") from error
     return ways
 

@@ -1,5 +1,11 @@
 """Printed numbers of papers, read from data/published and checked."""
 
+import csv
+import io
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
 import pandas as pd
 
 from thinsight.errors import UserError, nearest
@@ -38,18 +44,57 @@ OTHERS = ("attention to 576 visual tokens", "attention to 35 system tokens")
 SPELLINGS = BENCHMARKS + SUMMARIES + COSTS + TIMES + OTHERS
 POCKET = "pocket"  # the model in the box, whose scores no paper prints
 FOLDER = ROOT / "data" / "published"
+NUMBER = re.compile(r"[+-]?(?=\.?[0-9])([0-9]+|[1-9][0-9]{0,2}(,[0-9]{3})+)?(\.[0-9]*)?(e[+-]?[0-9]+)?", re.IGNORECASE)
+"""One number, maybe with commas between thousands, maybe without a digit before the point."""
+
+NO_SINGLE_NUMBER = re.compile(
+    r"[0-9]+m[0-9]{2}s|[0-9]+(:[0-9]{2}){1,2}"  # 12m01s; 8:08, 1:02:03
+    r"|[0-9]+(\.[0-9]+)?[-–/][0-9]+(\.[0-9]+)?"  # 61-67, 1.10–1.17; 1.61/26.84
+)
+"""What a line may print instead: a time, a range, a pair."""
+
+MALFORMED = "neither a number (1862, 1,862, 61.3) nor a time, a range or a pair; its unit has a column of its own"
 CELL = ["paper", "version", "table", "model", "tokens", "row", "column"]  # what one printed number is found by
 
 
 def load_published(name: str) -> pd.DataFrame:
-    """All lines of ``data/published/<name>.csv`` as text, and ``number``: the value as a float, NaN if it is not one.
+    """All lines of ``data/published/<name>.csv`` as text, and ``number``: the value as a float, NaN if it is a time, a
+    range or a pair.
 
     A file that breaks the rules of its columns (see the README beside it) is a `UserError` that names the line.
     """
     known = published_files()
     if name not in known:
         raise nearest("published table", name, known)
-    return check_table(pd.read_csv(FOLDER / f"{name}.csv", dtype=str, keep_default_na=False), name)
+    lines, records = read_csv(FOLDER / f"{name}.csv")
+    return check_table(pd.DataFrame(records, columns=list(COLUMNS), dtype=str), name, lines)
+
+
+def read_csv(path: Path) -> tuple[list[int], list[list[str]]]:
+    """The records of a file in UTF-8 with commas and a head of `COLUMNS`, and the line on which each begins."""
+    name, content = path.name, path.read_bytes()
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{name}, line {line}: this is no UTF-8 text; save the file as UTF-8.") from error
+    reader, lines, records, begins = csv.reader(io.StringIO(text, newline=""), strict=True), [], [], 1
+    head = UserError(f"{name} must have the columns {', '.join(COLUMNS)}, with commas between them.")
+    try:
+        for record in reader:
+            if record and not lines and tuple(record) != COLUMNS:
+                raise head
+            if record and len(record) != len(COLUMNS):
+                raise csv.Error(f"{len(record)} fields in place of {len(COLUMNS)} (a comma inside one needs quotes)")
+            if record:
+                lines.append(begins)
+                records.append(record)
+            begins = reader.line_num + 1
+    except csv.Error as error:
+        raise UserError(f"{name}, line {begins}: {error}.") from error
+    if not lines:
+        raise head
+    return lines[1:], records[1:]
 
 
 def published_files() -> list[str]:
@@ -68,23 +113,35 @@ def load_all() -> pd.DataFrame:
     return table[["file", *COLUMNS, "number"]]
 
 
-def check_table(table: pd.DataFrame, name: str) -> pd.DataFrame:
-    """``table`` with its ``number``s, or the first thing that is wrong with it."""
+def check_table(table: pd.DataFrame, name: str, lines: Sequence[int] | None = None) -> pd.DataFrame:
+    """``table`` with its ``number``s, or the first thing that is wrong with it.
+
+    lines  where its rows begin in the file; None: one after the other below the head
+    """
     if tuple(table.columns) != COLUMNS:
         raise UserError(f"{name}.csv must have the columns {', '.join(COLUMNS)}.")
-    wrong = {f"{column} begins or ends with a space": table[column] != table[column].str.strip() for column in COLUMNS}
-    wrong |= {f"{column} is empty": table[column] == "" for column in COLUMNS if column not in MAY_BE_EMPTY}
-    wrong |= {
-        f"source is none of {', '.join(sorted(SOURCES))}": ~table.source.isin(SOURCES),
-        f"trust is none of {', '.join(sorted(TRUST))}": ~table.trust.isin(TRUST),
-        "arxiv is not a number like 2405.05803": ~table.arxiv.str.fullmatch(r"(\d{4}\.\d{5})?"),
-        "tokens is not an integer": ~table.tokens.str.fullmatch(r"\d*"),
-        "value has no digit": ~table.value.str.contains(r"\d"),
-        "the same cell of the same table is there twice": table.duplicated(CELL),
-    }
-    for what, lines in wrong.items():
-        if lines.any():
-            raise UserError(f"{name}.csv, line {lines.idxmax() + 2}: {what}.")
-    for column in table.column[~table.column.isin(SPELLINGS)]:
-        raise nearest(f"column in {name}.csv", column, SPELLINGS)
-    return table.assign(number=pd.to_numeric(table.value, errors="coerce"))
+    wrong = [(c, "begins or ends with a space", table[c] != table[c].str.strip()) for c in COLUMNS]
+    wrong += [(c, "is empty", table[c] == "") for c in COLUMNS if c not in MAY_BE_EMPTY]
+    wrong += [
+        ("source", f"is none of {', '.join(sorted(SOURCES))}", ~table.source.isin(SOURCES)),
+        ("trust", f"is none of {', '.join(sorted(TRUST))}", ~table.trust.isin(TRUST)),
+        ("arxiv", "is not a number like 2405.05803", ~table.arxiv.str.fullmatch(r"([0-9]{4}\.[0-9]{5})?")),
+        ("tokens", "is not an integer", ~table.tokens.str.fullmatch(r"[0-9]*")),
+        ("value", "has no digit", ~table.value.str.contains(r"[0-9]")),
+        ("value", f"is {MALFORMED}", ~table.value.map(_is_readable).astype(bool)),
+    ]
+    lines = range(2, 2 + len(table)) if lines is None else lines
+    for column, what, rows in wrong:
+        if rows.any():
+            row = rows.to_numpy().argmax()
+            raise UserError(f"{name}.csv, line {lines[row]}: {column} {what}: '{table[column].iloc[row]}'.")
+    if (twice := table.duplicated(CELL).to_numpy()).any():
+        raise UserError(f"{name}.csv, line {lines[twice.argmax()]}: the same cell of the same table is there twice.")
+    for line, column in zip(lines, table.column, strict=True):
+        if column not in SPELLINGS:
+            raise UserError(f"{name}.csv, line {line}: {nearest(f'column in {name}.csv', column, SPELLINGS)}")
+    return table.assign(number=pd.to_numeric(table.value.str.replace(",", ""), errors="coerce"))
+
+
+def _is_readable(value: str) -> bool:
+    return bool(NUMBER.fullmatch(value) or NO_SINGLE_NUMBER.fullmatch(value))

@@ -72,7 +72,7 @@ def cost_verdict(printed: str, computed: float, span: PrintedRange, *, known: bo
 
 def meets(printed: str, computed: float) -> bool:
     """Whether ``computed`` is the number ``printed``: rounded to its digits, or cut to them, or within `TOLERANCE`."""
-    number, unit = float(printed), 10.0 ** -len(printed.partition(".")[2])
+    number, unit = float(printed.replace(",", "")), 10.0 ** -len(printed.partition(".")[2])
     forms = (round(computed / unit), math.floor(computed / unit + 1e-9))
     return round(number / unit) in forms or abs(computed - number) <= TOLERANCE * abs(number)
 

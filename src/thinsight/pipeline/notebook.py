@@ -5,7 +5,8 @@
 - The cell tagged ``parameters`` holds one plain literal a line, ``name: type = literal  # help``. Anything else is
   refused (exit 2; papermill's own inspection would skip it without a word), and so are a value for a parameter that is
   not declared and a declared one that no later cell reads.
-- When a cell fails (exit 1) the notebook up to there is kept as ``<OUT's stem>.failed.ipynb``, and OUT does not exist.
+- When a cell fails or ends the notebook (``sys.exit(0)`` and ``quit()`` too), when the kernel dies and when a cell did
+  not run (exit 1), the notebook up to there is kept as ``<OUT's stem>.failed.ipynb``, and OUT does not exist.
 - What is written holds no times, so that equal runs give equal bytes.
 """
 
@@ -20,10 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nbformat import NO_CONVERT, NotebookNode, read, write
-from nbformat.reader import NotJSONError
+from nbformat import NO_CONVERT, NotebookNode, read, validate, write
 
-from thinsight.errors import UserError, command, nearest
+from thinsight.errors import UserError, command, nearest, writing
 
 TAG = "parameters"
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -138,13 +138,15 @@ def run_notebook(source: Path, out: Path, values: Mapping[str, str], optional: C
     values = {name: value for name, value in values.items() if name in known or name not in optional}
     parameters = convert_parameters(notebook, values)
     check_parameters_read(notebook)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    with writing(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
     try:
         _execute(source, part, parameters, failed)
         executed = read(part, as_version=4)
         strip_volatile(executed)
-        write(executed, part)
-        part.replace(out)
+        with writing(out):
+            write(executed, part)
+            part.replace(out)
     finally:
         part.unlink(missing_ok=True)
 
@@ -155,10 +157,12 @@ def load_notebook(path: Path) -> NotebookNode:
         raise UserError(f"no notebook at {path}")
     try:
         notebook = read(path, as_version=NO_CONVERT)
-    except (NotJSONError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not a notebook") from error
-    if notebook.get("nbformat") != 4:
-        raise UserError(f"{path} is in notebook format {notebook.get('nbformat')}; save it in format 4")
+        if (found := notebook.get("nbformat")) == 4:
+            validate(notebook)
+    except Exception as error:  # nbformat takes what JSON holds for a notebook, whatever it is
+        raise UserError(f"{path} is not a notebook ({(str(error).splitlines() or ['?'])[0]}).") from error
+    if found != 4:
+        raise UserError(f"{path} is in notebook format {found}; save it in format 4")
     return notebook
 
 
@@ -179,26 +183,55 @@ def strip_volatile(notebook: NotebookNode) -> None:
             cell.outputs = [output for output in outputs if WIDGET not in output.get("data", {})]
 
 
+class _EndedError(Exception):
+    """A cell that ended the notebook, or never ran."""
+
+
 def _execute(source: Path, part: Path, parameters: dict[str, Any], failed: Path) -> None:
     """Execute ``source`` into ``part``; a failure leaves ``failed`` instead and is exit status 1."""
-    from nbclient.exceptions import DeadKernelError
     from papermill import PapermillExecutionError, execute_notebook
 
     logging.getLogger("papermill").setLevel(logging.ERROR)  # its own reading of parameters, which ours replaces
     try:
-        execute_notebook(
+        executed = execute_notebook(
             str(source), str(part), parameters, kernel_name="python3", language="python",
             extra_arguments=["--IPKernelApp.log_level=40"],  # its warnings are about the loopback it talks over
-            progress_bar=False, stdout_file=sys.stdout, stderr_file=sys.stderr,
+            progress_bar=False, stdout_file=sys.stdout, stderr_file=sys.stderr, on_cell_executed=_refuse_quit,
         )  # fmt: skip
+        _check_whole(executed)
         return
     except PapermillExecutionError as error:
         words = "\n".join([*error.traceback, f"error: {source} failed with {error.ename}: {error.evalue}"])
-    except DeadKernelError:
-        words = f"error: the kernel of {source} died, perhaps for want of memory"
-    part.replace(failed)
-    print(f"{words}\nthe notebook up to there is in {failed}", file=sys.stderr)
+    except _EndedError as error:
+        words = f"error: {source} is not whole: {error}"
+    except RuntimeError as error:  # of the kernel: what a cell raises is an error of papermill's
+        words = f"error: the kernel of {source} died, perhaps for want of memory ({str(error).partition(chr(10))[0]})"
+    if part.exists():
+        part.replace(failed)
+        words += f"\nthe notebook up to there is in {failed}"
+    print(words, file=sys.stderr)
     raise SystemExit(1)
+
+
+def _refuse_quit(cell: NotebookNode, cell_index: int, execute_reply: Mapping[str, Any]) -> None:
+    """``exit()`` and ``quit()`` only ask for the end: cells below would still run until the kernel has gone."""
+    if any(part.get("source") == "ask_exit" for part in execute_reply["content"].get("payload", [])):
+        raise _EndedError(_ending(cell))
+
+
+def _check_whole(notebook: NotebookNode) -> None:
+    """Every cell of code has run, and none has raised ``SystemExit``, which papermill takes for an end in order."""
+    for cell in notebook.cells:
+        if cell.cell_type != "code" or not cell.source.strip():
+            continue
+        if any(output.output_type == "error" for output in cell.outputs):
+            raise _EndedError(_ending(cell))
+        if cell.execution_count is None:
+            raise _EndedError(f"the cell '{cell.source.strip().splitlines()[0]}' did not run")
+
+
+def _ending(cell: NotebookNode) -> str:
+    return f"it was ended by the cell '{cell.source.strip().splitlines()[0]}' (a page runs to its last cell)"
 
 
 def main(arguments: list[str]) -> None:

@@ -31,7 +31,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from thinsight.analysis.runs import finished
@@ -40,8 +39,9 @@ from thinsight.config.compose import load_config, load_task, to_yaml
 from thinsight.config.schema import WORDS
 from thinsight.errors import UserError, command
 from thinsight.ledger import published
-from thinsight.paths import CONF, ROOT
+from thinsight.paths import CONF, ROOT, save_whole
 from thinsight.pipeline.notebook import declared_parameters, load_notebook, summarize, syntax
+from thinsight.pipeline.params import Params, read_params
 
 DATA = ROOT / "data"
 CONTENTS = DATA / "plan" / "contents.json"
@@ -58,26 +58,31 @@ class Listed:
     short: str
 
 
-def write_plan(params: Mapping[str, Any], data: Path = DATA) -> None:
+def write_plan(params: Params | Mapping[str, Any], data: Path = DATA) -> None:
     """Write the plan of ``params`` below ``data``; a run that does not compose is a `UserError`."""
-    notebooks = ROOT / "notebooks"
-    shared = [f"preset={params['preset']}", f"tasks=[{params['tasks']}]"]
-    configs = {
-        run: load_config([f"run={run}", *shared, *overrides.split(), *params["overrides"].split()])
-        for run, overrides in params["runs"].items()
-    }
-    _write(data / "configs", {f"{run}.yaml": to_yaml(config) for run, config in configs.items()})
+    plan, notebooks = Params.of(params), ROOT / "notebooks"
+    configs = {run: _run_config(plan, run) for run in plan.runs}
     texts = {f"runs/{run}.txt": run_code(config) for run, config in configs.items()}
-    texts |= {f"pages/{page}.txt": page_code(notebooks / f"{page}.ipynb") for page in params["pages"]}
+    texts |= {f"pages/{page}.txt": page_code(notebooks / f"{page}.ipynb") for page in plan.pages}
     texts["pages/report.txt"] = _code_text(["thinsight.report.__main__"])
-    texts["contents.json"] = list_pages(params["pages"], notebooks)
+    texts["contents.json"] = list_pages(plan.pages, notebooks)
+    _write(data / "configs", {f"{run}.yaml": to_yaml(config) for run, config in configs.items()})
     _write(data / "plan", texts)
 
 
-def write_reads(params: Mapping[str, Any], data: Path = DATA) -> None:
+def _run_config(plan: Params, run: str) -> DictConfig:
+    """The config of one of the runs."""
+    shared = [f"preset={plan.preset}", f"tasks=[{','.join(plan.tasks)}]"]
+    try:
+        return load_config([f"run='{run}'", *shared, *plan.runs[run], *plan.overrides])
+    except UserError as error:
+        raise UserError(f"run {run} in params.yaml: {error}") from error
+
+
+def write_reads(params: Params | Mapping[str, Any], data: Path = DATA) -> None:
     """Write below ``data`` which results of ``data/runs`` each page reads, and the curves of the main runs."""
     runs, texts = data / "runs", {}
-    for page in params["pages"]:
+    for page in Params.of(params).pages:
         parameters = declared_parameters(load_notebook(ROOT / "notebooks" / f"{page}.ipynb"))
         wanted = parameters.get("reads", []) if "runs" in parameters else []
         files = [file for name in ("metrics.json", "predictions.parquet") for file in finished(runs, wanted, name)]
@@ -86,7 +91,7 @@ def write_reads(params: Mapping[str, Any], data: Path = DATA) -> None:
     curves = {file.parent.name: pd.read_csv(file) for file in finished(runs, name="curve.csv") if file.is_file()}
     if curves:
         table = pd.concat(curves, names=["run"]).groupby(["run", "budget"], sort=False)[["tflops", "accuracy"]].mean()
-        table.to_csv(data / "curves.csv")
+        save_whole(data / "curves.csv", table.to_csv)
 
 
 def list_pages(names: Sequence[str], notebooks: Path) -> str:
@@ -193,17 +198,14 @@ def _write(folder: Path, texts: Mapping[str, str]) -> None:
     """``folder`` with these files and no others."""
     shutil.rmtree(folder, ignore_errors=True)
     for name, text in texts.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        save_whole(folder / name, text)
 
 
 def main(arguments: list[str]) -> None:
     """``[read]``."""
     if arguments not in ([], ["read"]):
         raise UserError("usage: python -m thinsight.pipeline.plan [read]")
-    params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
-    (write_reads if arguments else write_plan)(params)
+    (write_reads if arguments else write_plan)(read_params(ROOT / "params.yaml"))
 
 
 if __name__ == "__main__":

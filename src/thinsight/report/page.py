@@ -26,7 +26,7 @@ from thinsight.analysis.runs import (
 )
 from thinsight.errors import UserError
 from thinsight.ledger.baseline_check import check_baseline
-from thinsight.paths import ROOT
+from thinsight.paths import ROOT, save_whole
 from thinsight.pipeline.notebook import declared_parameters, load_notebook, summarize, tagged_cells
 from thinsight.pipeline.plan import CONTENTS, read_contents
 from thinsight.report.render import TEMPLATES, render
@@ -243,7 +243,4 @@ def write_html(out: Path, template: str, **values: Any) -> None:
         pathless=pathless,
         **values,
     )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.with_name(out.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(out)
+    save_whole(out, text)

@@ -178,7 +178,7 @@ def _tables(
     """Cosines and sines of what ``layout`` holds in a prefill, ``tables`` being those of ``base``."""
     if bool(layout.packed.any()):
         return call.parts.decoder.rotary_emb(hidden, layout.on("position", hidden.device))
-    if layout.moved:  # the model's own tables go by place
+    if layout.moved or base.moved:  # the model's own tables go by place
         position = layout.on("position", hidden.device) if call.numbers is None else numbers_of(call, layout)[-3:]
         return call.parts.decoder.rotary_emb(hidden, position.to(hidden.device))
     return tuple(take_rows(table, layout.rows_in(base, table.device)) for table in tables)

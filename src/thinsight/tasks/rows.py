@@ -1,12 +1,15 @@
 """Questions with their pictures as rows, and batches of model inputs."""
 
 import hashlib
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
+from numbers import Real
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import pandas as pd
 from omegaconf import DictConfig
 from PIL import Image
 
@@ -14,9 +17,14 @@ from thinsight.config.compose import load_task
 from thinsight.errors import UserError
 from thinsight.tasks import benchmarks, metrics, sources
 from thinsight.tasks.functions import task_function
+from thinsight.tasks.pictures import decode_picture
 
 if TYPE_CHECKING:
     from transformers import BatchFeature, ProcessorMixin
+
+
+ALL = "all"
+"""The kind of a question that has none."""
 
 
 @dataclass(frozen=True)
@@ -31,13 +39,17 @@ class StoredImage:
 
     def encoded(self) -> bytes:
         """The bytes of the file."""
-        if not (data := self.read()):
+        try:
+            data = self.read()
+        except OSError as error:
+            raise UserError(f"the image of {self.whose} cannot be read ({error}).") from error
+        if not data:
             raise UserError(f"{self.whose} has no image.")
         return data
 
     def decoded(self) -> Image.Image:
         """The picture in RGB."""
-        return _decoded(self.whose, self.encoded())
+        return decode_picture(self.whose, self.encoded())
 
 
 @dataclass(frozen=True)
@@ -88,7 +100,7 @@ def load_rows(task: DictConfig, limit: int | None = None) -> list[Row]:
     every kind of question and a longer run begins with the rows of a shorter one; a limit never parts a group. Missing
     or unreadable data, and a row without picture, question or answer, are `UserError`s.
     """
-    table = task_function(task, "kind", sources)(task)
+    table = _as_text(task, task_function(task, "kind", sources)(task))
     if table.empty:
         raise UserError(f"task {task.name} has no rows.")
     if table["id"].duplicated().any():
@@ -100,6 +112,42 @@ def load_rows(task: DictConfig, limit: int | None = None) -> list[Row]:
     columns = [c for c in (*sources.COLUMNS, "answers", "group", "group_size") if c in table]
     lines = zip(*(ordered[c] for c in columns), strict=True)
     return [_row(task.name, **dict(zip(columns, values, strict=True))) for values in lines]
+
+
+def _as_text(task: DictConfig, table: pd.DataFrame) -> pd.DataFrame:
+    """The table with text in every column but the pictures, and numbers written out.
+
+    A question without a kind has the kind `ALL`, one without a group is a group of its own.
+    """
+    ids = [_text(f"row {row} (the first is 1) of task {task.name}", "id", x) for row, x in enumerate(table["id"], 1)]
+    texts = {"id": ids}
+    for column in {"question", "answer", "kind", "group"} & set(table):
+        rows = list(zip(ids, table[column], strict=True))
+        if column in ("kind", "group"):
+            rows = [(row, (ALL if column == "kind" else row) if _is_missing(x) else x) for row, x in rows]
+        texts[column] = [_text(f"row {row} of task {task.name}", column, cell) for row, cell in rows]
+    return table.assign(**{column: pd.Series(cells, table.index, dtype=object) for column, cells in texts.items()})
+
+
+def _text(whose: str, what: str, cell: Any) -> str:
+    """The text in a cell.
+
+    A whole number has no point, since a column that lacks some numbers holds all of them as floats. Truth values are
+    no answers: nobody knows whether True is to be yes.
+    """
+    if _is_missing(cell):
+        raise UserError(f"{whose} has no {what}.")
+    truth = isinstance(cell, bool | np.bool_)
+    if isinstance(cell, str) or (truth and what not in ("question", "answer")):
+        return str(cell)
+    if isinstance(cell, Real | Decimal) and not truth:
+        return str(int(cell)) if cell == cell // 1 else str(cell)
+    raise UserError(f"the {what} of {whose} is a {type(cell).__name__}, {str(cell)[:40]!r}: write it as a text.")
+
+
+def _is_missing(cell: Any) -> bool:
+    """Whether a cell is null, not a number, or blank."""
+    return not cell.strip() if isinstance(cell, str) else bool(pd.api.types.is_scalar(cell) and pd.isna(cell))
 
 
 def rows_digest(rows: Sequence[Row]) -> str:
@@ -156,20 +204,8 @@ def _row(
     group_size: int = 0,
 ) -> Row:
     whose = f"row {id} of task {task}"
-    for what, text in (("question", question), ("answer", answer)):
-        if not isinstance(text, str) or not text.strip():
-            raise UserError(f"{whose} has no {what}.")
-    picture = StoredImage(whose, image) if callable(image) else _decoded(whose, image)
-    return Row(id, picture, question, answer, str(kind), tuple(answers), group, group_size)
-
-
-def _decoded(whose: str, image: bytes | Path | None) -> Image.Image:
-    if image is None or (isinstance(image, bytes) and not image):
-        raise UserError(f"{whose} has no image.")
-    try:
-        return Image.open(io.BytesIO(image) if isinstance(image, bytes) else image).convert("RGB")
-    except (OSError, TypeError, SyntaxError) as error:  # PIL raises SyntaxError on a damaged PNG
-        raise UserError(f"the image of {whose} cannot be read ({error}).") from error
+    picture = StoredImage(whose, image) if callable(image) else decode_picture(whose, image)
+    return Row(id, picture, question, answer, kind, tuple(answers), group, group_size)
 
 
 def _hash(text: str) -> str:

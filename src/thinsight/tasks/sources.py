@@ -11,13 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 from omegaconf import DictConfig
 
 from thinsight.errors import UserError, nearest
 from thinsight.paths import ROOT
 from thinsight.tasks import benchmarks
 from thinsight.tasks.functions import task_function
-from thinsight.tasks.hub import open_subset
+from thinsight.tasks.hub import hub_place, open_subset
+from thinsight.tasks.pictures import picture_cell
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -29,21 +32,31 @@ REBUILD = "rebuild it with `make pocket-data`"
 
 
 def parquet(task: DictConfig) -> pd.DataFrame:
-    """The questions in the parquet file ``task.path``; pictures are encoded bytes."""
+    """The questions in the parquet file ``task.path``.
+
+    Pictures are encoded bytes, or paths of files relative to it or to the project's root, or a structure of ``bytes``
+    and ``path``. Other columns are not read.
+    """
     if not task.path:
         raise UserError(f"task {task.name} names no file: set task.path.")
     path = ROOT / task.path
     hint = f": {REBUILD}" if path.is_relative_to(ROOT / "data" / "pocket") else ""
     if not path.is_file():
         raise UserError(f"task {task.name} has no data at {task.path}{hint}.")
+    where = f"the data of task {task.name} at {task.path}"
     try:
-        table = pd.read_parquet(path)
-    except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
-        raise UserError(f"the data of task {task.name} at {task.path} is not readable parquet{hint}.") from error
-    missing = [column for column in COLUMNS if column not in table]
-    if missing:
-        raise UserError(f"the data of task {task.name} at {task.path} lacks the column {missing[0]}{hint}.")
-    return table.assign(id=table["id"].astype(str))[list(COLUMNS)]
+        file = pq.ParquetFile(path)
+        columns = file.schema_arrow.names
+        for column in COLUMNS:
+            if columns.count(column) != 1:
+                what = "lacks the column" if column not in columns else "has more than one column"
+                raise UserError(f"{where} {what} {column}{hint} (its columns: {', '.join(columns) or 'none'}).")
+        cells = file.read(columns=list(COLUMNS)).select(COLUMNS).to_pydict()
+    except (OSError, ValueError, OverflowError, pa.ArrowException) as error:
+        reason = str(error).partition("\n")[0].rstrip(".")
+        raise UserError(f"{where} is not readable parquet ({reason}){hint}.") from error
+    cells["image"] = [picture_cell(cell, path.parent, ROOT) for cell in cells["image"]]
+    return pd.DataFrame({column: pd.Series(values, dtype=object) for column, values in cells.items()})
 
 
 def easyvqa(task: DictConfig) -> pd.DataFrame:
@@ -87,10 +100,10 @@ def hub(task: DictConfig) -> pd.DataFrame:
     records = table.select_columns([name for name, sort in task.columns.items() if sort != "image"]).to_list()
     fields = [reader(number, record, task) for number, record in enumerate(records)]
     if apart is None:
-        pictures = _pictures(table)
+        pictures = _pictures(task, table)
     else:
         _check_columns(task, apart, {"id": "any", "image": "image"})
-        by_id = dict(zip(map(str, apart["id"]), _pictures(apart), strict=True))
+        by_id = dict(zip(map(str, apart["id"]), _pictures(task, apart), strict=True))
         pictures = [by_id.get(str(record["imageId"]), _no_picture) for record in records]
     questions = pd.DataFrame(fields).assign(image=pictures)
     if (twice := questions.duplicated(["id", "question"])).any():
@@ -125,17 +138,18 @@ def _sort(feature: object) -> str:
     return "image" if struct or isinstance(feature, Image) else "something else"
 
 
-def _pictures(table: "Dataset") -> list[Callable[[], bytes | None]]:
+def _pictures(task: DictConfig, table: "Dataset") -> list[Callable[[], bytes | None]]:
     """A reader of the encoded bytes of each row's picture."""
     from datasets import Image
 
     images = table.select_columns(["image"]).cast_column("image", Image(decode=False))
-    return [partial(_bytes, images, number) for number in range(len(images))]
+    folder = hub_place(task)
+    return [partial(_bytes, images, folder, number) for number in range(len(images))]
 
 
-def _bytes(images: "Dataset", number: int) -> bytes | None:
-    image = images[number]["image"]
-    return image and image["bytes"]
+def _bytes(images: "Dataset", folder: Path, number: int) -> bytes | None:
+    cell = picture_cell(images[number]["image"], folder)
+    return cell.read_bytes() if isinstance(cell, Path) else cell
 
 
 def _no_picture() -> None:
