@@ -9,10 +9,10 @@ from queue import Queue
 
 import pytest
 import torch
-from helpers.model_family import IMAGE, VIDEO
 from torch import Tensor, nn
 from transformers import DynamicCache, QuantizedCache
 
+from helpers.model_family import IMAGE, VIDEO
 from thinsight import reduce
 from thinsight.reduction.method import Method
 
@@ -108,9 +108,7 @@ def numbers(trial: Trial, mask: Tensor, new: int) -> dict[str, Tensor]:
 
 def step(trial: Trial, ids: Tensor, mask: Tensor, cache: DynamicCache):
     """One more call of the model on a cache."""
-    return trial.model(
-        input_ids=ids, attention_mask=mask, past_key_values=cache, **numbers(trial, mask, ids.shape[1])
-    )
+    return trial.model(input_ids=ids, attention_mask=mask, past_key_values=cache, **numbers(trial, mask, ids.shape[1]))
 
 
 def returns(trial: Trial) -> None:

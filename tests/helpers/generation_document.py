@@ -11,25 +11,25 @@ Outcomes = Mapping[tuple[str, str, str], str | None]
 
 HEAD = """# Ways of generating
 
-Written by `pytest tests/runtime/test_generation.py --write-docs`, which runs every way of generating inside `reduce` with every
-method on a tiny model of every family, and compares what comes out with greedy decoding by the same method: the logits of the
-first step, the places kept, the answer. A way that cannot be right is refused in one sentence, before anything is computed where
-the arguments of `generate` show it. The tests that run by default try every method on one family and one method for each kind of
-place on the others.
+Written by `pytest tests/runtime/test_generation.py --write-docs`, which runs every way of generating inside `reduce`
+with every method on a tiny model of every family, and compares what comes out with greedy decoding by the same method:
+the logits of the first step, the places kept, the answer. A way that cannot be right is refused in one sentence, before
+anything is computed where the arguments of `generate` show it. The tests that run by default try every method on one
+family, and on the others one method for each kind of place.
 
 | way | what is called, and what has to come out | outcome |
 | --- | --- | --- |
 """
 TAIL = """
-`torch.compile` is tried on the first family alone. Contrastive search is not in transformers 5 any more (it has moved to a
-repository on the hub): not run. Quantised caches of the libraries quanto and hqq are not installed: not run. Assistants that are
-the reduced model itself, `assistant_early_exit`, paged and sliding caches and flex attention are refused. A random choice depends
-on the seed, the prompt and its pictures alone, and so on none of these.
+`torch.compile` is tried on the first family alone. Contrastive search is not in transformers 5 any more (it has moved
+to a repository on the hub): not run. Quantised caches of quanto and hqq, which are not installed: not run.
+Assistants that are the reduced model itself, `assistant_early_exit`, paged and sliding caches and flex attention are
+refused. A random choice depends on the seed, the prompt and its pictures alone, and so on none of these.
 
 ## Methods that do not act on a family
 
-Tiny models have three blocks in their towers and no text tower (methods that need one take `space=llm`); where positions have
-several axes, `positions=keep` is set.
+Tiny models have three blocks in their towers and no text tower (methods that need one take `space=llm`); where
+positions have several axes, `positions=keep` is set.
 
 | family | methods | sentence |
 | --- | --- | --- |
@@ -46,7 +46,7 @@ def written(acts: Mapping[tuple[str, str], str | None], outcomes: Outcomes) -> s
                 right.add(method)
             elif name == feature:
                 refused[sentence].add(method)
-        parts = [f"refused for {_names(methods, right)}: \u201c{sentence}\u201d" for sentence, methods in refused.items()]
+        parts = [f"refused for {_names(names, right)}: \u201c{sentence}\u201d" for sentence, names in refused.items()]
         lines.append(f"| {feature} | {call} | {'; '.join(parts) or 'right'} |")
     places = defaultdict(list)
     for (family, method), sentence in acts.items():

@@ -41,7 +41,9 @@ def kept(pocket, method, text: str, pictures: list) -> list[int]:
 
 
 @pytest.mark.parametrize(("name", "fields"), LLM + CLIP)
-@pytest.mark.parametrize("template", ["{}\n<image>", "{} <image>\nyes or no", "<image>\n{}", "about the picture: {} <image> ?"])
+@pytest.mark.parametrize(
+    "template", ["{}\n<image>", "{} <image>\nyes or no", "<image>\n{}", "about the picture: {} <image> ?"]
+)
 def test_the_question_counts_wherever_it_stands(pocket, rows, name, fields, template):
     method, picture = thinsight.load_method(name, **fields), rows[0][0]
     questions = ["Is the gray rectangle below the teal ring?", "What number is on the red sign?"]

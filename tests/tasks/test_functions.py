@@ -63,7 +63,7 @@ def test_a_function_is_named_by_its_dotted_name_or_that_of_the_package(mine):
         ("task.metric=null", "task exist names no metric"),
         (
             "task.summary=points",
-            "known: thinsight.tasks.scorers.mmbench.circular, thinsight.tasks.scorers.mme.points, ",
+            "did you mean thinsight.tasks.scorers.mme.points?",
         ),
         ("task.metric=thinsight.tasks.scorers.mme.lava", "did you mean thinsight.tasks.scorers.mme.llava or"),
         ("task.reader=poep", "unknown reader of task exist 'poep': did you mean pope"),

@@ -46,6 +46,7 @@ class SecondCut:
     keep: int | float | None
     ratio: float
     inclusive = True
+    each_picture = True
 
     def __post_init__(self) -> None:
         _check_cut(self.keep, self.ratio)

@@ -72,6 +72,9 @@ class QuestionReader:
         """The words of the turn that has begun and not ended; of all the text, if it has no tags of the template."""
         text, spans = self._spelled(ids.tolist())
         opening = self._tags[0]
+        if opening not in text:  # tokens that show no spaces part a special token from what follows it
+            for token in self.processor.tokenizer.all_special_tokens:
+                opening = opening.replace(token, "")
         start = text.rfind(opening) + len(opening) if opening and opening in text else 0
         words = self._words(" " * start + text[start:], spans, columns)
         return [*words[:-1], replace(words[-1], after="\n")] if words else []

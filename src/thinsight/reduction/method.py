@@ -7,7 +7,7 @@ import torch
 
 from thinsight.errors import UserError
 from thinsight.reduction.evidence import Evidence
-from thinsight.reduction.schedules import Geometric, Keep, Schedule, per_picture
+from thinsight.reduction.schedules import Geometric, Keep, Schedule, of_pictures
 from thinsight.reduction.sites import BeforeProjector, Projected, Site
 from thinsight.reduction.stages import Compress, Correlate, Discard, Filter, Order, Raster
 from thinsight.reduction.tokens import Tokens
@@ -15,11 +15,7 @@ from thinsight.reduction.tokens import Tokens
 
 @dataclass(frozen=True)
 class Reduction:
-    """Which tokens leave (filter), where their information goes (correlate), what the stayers become (compress).
-
-    counts_pictures  whether a count in the schedule is of each picture of a prompt, though the reduction acts behind
-                     the projector: so in methods that act in front of it as well (set by `Method`)
-    """
+    """Which tokens leave (filter), where their information goes (correlate), what the stayers become (compress)."""
 
     filter: Filter
     correlate: Correlate | None = None
@@ -27,7 +23,6 @@ class Reduction:
     site: Site = field(default_factory=Projected)
     schedule: Schedule = field(default_factory=Keep)
     order: Order = field(default_factory=Raster)
-    counts_pictures: bool = False
 
     def __post_init__(self) -> None:
         is_open = isinstance(self.schedule, Keep | Geometric) and self.schedule.keep is None
@@ -65,11 +60,9 @@ class Reduction:
     def __call__(self, tokens: Tokens, evidence: Evidence) -> Tokens:
         """The tokens that stay, in their order; the very same object when none leaves."""
         present, protected = int(tokens.visual.sum()), int((~tokens.visual).sum())
-        shared = self
-        if self.counts_pictures:
-            pictures = len(evidence.image[evidence.image >= 0].unique())
-            shared = replace(self, schedule=per_picture(self.schedule, pictures))
-        counts = shared.tokens_left(present, evidence.stage, evidence.stages, evidence.total)
+        pictures = len(evidence.image[evidence.image >= 0].unique())
+        whole = replace(self, schedule=of_pictures(self.schedule, pictures))
+        counts = whole.tokens_left(present, evidence.stage, evidence.stages, evidence.total)
         leave = None if counts is None else present - counts[0]
         if leave == 0 and self.filter.among != "prompt":  # text may leave all the same
             return tokens
@@ -90,13 +83,6 @@ class Method:
     name: str
     reductions: tuple[Reduction, ...] = ()
     fields: dict[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if self.before_projector and self.after_projector:
-            behind = [isinstance(r, Reduction) and not isinstance(r.site, BeforeProjector) for r in self.reductions]
-            pairs = zip(self.reductions, behind, strict=True)
-            reductions = tuple(replace(r, counts_pictures=True) if is_behind else r for r, is_behind in pairs)
-            object.__setattr__(self, "reductions", reductions)
 
     @property
     def before_projector(self) -> tuple[Reduction, ...]:

@@ -5,8 +5,8 @@ simulated without a model: that is what `thinsight.solve` does. Where the stages
 merged or recycled one), ``inclusive`` says whether they count among those that stay.
 
 A fraction is of the visual tokens, wherever a method acts. A count is of each picture in front of the projector, and of
-the whole prompt behind it. A method that acts at both places, and so shares a budget between them, takes a count for
-each picture at both: `per_picture` makes that of a schedule behind the projector.
+the whole prompt behind it; where a method shares one budget between both places, its schedule behind the projector says
+that it counts for each picture there, too (``each_picture``).
 """
 
 import math
@@ -60,15 +60,17 @@ class Even:
     """An equal number leaves at every stage, so that ``keep`` (as in `Keep`) are left after the last; the first
     stages take one more where it does not come out even.
 
-    half   at most half of those present leave at a stage (ToMe's pairs)
-    share  only this share of those that have to leave does so here; the rest is another reduction's (FiCoCo-VL)
-    each   this many leave at every stage, whatever ``keep`` says; None: as many as it takes
+    half          at most half of those present leave at a stage (ToMe's pairs)
+    share         only this share of those that have to leave does so here; the rest is another reduction's (FiCoCo-VL)
+    each          this many leave at every stage, whatever ``keep`` says; None: as many as it takes
+    each_picture  a count for ``keep`` is of each picture of a prompt, also behind the projector
     """
 
     keep: int | float = 0.5
     half: bool = False
     share: float = 1.0
     each: int | None = None
+    each_picture: bool = False
     inclusive = True
 
     def __post_init__(self) -> None:
@@ -126,10 +128,12 @@ class Fixed:
         return min(int(keep * total + 1e-9) if isinstance(keep, float) else keep, present)
 
 
-def per_picture(schedule: Schedule, pictures: int) -> Schedule:
-    """``schedule`` with its ``keep``, if that is a count, taken for each of a prompt's ``pictures``."""
+def of_pictures(schedule: Schedule, pictures: int) -> Schedule:
+    """``schedule`` for a prompt of so many pictures: a count for each picture becomes one for all of them."""
     keep = getattr(schedule, "keep", None)
-    return schedule if keep is None or isinstance(keep, float) else replace(schedule, keep=keep * pictures)
+    if keep is None or isinstance(keep, float) or not getattr(schedule, "each_picture", False):
+        return schedule
+    return replace(schedule, keep=keep * pictures)
 
 
 def check_keep(keep: int | float) -> None:

@@ -331,7 +331,7 @@ class Attachment:
         trace, samples = self.trace.begin(prompt), range(len(prompt.alive))
         norm = as_called(self.parts.decoder.norm, inputs.data.device)
         providers = [{"words": partial(self.words, prompt, inputs, n), "norm": lambda: norm} for n in samples]
-        if self.reader is not None and inputs.ids is not None and not inputs.ids.is_meta:
+        if hasattr(self.reader, "front") and inputs.ids is not None and not inputs.ids.is_meta:
             for n in samples:
                 providers[n]["front"] = cache(partial(self.reader.front, inputs.ids[n].cpu(), prompt, n))
         start, embeds = DecoderStart(providers, [StageNotes() for _ in samples], self.reader), None

@@ -94,9 +94,9 @@ def _seen(mask: Tensor | None, rows: Tensor, columns: int) -> Tensor:
     if mask is None or mask.dim() == 2:
         seen = torch.arange(columns, device=rows.device) <= rows[:, None, :, None]
         seen = seen if mask is None else seen & mask.bool()[:, None, None]
-        return torch.zeros(seen.shape, device=rows.device).masked_fill(~seen, BLOCKED)
+        return torch.zeros(seen.shape, dtype=torch.float32, device=rows.device).masked_fill(~seen, BLOCKED)
     mask = mask.expand(len(rows), -1, -1, -1)
     mask = mask.gather(2, rows[:, None, :, None].expand(-1, mask.shape[1], -1, columns))
     if mask.dtype == torch.bool:
-        return torch.zeros(mask.shape, device=rows.device).masked_fill(~mask, BLOCKED)
+        return torch.zeros(mask.shape, dtype=torch.float32, device=rows.device).masked_fill(~mask, BLOCKED)
     return mask.float()
