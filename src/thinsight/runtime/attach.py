@@ -321,7 +321,7 @@ class Attachment:
         if generation is None:
             state.pictures = state.tokens = None
             return inputs
-        return replace(inputs, repeats=len(inputs.data) // generation.samples, end=generation.columns)
+        return replace(inputs, repeats=max(len(inputs.data) // generation.samples, 1), end=generation.columns)
 
     def start_prompt(self, arguments: dict, inputs: PromptInputs) -> tuple[DecoderState, dict]:
         """A new prompt, and the decoder's arguments without the holes of images that were reduced before."""
