@@ -12,6 +12,7 @@ from thinsight.config.schema import names
 from thinsight.errors import UserError
 from thinsight.methods.controls import Random
 from thinsight.models.families import find_parts
+from thinsight.paths import ROOT
 from thinsight.reduction.method import Method, Reduction
 from thinsight.reduction.schedules import Keep
 from thinsight.reduction.sites import Decoder, Projected
@@ -131,3 +132,26 @@ def test_packing_is_refused_along_several_axes(tmp_path):
     model, processor = family.load(family.save(tmp_path))
     with pytest.raises(UserError, match="positions=keep"), reduce(model, thinsight.load_method("divprune")):
         model(**questions(processor, 1))
+
+
+def test_every_method_is_in_the_document():
+    text = (ROOT / "docs" / "positions.md").read_text()
+    assert [name for name in names("method") if f"`{name}`" not in text] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "number"),
+    [
+        ("trim", {"merge": "mean", "space": "llm"}, lambda gone, _: min(gone)),
+        ("trsm", {"merge": "mean", "space": "llm"}, lambda gone, _: min(gone)),
+        ("tome", {"keep": 8}, lambda _, sources: min(sources)),
+    ],
+)
+def test_new_tokens_as_the_document_has_it(llava, name, fields, number):
+    """The last token kept is the new one of TRIM and TRSM; of ToMe each one is."""
+    with reduce(llava, thinsight.load_method(name, positions="keep", **fields)) as trace, torch.no_grad():
+        llava(**BATCHES["one"])
+    kept, sources = trace.kept[0], trace.sources[0]
+    gone = set(range(16)) - {patch for patch, merged in zip(kept, sources, strict=True) if merged == [patch]}
+    for patch, merged in list(zip(kept, sources, strict=True))[-1 if name != "tome" else 0 :]:
+        assert patch == number(gone, merged)
