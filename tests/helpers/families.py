@@ -36,7 +36,7 @@ def llava() -> PreTrainedConfig:
     """16 visual tokens."""
     text = transformers.LlamaConfig(**TEXT)
     return transformers.LlavaConfig(
-        vision_config=clip(), text_config=text, image_token_index=IMAGE, image_seq_length=16
+        vision_config=clip(6), text_config=text, image_token_index=IMAGE, image_seq_length=16
     )
 
 

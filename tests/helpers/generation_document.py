@@ -28,8 +28,8 @@ refused. A random choice depends on the seed, the prompt and its pictures alone,
 
 ## Methods that do not act on a family
 
-Tiny models have three blocks in their towers and no text tower (methods that need one take `space=llm`); where
-positions have several axes, `positions=keep` is set.
+The tiny models have no text tower (methods that need one take `space=llm`), and those of LLaVA-NeXT three blocks in
+their vision towers; where positions have several axes, `positions=keep` is set.
 
 | family | methods | sentence |
 | --- | --- | --- |
@@ -52,7 +52,7 @@ def written(acts: Mapping[tuple[str, str], str | None], outcomes: Outcomes) -> s
     for (family, method), sentence in acts.items():
         if sentence is not None:
             places[family, sentence].append(method)
-    where = [f"| {family} | {_code(methods)} | {sentence} |" for (family, sentence), methods in places.items()]
+    where = [f"| {at} | {_code(sorted(names))} | {sentence} |" for (at, sentence), names in sorted(places.items())]
     return HEAD + "\n".join(lines) + "\n" + TAIL + "\n".join(where) + "\n"
 
 
