@@ -4,23 +4,23 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache, partial
+from inspect import signature
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from thinsight.errors import UserError
-from thinsight.methods.vtw import AllVisual
 from thinsight.models.families import find_parts, find_tower
 from thinsight.reduction.attention import CapturedQK, LayerAttention
 from thinsight.reduction.evidence import StageNotes, Word
 from thinsight.reduction.method import Method
 from thinsight.reduction.prompt import Prompt, PromptInputs, read_prompt
-from thinsight.reduction.sites import Projected
 from thinsight.reduction.tokens import Tokens
 from thinsight.runtime.caches import fill, filled_by
+from thinsight.runtime.call_state import CallState, Generation
 from thinsight.runtime.decoder import AttentionAt, DecoderStart, DecoderState
 from thinsight.runtime.decoder_inputs import (
     DecoderCall,
@@ -29,7 +29,6 @@ from thinsight.runtime.decoder_inputs import (
     layer_arguments,
     padding_mask,
 )
-from thinsight.runtime.generation import check_generate
 from thinsight.runtime.hooks import (
     Replacement,
     as_called,
@@ -40,6 +39,7 @@ from thinsight.runtime.hooks import (
     projection,
     split,
 )
+from thinsight.runtime.refusals import check_cache, check_call, check_end, check_generate, check_packing
 from thinsight.runtime.trace import Trace
 from thinsight.runtime.vision import VisionReducer
 
@@ -47,46 +47,6 @@ from thinsight.runtime.vision import VisionReducer
 def is_filled(cache: object | None) -> bool:
     """Whether a cache holds anything yet."""
     return cache is not None and int(cache.get_seq_length()) > 0
-
-
-def check_call(decoder: nn.Module, arguments: dict, method: Method) -> None:
-    """Refuse what would be wrong without a sign of it."""
-    cache, mask = arguments.get("past_key_values"), arguments.get("attention_mask")
-    kernel = decoder.config._attn_implementation or ""
-    if cache is not None:
-        check_cache(cache, method, len(decoder.layers))
-    if mask is not None and not (isinstance(mask, Tensor) and mask.dim() in (2, 4)):
-        raise UserError("reduce() reads attention masks with 2 or 4 dimensions, not flex attention's blocks")
-    if kernel == "flex_attention":
-        raise UserError("reduce() does not work with flex attention: load the model with sdpa or eager attention")
-    if kernel.startswith("paged"):
-        raise UserError("reduce() does not work with paged attention: load the model with sdpa or eager attention")
-
-
-def check_cache(cache: object, method: Method, depth: int) -> None:
-    """Refuse a cache whose layers have to be of one length, where the method makes them differ."""
-    kind = type(cache).__name__
-    if any(getattr(cache, "is_sliding", ())):
-        raise UserError(f"{kind} forgets old tokens, but a reduced prompt is not a window: use a DynamicCache")
-    if getattr(cache, "is_compileable", False) and not method.one_length(depth):
-        raise UserError(f"{kind} has a fixed length, but layers will differ: use a DynamicCache")
-
-
-def check_end(prompt: Prompt) -> None:
-    """Refuse a prompt whose last token, which has to answer, is a visual one and may leave."""
-    for alive, visual in zip(prompt.alive[:, : prompt.end], prompt.visual[:, : prompt.end], strict=True):
-        if bool(visual[alive][-1:].any()):
-            raise UserError(
-                "the prompt ends with its picture, whose last token would have to answer: put text behind it"
-            )
-
-
-def check_packing(method: Method) -> None:
-    """Refuse to pack numbers along several axes, unless only text enters the decoder: its axes all agree."""
-    for reduction in method.reductions:
-        blind = isinstance(reduction.filter, AllVisual) and isinstance(reduction.site, Projected)
-        if reduction.site.positions == "pack" and not blind:
-            raise UserError("positions=pack is not defined for multi-axis rotary embedding: use positions=keep")
 
 
 LAYER_PARTS = ("input_layernorm", "self_attn", "post_attention_layernorm", "mlp")
@@ -114,34 +74,6 @@ def attached(model: nn.Module, method: Method, visual: Tensor | None = None) -> 
     with ExitStack() as stack:
         attachment.enter(model, stack)
         yield attachment
-
-
-@dataclass
-class Generation:
-    """A call of ``generate`` that is under way: how many columns its prompt has, and how many samples."""
-
-    columns: int
-    samples: int
-
-
-class CallState(threading.local):
-    """What one call leaves for its later parts; every thread has its own.
-
-    generation     the call of ``generate`` that it belongs to
-    prompt_inputs  what the assembler was given, until the decoder is called
-    pictures       one tensor per picture that was encoded, its pixels or its features, until the prompt is done with
-    tokens         how many visual tokens each has become, likewise
-    decoder        the decoder's call that is under way
-    captured       queries and keys of the layers of this call that a stage asks for
-    """
-
-    def __init__(self) -> None:
-        self.generation: Generation | None = None
-        self.prompt_inputs: PromptInputs | None = None
-        self.pictures: list[Tensor] | None = None
-        self.tokens: list[int] | None = None
-        self.decoder: DecoderCall | None = None
-        self.captured: dict[int, CapturedQK] = {}
 
 
 class Attachment:
@@ -221,10 +153,10 @@ class Attachment:
 
     def on_generate(self, own: Callable, *args: Any, **kwargs: Any) -> Any:
         """``generate`` is called: refuse what cannot work before anything is computed, and remember the prompt."""
-        check_generate(self.parts, self.method, own, kwargs)
-        if kwargs.get("past_key_values") is not None:
-            check_cache(kwargs["past_key_values"], self.method, self.parts.depth)
-        prompts = [kwargs.get("inputs_embeds"), kwargs.get("input_ids"), kwargs.get("inputs"), *args[:1]]
+        bound = signature(own).bind_partial(*args, **kwargs).arguments
+        arguments = {**bound, **bound.get("kwargs", {})}
+        check_generate(self.parts, self.method, own, arguments)
+        prompts = [arguments.get(name) for name in ("inputs_embeds", "input_ids", "inputs")]
         given = next((prompt for prompt in prompts if prompt is not None), None)
         me, before = threading.get_ident(), self.state.generation
         if given is not None:
