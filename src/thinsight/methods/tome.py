@@ -71,7 +71,7 @@ class TomePairs:
 def pair_similarity(index: Tensor, visual: Tensor, evidence: Evidence, rows: Tensor | None = None) -> Tensor:
     """(even, odd) float64 on the CPU: cosines of the keys of all tokens ``index``; -inf where one is no patch.
     ``rows``: of these tokens in even places only."""
-    keys, even = evidence.keys(index).float().mean(0), torch.arange(0, len(index), 2) if rows is None else rows
+    keys, even = evidence.keys(index).float().mean(0), slice(None, None, 2) if rows is None else rows
     similarity = cosines(keys[even], keys[1::2]).cpu()
     return similarity.masked_fill(~(visual[even, None] & visual[None, 1::2]), -torch.inf)
 
