@@ -12,7 +12,6 @@ from torch import Tensor
 from thinsight.errors import UserError, nearest
 from thinsight.reduction.attention import LayerAttention
 from thinsight.reduction.evidence import Evidence
-from thinsight.reduction.stages import lowest
 from thinsight.reduction.ties import descending
 from thinsight.reduction.tokens import Tokens
 
@@ -108,7 +107,7 @@ class ClassAttention(UsesClassScore):
         scores = self.class_score(evidence, tokens.index[patches])
         order = descending(scores)
         evidence.notes.ranked = tokens.index[patches[order[: len(order) - leave]]]
-        return patches[lowest(scores, leave)]
+        return patches[order[len(order) - leave :]]
 
 
 def as_one_head(layer: LayerAttention) -> LayerAttention:

@@ -107,7 +107,7 @@ class StrongestPaths:
         rows = strengths.reshape(1, -1) if self.count is None and self.scope == "matrix" else strengths
         entries = rows.shape[1]
         count = entries - math.ceil(self.quantile * (entries - 1) - 1e-9) if self.count is None else self.count
-        best = largest(rows)[:, None] if count == 1 else descending(rows)[:, :count]
+        best = largest(rows, 0.0)[:, None] if count == 1 else descending(rows, 0.0)[:, :count]
         edges = torch.zeros_like(rows).scatter_(1, best, weights.reshape(rows.shape).gather(1, best))
         return _rows_to_one(edges.reshape(strengths.shape))
 
@@ -219,9 +219,9 @@ class DecoderRedundancy:
 def _spread(scores: Tensor, cells: Tensor, window: int, penalty: float) -> Tensor:
     """scores (tokens,) with the largest of each window amplified, of equal ones the first; cells (tokens, 3): image,
     row and column."""
-    windows = torch.div(cells[:, 1:], window, rounding_mode="floor")
-    key = torch.stack([cells[:, 0], windows[:, 0], windows[:, 1]], 1)
-    group = torch.unique(key, dim=0, return_inverse=True)[1]
+    image, row, column = cells.T
+    side = int(cells.max()) // window + 1
+    group = torch.unique((image * side + row // window) * side + column // window, return_inverse=True)[1]
     count = int(group.max()) + 1
     best = scores.new_full((count,), -torch.inf).scatter_reduce(0, group, scores, "amax")
     equal = at_least(scores, best[group]).nonzero().squeeze(1)

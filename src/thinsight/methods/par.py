@@ -184,21 +184,20 @@ def lowest_accepting(apart: Tensor, asks: Tensor, keep: int) -> Tensor:
     taken, limit = np.zeros(len(asking), dtype=bool), -np.inf
     closest = np.where(asking, -np.inf, np.inf)  # the largest similarity with what is accepted in front
     while True:
-        wrong = (closest <= limit) != taken
-        if not wrong.any():
+        wrong = np.flatnonzero((closest <= limit) != taken)
+        if len(wrong) == 0:
             refused = closest[~taken].min(initial=np.inf)
             if taken.sum() >= keep or refused == np.inf:
                 return torch.from_numpy(taken)
             limit = refused + slack(refused, scale=1.0)
             continue
-        first = wrong.argmax()
+        first = wrong[0]
+        taken[first] = not taken[first]
         if taken[first]:
-            taken[first] = False
-            freed = np.flatnonzero((similar[first] == closest) & asking)
-            closest[freed] = similar[np.ix_(taken, freed)].max(axis=0, initial=-np.inf)
-        else:
-            taken[first] = True
             np.maximum(closest, similar[first], out=closest)
+        else:
+            freed = np.flatnonzero(similar[first, first + 1 :] == closest[first + 1 :]) + first + 1
+            closest[freed] = similar[taken][:, freed].max(axis=0, initial=-np.inf)
 
 
 @dataclass(frozen=True)

@@ -68,12 +68,12 @@ class TomePairs:
         return [int(first + slope * stage) for stage in range(stages)]
 
 
-def pair_similarity(index: Tensor, visual: Tensor, evidence: Evidence) -> Tensor:
-    """(even, odd) float64 on the CPU: how similar the keys of all tokens ``index`` are, as minus the distance of unit
-    vectors, which ranks as their cosine does; -inf where one is no patch."""
-    keys = evidence.keys(index).float().mean(0)
-    apart = distances(cosines(keys[::2], keys[1::2])).cpu()
-    return -apart.masked_fill(~(visual[::2, None] & visual[None, 1::2]), torch.inf)
+def pair_similarity(index: Tensor, visual: Tensor, evidence: Evidence, rows: Tensor | None = None) -> Tensor:
+    """(even, odd) float64 on the CPU: cosines of the keys of all tokens ``index``; -inf where one is no patch.
+    ``rows``: of these tokens in even places only."""
+    keys, even = evidence.keys(index).float().mean(0), slice(None, None, 2) if rows is None else rows
+    similarity = cosines(keys[even], keys[1::2]).cpu()
+    return similarity.masked_fill(~(visual[even, None] & visual[None, 1::2]), -torch.inf)
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class BipartiteSources:
 
     def __call__(self, tokens: Tokens, evidence: Evidence, leave: int) -> Tensor:
         best = pair_similarity(tokens.index, tokens.visual, evidence).amax(1)
-        return 2 * descending(best, scale=1.0)[:leave]
+        return 2 * descending(-distances(best), scale=1.0)[:leave]
 
 
 @dataclass(frozen=True)
@@ -99,8 +99,8 @@ class BipartitePartners:
             raise UserError(
                 "BipartitePartners follows a filter by which tokens in even places leave (BipartiteSources)"
             )
-        similarity = pair_similarity(tokens.index, tokens.visual, evidence)[leaving // 2]
-        partner = 2 * largest(similarity, scale=1.0) + 1
+        similarity = pair_similarity(tokens.index, tokens.visual, evidence, leaving)
+        partner = 2 * largest(-distances(similarity), scale=1.0) + 1
         staying = tokens.rest(leaving)
         weights = torch.zeros(len(leaving), len(staying), dtype=torch.float32)
         weights[torch.arange(len(leaving)), torch.searchsorted(staying, partner)] = 1.0
@@ -141,5 +141,5 @@ class EvenOddOrder:
         )
         if len(firsts) == 0:
             best = pair_similarity(before.index, before.visual, evidence).amax(1)[place[even] // 2]
-            even = even[descending(best, scale=1.0)]
+            even = even[descending(-distances(best), scale=1.0)]
         return torch.cat([firsts, even, odd])

@@ -18,7 +18,7 @@ places from machine to machine.
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize, pad
+from torch.nn.functional import normalize
 
 from thinsight.errors import UserError
 
@@ -30,10 +30,16 @@ by one such unit moves features and attention by some 5e-7 of themselves, 2e-6 a
 def descending(scores: Tensor, scale: float | None = None) -> Tensor:
     """Places along the last axis, int64, the largest entry first; equal ones by place."""
     values = _numbers(scores)
-    ordered, order = values.sort(dim=-1, descending=True, stable=True)
-    level = _apart(ordered, _scale(values, scale)).cumsum(-1)
-    within = (level * values.shape[-1] + order).argsort(-1)  # no two keys are the same
-    return order.gather(-1, within)
+    order = (-values).argsort(axis=-1, kind="stable")
+    ordered = values[order] if values.ndim == 1 else np.take_along_axis(values, order, -1)
+    _check(ordered[..., -1:])  # where the sort puts NaN
+    tied = _tied(ordered, _scale(values, scale))
+    if tied.any():
+        rows = tied.any(-1)
+        level = np.insert((~tied[rows]).cumsum(-1), 0, 0, axis=-1)
+        keys = level * values.shape[-1] + order[rows]  # no two are the same
+        order[rows] = np.take_along_axis(order[rows], keys.argsort(-1), -1)
+    return torch.from_numpy(order).to(scores.device)
 
 
 def ascending(scores: Tensor, scale: float | None = None) -> Tensor:
@@ -44,21 +50,22 @@ def ascending(scores: Tensor, scale: float | None = None) -> Tensor:
 def largest(scores: Tensor, scale: float | None = None) -> Tensor:
     """Place of the largest entry along the last axis, int64; of those equal to it the first (no chain)."""
     values = _numbers(scores)
-    return at_least(values, values.amax(-1, keepdim=True), scale).to(torch.uint8).argmax(-1)
+    best = values.max(-1, keepdims=True)
+    _check(best)
+    first = (values >= best - _slack(best, _scale(values, scale))).argmax(-1)
+    return torch.as_tensor(first, device=scores.device)
 
 
 def at_least(scores: Tensor, bound: Tensor | float, scale: float | None = None) -> Tensor:
     """Whether each entry is larger than ``bound`` or equal to it; ``bound``: a number, or of a shape that fits."""
-    values = _numbers(scores)
-    bound = torch.as_tensor(bound, dtype=values.dtype, device=values.device)
-    return values >= bound - _slack(bound, _scale(values, scale))
+    values, limit = _compared(scores, bound)
+    return torch.as_tensor(values >= limit - _slack(limit, _scale(values, scale)), device=scores.device)
 
 
 def above(scores: Tensor, bound: Tensor | float, scale: float | None = None) -> Tensor:
     """Whether each entry is larger than ``bound``, and not equal to it."""
-    values = _numbers(scores)
-    bound = torch.as_tensor(bound, dtype=values.dtype, device=values.device)
-    return values > bound + _slack(bound, _scale(values, scale))
+    values, limit = _compared(scores, bound)
+    return torch.as_tensor(values > limit + _slack(limit, _scale(values, scale)), device=scores.device)
 
 
 def double(values: Tensor) -> Tensor:
@@ -74,7 +81,7 @@ def cosines(states: Tensor, others: Tensor | None = None) -> Tensor:
 
 def distances(cosines: Tensor) -> Tensor:
     """Cosines (any shape) -> how far the unit vectors are apart, sqrt(2 - 2 cos); their ``scale`` is 1."""
-    return (2 - 2 * cosines).clamp(min=0).sqrt()
+    return (2 - 2 * cosines).clamp_(min=0).sqrt_()
 
 
 def first_largest(values: np.ndarray, scale: float) -> int:
@@ -88,39 +95,50 @@ def slack(bound: float, scale: float) -> float:
     return ROUNDING * (abs(bound) + scale)
 
 
-def _numbers(scores: Tensor) -> Tensor:
-    """float32 or float64, without NaN."""
-    values = scores if scores.dtype == torch.float64 else scores.float()
-    if bool(values.isnan().any()):
+def _numbers(scores: Tensor) -> np.ndarray:
+    """float32 or float64, on the CPU: there are few of them, and NumPy takes little time over each call."""
+    return (scores if scores.dtype == torch.float64 else scores.float()).detach().cpu().numpy()
+
+
+def _compared(scores: Tensor, bound: Tensor | float) -> tuple[np.ndarray, np.ndarray]:
+    values = _numbers(scores)
+    _check(values)
+    return values, _numbers(bound) if isinstance(bound, Tensor) else np.asarray(bound, values.dtype)
+
+
+def _check(values: np.ndarray) -> None:
+    """Refuse NaN."""
+    if np.isnan(values).any():
         raise UserError(
             "a score of a token is no number (NaN), so that nothing can be ranked: the model's states have overflowed, "
             "as those in float16 may; load the model with dtype=float32 or bfloat16"
         )
-    return values
 
 
-def _apart(ordered: Tensor, scale: Tensor | float) -> Tensor:
-    """(..., n) int64 for sorted values: 1 where an entry is not equal to the one before it, 0 for the first."""
-    before, after = ordered[..., :-1], ordered[..., 1:]
-    size = torch.maximum(_finite(before), _finite(after))
-    apart = (before - after).abs() > ROUNDING * (size + scale)  # false between two equal infinities, whose gap is NaN
-    return pad(apart.long(), (1, 0))
+def _tied(ordered: np.ndarray, scale: np.ndarray | float) -> np.ndarray:
+    """(..., n - 1) for values in descending order: whether an entry is equal to the one before it."""
+    before = ordered[..., :-1]
+    with np.errstate(invalid="ignore"):  # between two infinities, which are in their order already
+        gap = before - ordered[..., 1:]
+        return (gap <= ROUNDING * (np.abs(before) + scale)) & (gap < np.inf)
 
 
-def _slack(bound: Tensor, scale: Tensor | float) -> Tensor:
+def _slack(bound: np.ndarray, scale: np.ndarray | float) -> np.ndarray:
     return ROUNDING * (_finite(bound) + scale)
 
 
-def _scale(values: Tensor, scale: float | None) -> Tensor | float:
+def _scale(values: np.ndarray, scale: float | None) -> np.ndarray | float:
     """``scale``, or (..., 1) the median magnitude of the finite values along the last axis."""
     if scale is not None or values.shape[-1] == 0:
         return scale or 0.0
-    finite = values.isfinite()
-    ordered = torch.where(finite, values.abs(), torch.inf).sort(-1).values
-    middle = (finite.sum(-1, keepdim=True) - 1).clamp(min=0) // 2
-    return _finite(ordered.gather(-1, middle))
+    size, finite = np.abs(values), np.isfinite(values)
+    if finite.all():
+        middle = (values.shape[-1] - 1) // 2
+        return np.partition(size, middle, axis=-1)[..., middle, None]
+    size = np.sort(np.where(finite, size, np.inf), axis=-1)
+    return _finite(np.take_along_axis(size, (finite.sum(-1, keepdims=True) - 1).clip(min=0) // 2, -1))
 
 
-def _finite(values: Tensor) -> Tensor:
+def _finite(values: np.ndarray) -> np.ndarray:
     """Magnitudes, 0 in place of infinite ones."""
-    return torch.where(values.isfinite(), values.abs(), 0.0)
+    return np.where(np.isfinite(values), np.abs(values), 0)
