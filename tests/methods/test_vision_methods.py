@@ -199,7 +199,7 @@ BLOCKS = {"evit": [16, 16, 16, 10, 7, 5], "tome": [16, 13, 11, 9, 7, 5]}  # toke
 @pytest.mark.parametrize("name", [*ONCE, *BLOCKS, "mustdrop", "pool"])
 def test_counts_in_a_model(llava, name, fidelity):
     """Five of sixteen patches, with two images in the first prompt and one in the second."""
-    fields = {"keep": 10 if name == "pool" else 5}
+    fields = {"keep": 10 if name in ("mustdrop", "pool") else 5}
     if fidelity == "official" and "fidelity" in load_method(name).fields:
         fields["fidelity"] = fidelity
     with reduce(llava, load_method(name, **fields)) as trace:
