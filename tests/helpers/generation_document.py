@@ -15,7 +15,7 @@ Written by `pytest tests/runtime/test_generation.py --write-docs`, which runs ev
 with every method on a tiny model of every family, and compares what comes out with greedy decoding by the same method:
 the logits of the first step, the places kept, the answer. A way that cannot be right is refused in one sentence, before
 anything is computed where the arguments of `generate` show it. The tests that run by default try every method on one
-family, and on the others one method for each kind of place.
+family, and on each of the others a few, so that every kind of place is tried on two.
 
 | way | what is called, and what has to come out | outcome |
 | --- | --- | --- |
