@@ -64,28 +64,21 @@ def lmms_eval_summary(records: Records) -> dict[str, Any]:
     truth = [plain(r["answer"]) == "yes" for r in records]
     yes, no = ([plain(r["prediction"]) == word for r in records] for word in ("yes", "no"))
     read = [(said, true) for said, other, true in zip(yes, no, truth, strict=True) if said or other]
-    precision, recall, f1 = precision_recall_f1(*zip(*read, strict=True)) if read else (0.0, 0.0, 0.0)
+    rates = precision_recall_f1(*zip(*read, strict=True)) if read else (0.0, 0.0, 0.0)
     kinds = {r["kind"] for r in records}
-    return {
-        "f1": f1,
-        "accuracy": fmean(bool(r["correct"]) for r in records),
-        "precision": precision,
-        "recall": recall,
-        "yes_rate": fmean(yes),
-        "yes_ratio": fmean(truth),
-        "missing": [kind for kind in KINDS if kind not in kinds],
-        "printed": {"POPE": 100 * f1},
-    }
+    missing = [kind for kind in KINDS if kind not in kinds]
+    more = {"yes_ratio": fmean(truth), "missing": missing, "printed": {"POPE": 100 * rates[2]}}
+    return _summary(records, rates, yes) | more
 
 
 def _rates(records: Sequence[Record]) -> dict[str, float]:
     yes = [first_sentence(r["prediction"]) == "yes" for r in records]
     truth = [bool(r["correct"]) == said for r, said in zip(records, yes, strict=True)]  # whether yes is right
-    precision, recall, f1 = precision_recall_f1(yes, truth)
-    return {
-        "f1": f1,
-        "accuracy": fmean(bool(r["correct"]) for r in records),
-        "precision": precision,
-        "recall": recall,
-        "yes_rate": fmean(yes),
-    }
+    return _summary(records, precision_recall_f1(yes, truth), yes)
+
+
+def _summary(records: Records, rates: tuple[float, float, float], yes: Sequence[bool]) -> dict[str, float]:
+    """``rates``: precision, recall, F1; ``yes``: which answers say yes."""
+    precision, recall, f1 = rates
+    accuracy = fmean(bool(r["correct"]) for r in records)
+    return {"f1": f1, "accuracy": accuracy, "precision": precision, "recall": recall, "yes_rate": fmean(yes)}
