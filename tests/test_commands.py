@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import subprocess
 import sys
 from importlib import import_module
@@ -133,3 +134,12 @@ def test_a_full_disk_anywhere_is_one_sentence(tmp_path, monkeypatch, capsys):
 
 def test_a_sentence_stays_one_line_whatever_name_it_holds():
     assert str(UserError("no file a\nb\r\nc")) == "no file a b c"
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii"])
+def test_a_console_that_lacks_a_sign_is_no_error(encoding):
+    code = "from thinsight.errors import command; command(lambda _: print('1 \\u2192 2 \\u00e9'))"
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False, env=environment)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.startswith(b"1 \\u2192 2 ")

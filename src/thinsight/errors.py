@@ -54,6 +54,9 @@ def command(main: Callable[[list[str]], None]) -> None:
     So does a file or an output that cannot be written for want of space. A reader of the output that is gone
     (``| head``) ends the program without a word, with the status that a shell gives to a broken pipe.
     """
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError):  # a stream without an encoding, as in a notebook or a test
+            stream.reconfigure(errors="backslashreplace")  # a console may lack a sign
     try:
         try:
             main(sys.argv[1:])

@@ -75,6 +75,11 @@ def test_a_page_reads_the_runs_that_it_names(folder, tmp_path):
     assert names("ablation/*") == names("ablation/vtw*") == names("vtw_fields") == ["vtw_fields"]
     assert names("vtw*", "*/vtw*") == ["vtw", "vtw_fields", "vtw_random"]
     assert names("plain", "nowhere", "exist/*") == ["plain"]
+    plan = tmp_path / "plan" / "runs"  # what params.yaml names now
+    plan.mkdir(parents=True)
+    for name in ("plain", "vtw"):
+        (plan / f"{name}.txt").touch()
+    assert names() == names("plain", "vtw*", "*/vtw*", "vtw_random") == ["plain", "vtw"]
     assert set(load_scores(folder, ["vtw", "nowhere"])["run"]) == {"vtw"}
     assert set(load_answers(folder, ["vtw"])["run"]) == {"vtw"}
 

@@ -7,18 +7,22 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+import torch
 from helpers.refused import refused
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 import thinsight
+from thinsight import load_method
 from thinsight.config.__main__ import main
 from thinsight.config.compose import load_config, load_task, split_overrides, to_yaml
 from thinsight.config.methods import read_method
 from thinsight.config.schema import names
 from thinsight.errors import UserError
+from thinsight.evaluation.budget import Budget
 from thinsight.evaluation.sweep import sweep_points
 from thinsight.paths import ROOT
 
@@ -397,3 +401,18 @@ def test_a_program_that_uses_hydra_itself_finds_it_as_it_was(tmp_path, way):
         [sys.executable, "program.py", *folder], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_numbers_of_numpy_and_torch_are_numbers():
+    for whole in (np.int64(2), torch.tensor(2), np.array(2)):
+        assert load_method("vtw", layer=whole) == load_method("vtw", layer=2)
+    for part in (np.float64(0.5), np.float32(0.5), torch.tensor(0.5)):
+        assert load_method("random", keep=part) == load_method("random", keep=0.5)
+    with pytest.raises(UserError, match="keep"):
+        load_method("random", keep=object())
+
+
+@pytest.mark.parametrize("value", [1e-05, 0.5, 1, 0, True, None, "off", "1e-05 or so", "none", [1, 2], ["a"]])
+def test_a_budget_is_read_back_from_its_label(value):
+    budget = Budget.of({"keep": value, "seed": 3})
+    assert Budget.parse(str(budget)) == budget

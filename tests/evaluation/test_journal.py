@@ -127,3 +127,16 @@ def test_a_run_goes_on_when_there_is_space_again(world, tmp_path, monkeypatch):
     assert not answered
     assert (tmp_path / "out" / "metrics.json").read_bytes() == (tmp_path / "whole" / "metrics.json").read_bytes()
     assert not (tmp_path / "j").exists()
+
+
+@pytest.mark.parametrize("content", [b"notes of mine\n", b"{}\n", b'{"ran": 1}\n', b"\x00\xff"])
+def test_a_file_that_is_no_journal_stays_as_it_is(tmp_path, content):
+    path = tmp_path / "notes.txt"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="is no journal"):
+        Journal(path, "head")
+    assert path.read_bytes() == content
+    for torn in (b"", b'{"ru', b'{"run": "other"}\n'):
+        path.write_bytes(torn)
+        Journal(path, "head").close()
+        assert json.loads(path.read_text()) == {"run": "head"}

@@ -120,7 +120,9 @@ def test_a_parameter_that_nothing_reads_is_refused(tmp_path, cell, read):
 def test_given_values_take_the_declared_type(tmp_path):
     notebook = load_notebook(source(tmp_path, 'name = "a"\nlayers = [1]\nrate = 0.5\nfast = False\ncount = 3', "1"))
     given = {"name": "12", "layers": "[4, 8]", "rate": "1", "fast": "true", "count": "7"}
-    assert convert_parameters(notebook, given) == {"name": "12", "layers": [4, 8], "rate": 1, "fast": True, "count": 7}
+    values = convert_parameters(notebook, given)
+    assert values == {"name": "12", "layers": [4, 8], "rate": 1, "fast": True, "count": 7}
+    assert isinstance(values["rate"], float)  # keep=1 of a fraction is all tokens, not one
     for name, text in {"count": "many", "rate": "fast", "fast": "1", "layers": "3"}.items():
         with pytest.raises(UserError, match=f"parameter '{name}' is a"):
             convert_parameters(notebook, {name: text})

@@ -38,8 +38,8 @@ class FinishedRun:
 def finished_runs(folder: Path) -> list[FinishedRun]:
     """Every finished run in ``folder``, by name; the unreduced model's first, since all others lean on it."""
     runs = []
-    for metrics in folder.glob("*/metrics.json"):
-        home, card = metrics.parent, metrics.with_name("protocol.json")
+    for home in _homes(folder):
+        card = home / "protocol.json"
         config = _read(config_file(home).read_text(encoding="utf-8"))
         protocol = json.loads(card.read_text(encoding="utf-8")) if card.is_file() else {}
         runs.append(FinishedRun(home.name, home, config_file(home), config, protocol))
@@ -54,12 +54,18 @@ def finished(folder: Path, runs: Sequence[str] | None = None, name: str = "metri
     """
     wanted = ["*"] if runs is None else runs
     patterns = [pattern if "/" in pattern else f"{MAIN}/{pattern}" for pattern in wanted]
-    homes = sorted(file.parent for file in folder.glob("*/metrics.json"))
     return [
         home / name
-        for home in homes
+        for home in _homes(folder)
         if home.name in wanted or any(fnmatchcase(f"{group_of(home)}/{home.name}", pattern) for pattern in patterns)
     ]
+
+
+def _homes(folder: Path) -> list[Path]:
+    """The folders of all finished runs, by name. One that has left params.yaml keeps its results, but is in no plan."""
+    homes = sorted(file.parent for file in folder.glob("*/metrics.json"))
+    plan = folder.parent / "plan" / "runs"
+    return [home for home in homes if not plan.is_dir() or (plan / f"{home.name}.txt").is_file()]
 
 
 def config_file(run_folder: Path) -> Path:

@@ -53,6 +53,7 @@ def method_of(node: DictConfig, fields: dict[str, Any]) -> "Method":
 
     node = OmegaConf.create({"method": OmegaConf.to_container(node, resolve=False)}).method
     knobs = [key for key in node if key not in RESERVED]
+    fields = {key: value.item() if hasattr(value, "item") else value for key, value in fields.items()}  # NumPy, torch
     fields = {**_fidelity(node, fields), **fields}
     for key, value in fields.items():
         if key not in knobs:
@@ -63,7 +64,10 @@ def method_of(node: DictConfig, fields: dict[str, Any]) -> "Method":
             )
         before, old = _resolve(node), node[key]
         _check_number(node.name, key, value, old)
-        node[key] = value
+        try:
+            node[key] = value
+        except OmegaConfBaseException as error:
+            raise UserError(f"{key}={value!r} of method {node.name} is no text, number or list") from error
         if key != "fidelity" and old != value and _resolve(node)["reductions"] == before["reductions"]:
             raise UserError(f"{key}={value} changes nothing in method {node.name}: its reductions do not point at it")
     plain = _resolve(node)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
-
-import yaml
 
 DRAWS = ("seed", "phase")
 """Fields that draw a budget again: a random seed, the phase of a grid."""
@@ -30,7 +29,7 @@ class Budget:
 
     @classmethod
     def parse(cls, label: str) -> Budget:
-        """The budget of a label; values are read as yaml, so that numbers are numbers."""
+        """The budget of a label; values are read as Python writes them, so that numbers are numbers."""
         if label == FIXED:
             return cls()
         parts: list[str] = []
@@ -40,7 +39,7 @@ class Budget:
             else:
                 parts[-1] += f",{part}"
         pairs = [part.partition("=")[::2] for part in parts]
-        return cls(tuple((key, None if value == "None" else yaml.safe_load(value)) for key, value in pairs))
+        return cls(tuple((key, _value(value)) for key, value in pairs))
 
     @property
     def fields(self) -> dict[str, Any]:
@@ -64,3 +63,10 @@ class Budget:
 
     def __str__(self) -> str:
         return ",".join(f"{key}={value}" for key, value in self.items) or FIXED
+
+
+def _value(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (SyntaxError, ValueError):
+        return text

@@ -14,6 +14,10 @@ Key = tuple[str, int, int]
 """Task, number of the budget, number of the batch."""
 
 
+BEGINNING = b'{"run":'
+"""Of every journal."""
+
+
 class Journal:
     """A JSON-lines file: a head that names the run, then one line per finished batch, each on disk when `add` returns.
 
@@ -29,6 +33,7 @@ class Journal:
         self._lock()
         self.batches: dict[Key, list[dict]] = {}
         try:
+            self._check_own()
             with self._writing():
                 self._end = self._read()
                 self._file.truncate(self._end)
@@ -52,6 +57,13 @@ class Journal:
         self.close()
         with self._writing():
             self.path.unlink(missing_ok=True)
+
+    def _check_own(self) -> None:
+        """Refuse a file that is no journal: it would be begun anew."""
+        with self._writing(), self.path.open("rb") as file:
+            first = file.read(len(BEGINNING))
+        if first and not BEGINNING.startswith(first):  # what a kill tore is a journal still
+            raise UserError(f"{self.path} is there already and is no journal: name another file")
 
     def _read(self) -> int:
         """Fill ``batches``; return how many bytes of the file are whole lines of this run."""

@@ -86,7 +86,7 @@ def _value(name: str, text: str, default: Any) -> Any:
     fitting = (float, int) if type(default) is float else (type(default),)
     if default is not None and type(value) not in fitting:
         raise UserError(f"parameter '{name}' is a {type(default).__name__} such as {default!r}, not {text!r}")
-    return value
+    return float(value) if type(default) is float else value
 
 
 def _literal(statement: ast.stmt) -> tuple[str, Any]:

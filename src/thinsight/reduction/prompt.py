@@ -21,6 +21,7 @@ class Prompt:
     position  (batch, columns) int64  position numbers as the model was given them
     content   sample -> bytes         the sample's own input, whatever batch or padding it came in
     end       columns before it are the prompt; later ones were guessed or generated
+    hidden    whether the mask hides a part of a picture
     """
 
     alive: Tensor
@@ -28,6 +29,11 @@ class Prompt:
     position: Tensor
     content: Callable[[int], bytes]
     end: int = sys.maxsize
+    hidden: bool = False
+
+    def __reduce__(self) -> tuple:
+        """A pickled prompt has no content, which may be large and is read while it runs."""
+        return Prompt, (self.alive, self.image, self.position, _no_content, self.end, self.hidden)
 
     @property
     def visual(self) -> Tensor:
@@ -80,13 +86,15 @@ def read_prompt(
     alive = torch.ones(batch, columns, dtype=torch.bool)
     if mask is not None and mask.dim() == 2 and not mask.is_meta:
         alive = mask.bool().cpu()
-    seen = _visual(inputs, image_token, visual, batch, columns) & alive
+    shown = _visual(inputs, image_token, visual, batch, columns)
+    seen = shown & alive
     image = number_images(seen[:: inputs.repeats], _lengths(inputs, int(seen[:: inputs.repeats].sum())))
     image = image.repeat_interleave(inputs.repeats, 0)
     position = position[0] if position.dim() == 3 else position
     if position.is_meta:
         position = torch.arange(columns)[None]
-    return Prompt(alive, image, position.cpu().expand(batch, -1), _contents(inputs, alive, image), inputs.end)
+    hidden, contents = bool((shown & ~alive).any()), _contents(inputs, alive, image)
+    return Prompt(alive, image, position.cpu().expand(batch, -1), contents, inputs.end, hidden)
 
 
 def _visual(inputs: PromptInputs, image_token: int | None, visual: Tensor | None, batch: int, columns: int) -> Tensor:
@@ -121,6 +129,10 @@ def _contents(inputs: PromptInputs, alive: Tensor, image: Tensor) -> Callable[[i
         return parts or sample.to_bytes(4, "big")  # the meta device has shapes only
 
     return content
+
+
+def _no_content(sample: int) -> bytes:
+    raise UserError("a prompt that was stored does not hold its own content")
 
 
 def number_images(visual: Tensor, lengths: Sequence[int] = ()) -> Tensor:

@@ -20,7 +20,7 @@ from thinsight.reduction.method import Method
 from thinsight.reduction.prompt import Prompt, PromptInputs, read_prompt
 from thinsight.reduction.tokens import Tokens
 from thinsight.runtime.caches import fill, filled_by
-from thinsight.runtime.call_state import CallState, Generation
+from thinsight.runtime.call_state import CallState, Encoded, Generation
 from thinsight.runtime.decoder import AttentionAt, DecoderStart, DecoderState
 from thinsight.runtime.decoder_inputs import (
     DecoderCall,
@@ -28,6 +28,7 @@ from thinsight.runtime.decoder_inputs import (
     decoder_arguments,
     layer_arguments,
     padding_mask,
+    seen_later,
 )
 from thinsight.runtime.hooks import (
     Replacement,
@@ -39,8 +40,15 @@ from thinsight.runtime.hooks import (
     projection,
     split,
 )
-from thinsight.runtime.refusals import check_cache, check_call, check_end, check_generate, check_packing
-from thinsight.runtime.trace import Trace
+from thinsight.runtime.refusals import (
+    check_cache,
+    check_call,
+    check_generate,
+    check_logits,
+    check_packing,
+    check_prompt,
+)
+from thinsight.runtime.trace import PrefillTrace, Trace
 from thinsight.runtime.vision import VisionReducer
 
 
@@ -109,13 +117,15 @@ class Attachment:
     def enter(self, model: nn.Module, stack: ExitStack) -> None:
         """Register everything; leaving ``stack`` undoes it."""
         parts, layers = self.parts, range(self.parts.depth)
-        self.guard = pre_hook(model, self.on_model)
-        stack.callback(self.remove_guard)
-        stack.callback(post_hook(model, self.after_model, always=True).remove)
+        around = modules_around(model, parts.decoder)
+        self.guards = [pre_hook(module, self.on_model) for module in around]
+        stack.callback(self.remove_guards)
+        for module in around:
+            stack.callback(post_hook(module, self.after_model, always=True).remove)
+            if callable(getattr(module, "generate", None)):
+                own = module.generate
+                stack.callback(Replacement(module, "generate", partial(self.on_generate, own)).remove)
         stack.enter_context(torch.compiler.set_stance("force_eager"))  # a graph compiled before knows no hooks
-        if hasattr(model, "generate"):
-            own = model.generate
-            stack.callback(Replacement(model, "generate", partial(self.on_generate, own)).remove)
         if hasattr(parts.assembler, "get_image_features"):
             own = parts.assembler.get_image_features
             features = Replacement(parts.assembler, "get_image_features", partial(self.on_features, own))
@@ -145,11 +155,12 @@ class Attachment:
             me = threading.get_ident()
             self.lock.wait_for(lambda: not self.running.keys() - {me} & {t.ident for t in threading.enumerate()})
 
-    def remove_guard(self) -> None:
+    def remove_guards(self) -> None:
         """Stop listening, unless another thread is inside ``generate`` still: its next pass has to fail."""
         with self.lock:
             if not self.generating - {threading.get_ident()}:
-                self.guard.remove()
+                for guard in self.guards:
+                    guard.remove()
 
     def on_generate(self, own: Callable, *args: Any, **kwargs: Any) -> Any:
         """``generate`` is called: refuse what cannot work before anything is computed, and remember the prompt."""
@@ -160,7 +171,8 @@ class Attachment:
         given = next((prompt for prompt in prompts if prompt is not None), None)
         me, before = threading.get_ident(), self.state.generation
         if given is not None:
-            self.state.generation = Generation(given.shape[1], len(given))
+            self.state.generation = Generation(given.shape[1], len(given), given)
+        self.recall((arguments.get("mm_encoder_outputs") or {}).get("image"))
         self.generating.add(me)
         try:
             return own(*args, **kwargs)
@@ -170,7 +182,8 @@ class Attachment:
             with self.lock:
                 self.generating.discard(me)
                 if self.closed and not self.generating:
-                    self.guard.remove()
+                    for guard in self.guards:
+                        guard.remove()
 
     def forget(self) -> None:
         """A prompt is done with."""
@@ -188,6 +201,7 @@ class Attachment:
             raise UserError("reduce() is for inference: call model.eval() first")
         if arguments.get("labels") is not None:
             raise UserError("labels do not fit a shortened sequence: take the logits inside reduce() and score them")
+        check_logits(self.method, arguments.get("logits_to_keep"))
         if arguments.get("past_key_values") is not None:
             check_cache(arguments["past_key_values"], self.method, self.parts.depth)
 
@@ -206,7 +220,21 @@ class Attachment:
         self.state.tokens = [len(f) for f in features] if several else None
         whole = pixels is not None and several and len(pixels) == len(features)
         self.state.pictures = list(pixels) if whole else list(features) if several else None
+        images = None if self.vision is None else self.vision.encoded
+        encoded.encoded_here = Encoded(self, self.state.pictures, self.state.tokens, images)
         return encoded
+
+    def recall(self, encoded: Any) -> None:
+        """Pictures come that were encoded ahead: what is known of them, wherever others were encoded since."""
+        if encoded is None:
+            return
+        known = getattr(encoded, "encoded_here", None)
+        if known is None or known.context is not self:
+            self.forget()
+            return
+        self.state.pictures, self.state.tokens = known.pictures, known.tokens
+        if self.vision is not None:
+            self.vision.encoded = known.images
 
     def on_vision(self, arguments: dict) -> None:
         """The vision tower is called, by the model or by generate ahead of it."""
@@ -215,6 +243,8 @@ class Attachment:
     def on_assembler(self, arguments: dict) -> None:
         """The assembler is called: token ids are still to be seen here."""
         ids, encoded = arguments.get("input_ids"), (arguments.get("mm_encoder_outputs") or {}).get("image")
+        if self.state.generation is None:
+            self.recall(encoded)
         pictures = arguments.get("pixel_values") if encoded is None else encoded.pooler_output
         pictures = None if pictures is None else list(pictures)
         self.state.prompt_inputs = PromptInputs(ids, arguments.get("inputs_embeds"), pictures)
@@ -248,19 +278,22 @@ class Attachment:
     def complete(self, inputs: PromptInputs) -> PromptInputs:
         """What is known of a prompt besides: its pictures as they came, and which rows ``generate`` has repeated."""
         state, generation = self.state, self.state.generation
+        if generation is not None and not generation.holds(inputs):
+            return inputs  # another prompt beside it: the unconditional one of guidance
         if state.pictures is not None:
             inputs = replace(inputs, pictures=state.pictures, tokens=state.tokens)
         if generation is None:
             state.pictures = state.tokens = None
             return inputs
-        return replace(inputs, repeats=max(len(inputs.data) // generation.samples, 1), end=generation.columns)
+        return replace(inputs, repeats=len(inputs.data) // generation.samples, end=generation.columns)
 
     def start_prompt(self, arguments: dict, inputs: PromptInputs) -> tuple[DecoderState, dict]:
         """A new prompt, and the decoder's arguments without the holes of images that were reduced before."""
         prompt = self.describe_prompt(arguments, inputs)
         if self.method.reductions:
-            check_end(prompt)
-        trace, samples = self.trace.begin(prompt), range(len(prompt.alive))
+            check_prompt(prompt)
+        beside = self.state.generation is not None and not self.state.generation.holds(inputs)
+        trace, samples = PrefillTrace.of(prompt) if beside else self.trace.begin(prompt), range(len(prompt.alive))
         norm = as_called(self.parts.decoder.norm, inputs.data.device)
         providers = [{"words": partial(self.words, prompt, inputs, n), "norm": lambda: norm} for n in samples]
         if hasattr(self.reader, "front") and inputs.ids is not None and not inputs.ids.is_meta:
@@ -284,7 +317,10 @@ class Attachment:
         visual = self.visual
         if visual is None and not self.method.reductions and self.parts.image_token is None:
             visual = torch.zeros(data.shape[:2], dtype=torch.bool)  # nothing to remove, so nothing has to be known
-        return read_prompt(inputs, self.parts.image_token, visual, arguments.get("attention_mask"), position)
+        mask = arguments.get("attention_mask")
+        if mask is not None and mask.dim() == 4 and not mask.is_meta:
+            mask = seen_later(mask).expand(len(data), -1)
+        return read_prompt(inputs, self.parts.image_token, visual, mask, position)
 
     def words(self, prompt: Prompt, inputs: PromptInputs, sample: int) -> list[Word]:
         """The words of a sample's question."""
@@ -354,6 +390,14 @@ class Attachment:
         return project_attention(
             layer.self_attn, layer.input_layernorm(tokens.states), tokens.index, scaling, bias, tables
         )
+
+
+def modules_around(model: nn.Module, decoder: nn.Module) -> list[nn.Module]:
+    """``model`` and the modules in it that hold the decoder: a user may call any of them."""
+    name = next((name for name, module in model.named_modules() if module is decoder), "")
+    parts = name.split(".")[:-1]
+    inner = [model.get_submodule(".".join(parts[: n + 1])) for n in range(len(parts))]
+    return [model, *inner] if name else [model]
 
 
 def is_attached(decoder: nn.Module) -> bool:

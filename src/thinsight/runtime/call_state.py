@@ -2,20 +2,44 @@
 
 import threading
 from dataclasses import dataclass
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from thinsight.reduction.attention import CapturedQK
 from thinsight.reduction.prompt import PromptInputs
 from thinsight.runtime.decoder_inputs import DecoderCall
+from thinsight.runtime.vision import EncodedImages
 
 
-@dataclass
+@dataclass(frozen=True, eq=False)
 class Generation:
-    """A call of ``generate`` that is under way: how many columns its prompt has, and how many samples."""
+    """A call of ``generate`` that is under way: how many columns its prompt has, how many samples, and what they are
+    (ids or embeddings)."""
 
     columns: int
     samples: int
+    given: Tensor
+
+    def holds(self, inputs: PromptInputs) -> bool:
+        """Whether ``inputs`` are this prompt, in as many rows as it may be, with whatever was generated behind it."""
+        data = inputs.embeds if self.given.is_floating_point() else inputs.ids
+        rows = 0 if data is None else len(data)
+        if rows == 0 or rows % self.samples or data.shape[1] < self.columns:
+            return False
+        begun = data[:: rows // self.samples, : self.columns]
+        return begun.is_meta or torch.equal(begun, self.given.to(begun.device))
+
+
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """What is known of pictures that were encoded ahead of their prompt, in one ``context``."""
+
+    context: Any
+    pictures: list[Tensor] | None
+    tokens: list[int] | None
+    images: EncodedImages | None
 
 
 class CallState(threading.local):

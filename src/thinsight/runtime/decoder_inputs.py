@@ -45,12 +45,24 @@ def padding_mask(arguments: dict, layouts: Layouts | None) -> dict:
         return arguments
     new = mask.shape[-2]
     if layouts is None:
-        row = mask[:, 0, -1, :new]
-        alive = row if row.dtype == torch.bool else row == 0
+        alive = seen_later(mask)
     else:
         later = int(cache.get_seq_length()) - layouts.base.held + new
         alive = torch.nn.functional.pad(layouts.full.on("alive", mask.device), (0, later), value=True)
     return {**arguments, "attention_mask": alive.long()}
+
+
+def seen_later(mask: Tensor) -> Tensor:
+    """(batch, queries) bool: the columns of a 4-D prefill mask that a later query may see; others are padding.
+
+    The last column counts if it may see itself.
+    """
+    new = mask.shape[-2]
+    allowed = mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2
+    allowed = allowed.any(1)[..., :new]
+    alive = (allowed & torch.ones(new, new, dtype=torch.bool, device=mask.device).tril(-1)).any(1)
+    alive[:, -1] = allowed[:, -1, -1]
+    return alive
 
 
 def decoder_arguments(call: DecoderCall, arguments: dict) -> dict | None:

@@ -22,6 +22,10 @@ def deaf(*_: Any, **__: Any) -> None:
     """What a `Listener` is in a copied module: nothing."""
 
 
+def _deaf() -> Callable:
+    return deaf
+
+
 class Listener:
     """A hook that a copied or pickled module does not keep. ``owner``: the object that it belongs to."""
 
@@ -34,8 +38,8 @@ class Listener:
     def __deepcopy__(self, memo: dict) -> Callable:
         return deaf
 
-    def __reduce__(self) -> str:
-        return "deaf"
+    def __reduce__(self) -> tuple:
+        return _deaf, ()
 
 
 class Replacement:
@@ -58,6 +62,9 @@ class Replacement:
 
     def __deepcopy__(self, memo: dict) -> "OwnMethod":
         return OwnMethod(memo[id(self.module)], self.name)
+
+    def __reduce__(self) -> tuple:
+        return OwnMethod, (self.module, self.name)
 
 
 class OwnMethod:

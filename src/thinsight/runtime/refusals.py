@@ -36,13 +36,24 @@ def check_cache(cache: object, method: Method, depth: int) -> None:
         raise UserError(f"{kind} has a fixed length, but layers will differ: use a DynamicCache")
 
 
-def check_end(prompt: Prompt) -> None:
-    """Refuse a prompt whose last token, which has to answer, is a visual one and may leave."""
+def check_prompt(prompt: Prompt) -> None:
+    """Refuse a prompt whose last token, which has to answer, is a visual one and may leave, and half a picture."""
+    if prompt.hidden:
+        raise UserError("the attention mask hides a part of a picture: leave its tokens in sight, a method chooses")
     for alive, visual in zip(prompt.alive[:, : prompt.end], prompt.visual[:, : prompt.end], strict=True):
         if bool(visual[alive][-1:].any()):
             raise UserError(
                 "the prompt ends with its picture, whose last token would have to answer: put text behind it"
             )
+
+
+def check_logits(method: Method, wanted: object) -> None:
+    """Refuse columns of the whole prompt, since logits are those of the shortened one."""
+    if method.reductions and isinstance(wanted, Tensor) and bool((wanted >= 0).any()):
+        raise UserError(
+            "logits_to_keep names columns, and columns move where tokens leave: take a number of last tokens, or all "
+            "logits, whose columns trace.columns names"
+        )
 
 
 def check_packing(method: Method) -> None:
@@ -87,6 +98,8 @@ def check_generate(parts: ModelParts, method: Method, generate: Callable, given:
             f"cache_implementation={cache} has a fixed length, but layers will differ: leave it out, or choose a "
             "method that acts in front of the decoder"
         )
+    if setting("token_healing"):
+        raise UserError("token_healing rewrites the prompt behind its caller's back: leave it out")
     if setting("assistant_early_exit") is not None:
         raise UserError("assistant_early_exit runs some layers of the reduced model alone: take another assistant")
     if given.get("assistant_model") is not None and given["assistant_model"] is getattr(generate, "__self__", None):

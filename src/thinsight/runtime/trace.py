@@ -141,7 +141,7 @@ class Trace:
         return self.last
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):  # copying and pickling look for what is not there
+        if name.startswith("__") or name == "last":  # copying and pickling look for what is not there yet
             raise AttributeError(name)
         return getattr(self.last, name)
 
