@@ -45,6 +45,32 @@ def test_a_plan_holds_a_config_and_the_code_of_every_run_and_page(tmp_path):
     assert [page["name"] for page in json.loads(plan["contents.json"])] == ["vtw", "quickstart"]
 
 
+def test_what_a_run_reads_from_outside_is_part_of_its_plan(tmp_path):
+    """A checkpoint, a text tower and a task that DVC does not watch."""
+    named = {"model.checkpoint": tmp_path / "my model", "model.text_tower": tmp_path / "tower"}
+    for folder in named.values():
+        folder.mkdir()
+        (folder / "config.json").write_text("{}")
+    table = tmp_path / "mine.parquet"
+    table.write_bytes(b"rows")
+    overrides = [f"{key}='{folder}'" for key, folder in named.items()]
+    params = PARAMS | {
+        "tasks": "",
+        "runs": {"own": ["method=identity", *overrides, "task=exist", f"task.path={table}"]},
+    }
+    seen = []
+    for file in (None, tmp_path / "my model" / "weights.safetensors", tmp_path / "tower" / "config.json", table):
+        if file is not None:
+            file.write_bytes(b"another")
+        write_plan(params, tmp_path / "data")
+        seen.append((tmp_path / "data" / "plan" / "runs" / "own.txt").read_text())
+        listed = (tmp_path / "data" / "plan" / "outside.txt").read_text().splitlines()
+        assert listed == sorted(map(str, [*named.values(), table]))
+    assert len(set(seen)) == 4
+    write_plan(PARAMS, tmp_path / "data")
+    assert not (tmp_path / "data" / "plan" / "outside.txt").exists()
+
+
 def test_a_page_with_a_ledger_runs_again_for_a_printed_number(tmp_path, monkeypatch):
     shutil.copytree(published.FOLDER, tmp_path / "published")
     monkeypatch.setattr(published, "FOLDER", tmp_path / "published")

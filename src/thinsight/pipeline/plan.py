@@ -3,7 +3,8 @@
 ``python -m thinsight.pipeline.plan`` writes, from params.yaml, conf/ and the code:
 
     data/configs/<run>.yaml     the resolved config of a run
-    data/plan/runs/<run>.txt    the code that the run can reach (see `thinsight.code_hash`)
+    data/plan/runs/<run>.txt    the code that the run can reach (see `thinsight.code_hash`), and what it reads from outside
+    data/plan/outside.txt       local models and tasks that runs read from outside data/pocket, which DVC does not watch
     data/plan/pages/<page>.txt  the code, the values in conf/ and the papers' numbers that a page's notebook can reach
     data/plan/pages/report.txt  the code that makes HTML of the notebooks
     data/plan/contents.json     the pages and their titles
@@ -63,6 +64,9 @@ def write_plan(params: Params | Mapping[str, Any], data: Path = DATA) -> None:
     plan, notebooks = Params.of(params), ROOT / "notebooks"
     configs = {run: _run_config(plan, run) for run in plan.runs}
     texts = {f"runs/{run}.txt": run_code(config) for run, config in configs.items()}
+    outside = sorted({str(path) for config in configs.values() for path in outside_files(config)})
+    if outside:
+        texts["outside.txt"] = "".join(f"{path}\n" for path in outside)
     texts |= {f"pages/{page}.txt": page_code(notebooks / f"{page}.ipynb") for page in plan.pages}
     texts["pages/report.txt"] = _code_text(["thinsight.report.__main__"])
     texts["contents.json"] = list_pages(plan.pages, notebooks)
@@ -119,7 +123,16 @@ def run_code(config: DictConfig) -> str:
     tasks = {name: _task(name) for name in config.tasks}
     nodes = [OmegaConf.to_container(config, resolve=True), *tasks.values()]
     values = [f"{_value_hash(task)}  conf/task/{name}.yaml" for name, task in tasks.items()]
+    values += [f"{_path_hash(path)[:12]}  {path}" for path in outside_files(config)]
     return _code_text([EVALUATION, *targets(nodes)], values)
+
+
+def outside_files(config: DictConfig) -> list[Path]:
+    """What a run reads of local checkpoints, text towers and tasks that lie outside data/pocket, by path."""
+    tasks = [_task(name) for name in config.tasks] or [config.task]
+    named = [config.model.checkpoint, config.model.text_tower, *(task["path"] for task in tasks)]
+    paths = {(ROOT / name).resolve() for name in named if name and (ROOT / name).exists()}
+    return sorted(path for path in paths if not path.is_relative_to(ROOT / "data" / "pocket"))
 
 
 def page_code(path: Path) -> str:
@@ -188,6 +201,17 @@ def _value_hash(value: Any) -> str:
 
 def _file_hash(file: Path) -> str:
     return _hash(file.read_bytes()) if file.is_file() else "absent"
+
+
+def _path_hash(path: Path) -> str:
+    """Of a file, or of all files of a folder."""
+    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+    digest = hashlib.md5(usedforsecurity=False)
+    for file in files:
+        digest.update(str(file.relative_to(path)).encode())
+        with file.open("rb") as content:
+            digest.update(hashlib.file_digest(content, "md5").digest())
+    return digest.hexdigest()
 
 
 def _hash(content: bytes) -> str:
