@@ -3,7 +3,7 @@
 ``python -m thinsight.pipeline.plan`` writes, from params.yaml, conf/ and the code:
 
     data/configs/<run>.yaml     the resolved config of a run
-    data/plan/runs/<run>.txt    the code that the run can reach (see `thinsight.code_hash`), and what it reads from outside
+    data/plan/runs/<run>.txt    the code that the run can reach (see `thinsight.code_hash`), and the files of the next
     data/plan/outside.txt       local models and tasks that runs read from outside data/pocket, which DVC does not watch
     data/plan/pages/<page>.txt  the code, the values in conf/ and the papers' numbers that a page's notebook can reach
     data/plan/pages/report.txt  the code that makes HTML of the notebooks
