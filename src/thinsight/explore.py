@@ -77,7 +77,7 @@ class Explorer:
         """The knob that brings ``method`` to a budget: its ``keep``; else the layer whose average it is; else none."""
         knobs = self.entry(method).knobs
         if "keep" in knobs:
-            return {"keep": keep}
+            return {"keep": float(keep)}  # 1 is the whole here, not one token
         return solve_budget(method, self.prefill, "layer_mean", keep) if "layer" in knobs else {}
 
     def show(self, task: str, picture: int, method: str, keep: float, question: str = "") -> Shown:

@@ -25,6 +25,9 @@ TAIL = """
 to a repository on the hub): not run. Quantised caches of quanto and hqq, which are not installed: not run.
 Assistants that are the reduced model itself, `assistant_early_exit`, paged and sliding caches and flex attention are
 refused. A random choice depends on the seed, the prompt and its pictures alone, and so on none of these.
+Where a method acts in front of the projector, `image_hidden_states` of an output holds NaN rows for the patches that
+have left. Decoders that are not quite Llama's (scaled residuals, another rotation) are compared with Llama's sums on
+a small layer with random weights, and refused where a method would look at what differs.
 
 ## Methods that do not act on a family
 

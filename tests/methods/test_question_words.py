@@ -1,5 +1,6 @@
 """The words of a question, what they are rewritten as, and the space that an aligned text tower shares with patches."""
 
+from collections.abc import Sequence
 from types import SimpleNamespace
 
 import pytest
@@ -241,35 +242,47 @@ class TestWithoutWords:
     def loaded(self):
         return load_model("pocket", device="cpu")
 
-    def kept(self, loaded, question: str, name: str, **fields) -> list[int]:
+    @pytest.fixture(scope="class")
+    def picture(self):
         from thinsight.tasks.rows import load_rows
 
+        return load_rows(load_task("exist"), 1)[0].image
+
+    @pytest.fixture(scope="class")
+    def kept(self, loaded, picture):
+        """The patches that a method keeps, for each of some questions."""
         model, processor = loaded
-        picture = load_rows(load_task("exist"), 1)[0].image
-        inputs = processor(text=[self.TEMPLATE.format(question)], images=[picture], return_tensors="pt")
-        with torch.inference_mode(), reduce(model, load_method(name, **fields)) as trace:
-            assert model(**inputs, logits_to_keep=1).logits.isfinite().all()
-        return trace.kept[0]
+
+        def kept(questions: Sequence[str], name: str, **fields) -> list[list[int]]:
+            found = []
+            with torch.inference_mode(), reduce(model, load_method(name, **fields)) as trace:
+                for question in questions:
+                    inputs = processor(text=[self.TEMPLATE.format(question)], images=[picture], return_tensors="pt")
+                    assert model(**inputs, logits_to_keep=1).logits.isfinite().all()
+                    found.append(trace.kept[0])
+            return found
+
+        return kept
 
     @pytest.mark.parametrize("rewriting", ["none", "words", "rules"])
     @pytest.mark.parametrize("space", ["clip", "llm"])
     @pytest.mark.parametrize("name", ["cdpruner", "trim", "par", "trsm"])
-    def test_every_question_is_answered(self, loaded, name, space, rewriting):
-        fields = {"space": space, "rewriting": rewriting, "keep": 24}
-        for question in (*self.WORDLESS, "\u56fe\u4e2d\u6709\u4ec0\u4e48\uff1f", "123 456"):
-            assert len(self.kept(loaded, question, name, **fields)) == 24
+    def test_every_question_is_answered(self, kept, name, space, rewriting):
+        questions = (*self.WORDLESS, "\u56fe\u4e2d\u6709\u4ec0\u4e48\uff1f", "123 456")
+        found = kept(questions, name, space=space, rewriting=rewriting, keep=24)
+        assert [len(patches) for patches in found] == [24] * len(questions)
         if space == "clip" or rewriting != "none":  # signs do not choose
-            first, *others = (self.kept(loaded, question, name, **fields) for question in self.WORDLESS)
+            first, *others = found[: len(self.WORDLESS)]
             assert all(other == first for other in others)
 
     @pytest.mark.parametrize("name", ["trim", "trsm"])
-    def test_a_grid_stays(self, loaded, name):
+    def test_a_grid_stays(self, kept, name):
         from thinsight.methods.controls import even_grid
 
         fields = {"merge": "none", "keep": 24, "space": "clip"}
-        assert self.kept(loaded, "???", name, **fields) == even_grid(144, 24).tolist()
+        assert kept(["???"], name, **fields) == [even_grid(144, 24).tolist()]
 
-    def test_diversity_alone_decides(self, loaded):
+    def test_diversity_alone_decides(self, loaded, picture, kept):
         """CDPruner without a question keeps what the determinant of the cosines keeps."""
         from dataclasses import replace
 
@@ -282,19 +295,17 @@ class TestWithoutWords:
         (one,) = method.reductions
         blind = replace(method, reductions=(replace(one, filter=replace(one.filter, relevance=Blind(space="clip"))),))
         model, processor = loaded
-        from thinsight.tasks.rows import load_rows
-
-        picture = load_rows(load_task("exist"), 1)[0].image
         inputs = processor(text=[self.TEMPLATE.format("Is there a ring?")], images=[picture], return_tensors="pt")
         with torch.inference_mode(), reduce(model, blind) as trace:
             model(**inputs, logits_to_keep=1)
-        assert self.kept(loaded, "???", "cdpruner", keep=24) == trace.kept[0]
+        assert kept(["???"], "cdpruner", keep=24) == [trace.kept[0]]
 
-    def test_nothing_stands_out(self, loaded):
+    def test_nothing_stands_out(self, kept):
         """TRIM without a budget keeps all; PAR goes by redundancy alone and keeps some of them."""
-        assert self.kept(loaded, "???", "trim") == list(range(144))
-        assert 8 <= len(self.kept(loaded, "???", "par")) < 144
-        assert self.kept(loaded, "???", "par") == self.kept(loaded, "What do you see?", "par")
+        assert kept(["???"], "trim") == [list(range(144))]
+        signs, common = kept(["???", "What do you see?"], "par")
+        assert 8 <= len(signs) < 144
+        assert signs == common
 
 
 @pytest.fixture(scope="module")

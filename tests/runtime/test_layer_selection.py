@@ -76,6 +76,35 @@ def test_no_layer_qualifies(llava):
     assert "1: " in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"candidates": 5}, "candidates are layers"),
+        ({"candidates": [0.5]}, "candidates are layers"),
+        ({"candidates": [True]}, "candidates are layers"),
+        ({"candidates": []}, "candidates are layers"),
+        ({"candidates": "34"}, "candidates are layers"),
+        ({"threshold": "0.1"}, "not '0.1'"),
+        ({"threshold": []}, "a list of them"),
+        ({"threshold": None}, "a list of them"),
+        ({"threshold": [0.1, float("nan")]}, "not nan"),
+        ({"threshold": -1}, "0 or more"),
+    ],
+)
+def test_refuses_before_anything_runs(llava, wrong, sentence):
+    def batches():
+        raise AssertionError("a batch was read")
+        yield
+
+    with pytest.raises(UserError, match=sentence):
+        select_layer(llava, batches(), **wrong)
+
+
+def test_refuses_a_batch_for_batches(llava):
+    with pytest.raises(UserError, match=r"\[batch\]"):
+        select_layer(llava, BATCHES["one"])
+
+
 def test_the_prefix_runs_once(llava):
     """Layer l runs once on the whole prompt and once, on text rows only, for every candidate up to l."""
     rows = []

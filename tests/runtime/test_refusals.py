@@ -28,6 +28,11 @@ def test_refuses_a_second_reduce(llava):
         pass
 
 
+def test_refuses_the_name_of_a_method(llava):
+    with refused("load_method"), reduce(llava, "fastv"):
+        pass
+
+
 def test_refuses_training(llava):
     llava.train()
     try:

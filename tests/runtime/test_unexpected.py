@@ -2,6 +2,9 @@
 
 import copy
 import pickle
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import pytest
 import torch
@@ -81,6 +84,9 @@ def test_four_dimensional_masks_tell_of_padding(llava, name, dtype):
 def test_columns_of_logits_are_refused(llava):
     with reduce(llava, load_method("fastv")), pytest.raises(UserError, match=r"trace\.columns"):
         llava(**ONE, logits_to_keep=torch.tensor([20]))
+    for columns in ([12], slice(12, 13)):
+        with reduce(llava, load_method("fastv")), pytest.raises(UserError, match=r"trace\.columns"):
+            llava(**ONE, logits_to_keep=columns)
     with reduce(llava, load_method("fastv")), torch.no_grad():
         last = llava(**ONE, logits_to_keep=torch.tensor([-1])).logits
         assert torch.equal(last, llava(**ONE, logits_to_keep=1).logits)
@@ -127,3 +133,131 @@ def test_a_wrapped_model_is_watched_inside_too(llava):
 def test_token_healing_is_refused(llava):
     with reduce(llava, load_method("fastv")), pytest.raises(UserError, match="token_healing"):
         llava.generate(**ONE, **SETTINGS, token_healing=True)
+
+
+BEHIND = {"divprune", "fastv"}
+VISION = ["fastervlm", "visionzip", "tome", "ficoco_v", "mustdrop", *sorted(BEHIND)]
+"""Methods in front of the projector, and some behind it."""
+
+
+@pytest.mark.parametrize("name", VISION)
+@pytest.mark.parametrize("layer", [-1, -3])
+def test_another_layer_of_features(llava, name, layer):
+    """What the config with that layer gives, or refused where a method acts in front of the projector."""
+    method = load_method(name)
+    assert first_step(llava, method, **ONE, vision_feature_layer=-2)[1] == first_step(llava, method, **ONE)[1]
+    if name not in BEHIND:
+        with reduce(llava, method), pytest.raises(UserError, match="differs from the model's config"):
+            llava(**ONE, vision_feature_layer=layer)
+        return
+    other = copy.deepcopy(llava)
+    other.config.vision_feature_layer = layer
+    found, expected = first_step(llava, method, **ONE, vision_feature_layer=layer), first_step(other, method, **ONE)
+    assert found[1:] == expected[1:]
+    torch.testing.assert_close(found[0], expected[0], **CLOSE)
+
+
+def embedded(model, inputs) -> dict:
+    """The prompt as embeddings."""
+    features = model.model.get_image_features(inputs["pixel_values"]).pooler_output
+    words = model.get_input_embeddings()(inputs["input_ids"])
+    visual = inputs["input_ids"] == IMAGE
+    embeds = words.masked_scatter(visual[..., None], torch.stack(list(features)).reshape(-1, words.shape[-1]))
+    return {"inputs_embeds": embeds, "attention_mask": inputs["attention_mask"]}
+
+
+@pytest.mark.parametrize("name", VISION)
+def test_embeddings_made_ahead(llava, name):
+    """Pictures of one prompt are; those of several are refused where it matters whose they are."""
+    method, visual = load_method(name), ONE["input_ids"] == IMAGE
+    prompts = [batch(prompt(4, 0, 6, seed=n), seed=n) for n in range(2)]
+    expected = [first_step(llava, method, **inputs) for inputs in prompts]
+    with reduce(llava, method, visual=visual) as trace, torch.no_grad():
+
+        def check(number: int, **inputs) -> None:
+            torch.testing.assert_close(llava(**inputs, logits_to_keep=1).logits, expected[number][0], **CLOSE)
+            assert trace.kept == expected[number][1]
+
+        for number, inputs in enumerate(prompts):
+            check(number, **embedded(llava, inputs))
+        both = [embedded(llava, inputs) for inputs in prompts]
+        for number, given in enumerate(both):
+            if name in BEHIND:
+                check(number, **given)
+            else:
+                with pytest.raises(UserError, match=r"several calls|encoded already"):
+                    llava(**given)
+        llava.model.get_image_features(prompts[1]["pixel_values"])
+        check(0, **prompts[0])
+        with pytest.raises(AttributeError):
+            llava(**prompts[0], past_key_values=3)
+        check(1, **embedded(llava, prompts[1]))
+
+
+def test_leaving_does_not_wait_for_a_thread_that_was_stopped(llava):
+    """A worker of a pool lives on after a pass that ended by SystemExit."""
+
+    def stop(*_):
+        raise SystemExit
+
+    pool = ThreadPoolExecutor(1)
+    hook = llava.model.language_model.layers[3].register_forward_hook(stop)
+    done = threading.Event()
+
+    def work():
+        with reduce(llava, load_method("fastv")):
+            assert isinstance(pool.submit(lambda: llava(**ONE)).exception(), SystemExit)
+        done.set()
+
+    try:
+        threading.Thread(target=work, daemon=True).start()
+        assert done.wait(60)
+    finally:
+        hook.remove()
+        pool.shutdown(wait=False)
+
+
+def test_exchanged_parts_are_refused(llava):
+    """As by adapters that are added inside."""
+    model = copy.deepcopy(llava)
+    attention = model.model.language_model.layers[1].self_attn
+    own = attention.q_proj
+    with reduce(model, load_method("fastv")), torch.no_grad():
+        model(**ONE)
+        attention.q_proj = nn.Sequential(own)
+        with pytest.raises(UserError, match="adapters"):
+            model(**ONE)
+    attention.q_proj = own
+    model.model.language_model.layers[2].mlp = nn.Sequential(model.model.language_model.layers[2].mlp)
+    assert first_step(model, load_method("fastv"), **ONE)[1] == first_step(llava, load_method("fastv"), **ONE)[1]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_double_precision(llava, name):
+    model = copy.deepcopy(llava).double()
+    inputs = {key: value.double() if value.is_floating_point() else value for key, value in ONE.items()}
+    found, expected = (first_step(m, load_method(name), **i) for m, i in ((model, inputs), (llava, ONE)))
+    if name != "random":  # drawn by the bytes of the picture
+        assert found[1:] == expected[1:]
+        torch.testing.assert_close(found[0].float(), expected[0], **CLOSE)
+
+
+@pytest.mark.parametrize("name", ["identity", *METHODS])
+@pytest.mark.parametrize("inputs", ["one", "two, padded"])
+@pytest.mark.parametrize("dropped", [1, 2])
+def test_a_cache_that_something_else_has_cut(llava, name, inputs, dropped):
+    """Right where nothing depends on the keys' places, as in the plain model; else refused."""
+
+    def press(module, args, kwargs, output):
+        layer = kwargs["past_key_values"].layers[module.layer_idx]
+        if kwargs["hidden_states"].shape[1] > 1:
+            layer.keys, layer.values = layer.keys[:, :, dropped:], layer.values[:, :, dropped:]
+
+    refused = pytest.raises(UserError, match="something else has cut it")
+    with ExitStack() as stack:
+        for layer in llava.model.language_model.layers:
+            stack.callback(layer.self_attn.register_forward_hook(press, with_kwargs=True).remove)
+        stack.enter_context(reduce(llava, load_method(name)))
+        if name != "identity" and (inputs != "one" or name not in ("fastv", "vtw", "sparsevlm", "ficoco_l")):
+            stack.enter_context(refused)
+        llava.generate(**BATCHES[inputs], **{**SETTINGS, "max_new_tokens": 3})

@@ -110,7 +110,8 @@ def decoder_parts(model: nn.Module, decoder: nn.Module, **fields: object) -> Mod
 
 
 def _is_stack(module: nn.Module) -> bool:
-    return isinstance(getattr(module, "layers", None), nn.ModuleList) and hasattr(module, "rotary_emb")
+    layers = getattr(module, "layers", None)
+    return isinstance(layers, nn.ModuleList) and hasattr(module, "norm") and hasattr(module, "rotary_emb")
 
 
 def no_rows(model: nn.Module) -> UserError:

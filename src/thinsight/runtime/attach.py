@@ -34,15 +34,17 @@ from thinsight.runtime.hooks import (
     Replacement,
     as_called,
     hook_owners,
-    post_hook,
+    hooked_children,
     pre_hook,
     project_attention,
     projection,
     split,
 )
+from thinsight.runtime.layer_check import LAYER_PARTS, check_attention, check_halves
 from thinsight.runtime.refusals import (
     check_cache,
     check_call,
+    check_features,
     check_generate,
     check_logits,
     check_packing,
@@ -55,10 +57,6 @@ from thinsight.runtime.vision import VisionReducer
 def is_filled(cache: object | None) -> bool:
     """Whether a cache holds anything yet."""
     return cache is not None and int(cache.get_seq_length()) > 0
-
-
-LAYER_PARTS = ("input_layernorm", "self_attn", "post_attention_layernorm", "mlp")
-"""What Llama and its relatives call the parts of a layer."""
 
 
 @contextmanager
@@ -77,6 +75,8 @@ def reduce(model: nn.Module, method: Method, visual: Tensor | None = None) -> It
 @contextmanager
 def attached(model: nn.Module, method: Method, visual: Tensor | None = None) -> Iterator["Attachment"]:
     """`reduce` for those who also want the state of the prompt: the criterion that chooses a layer."""
+    if not isinstance(method, Method):
+        raise UserError(f"reduce() takes a method, as load_method('fastv') makes it, not {method!r}")
     model = getattr(model, "_orig_mod", model)  # of a compiled one
     attachment = Attachment(model, method, visual)
     with ExitStack() as stack:
@@ -90,6 +90,7 @@ class Attachment:
     state            what belongs to one call; what belongs to one prompt lives on its cache (`runtime.caches`)
     vision           the reductions in the vision tower, where there are any
     captured_layers  decoder layers whose queries and keys a stage asks for
+    hooked           (parent, name, child) of every module below the model that is listened to
     closed           whether the context has been left
     running          thread -> how deep it is inside the model
     generating       threads that are inside ``generate``
@@ -121,7 +122,7 @@ class Attachment:
         self.guards = [pre_hook(module, self.on_model) for module in around]
         stack.callback(self.remove_guards)
         for module in around:
-            stack.callback(post_hook(module, self.after_model, always=True).remove)
+            stack.callback(Replacement(module, "forward", partial(self.on_forward, module.forward)).remove)
             if callable(getattr(module, "generate", None)):
                 own = module.generate
                 stack.callback(Replacement(module, "generate", partial(self.on_generate, own)).remove)
@@ -137,15 +138,18 @@ class Attachment:
             if module is not None:
                 stack.callback(pre_hook(module, function).remove)
         for number in sorted(self.captured_layers & set(layers)):
+            check_attention(parts.decoder, number)
             attention = parts.layers[number].self_attn
             stack.callback(pre_hook(attention, partial(self.on_attention, number)).remove)
             for part in ("queries", "keys"):
                 stack.callback(projection(attention, part, partial(self.on_projection, number, part)).remove)
         inside = {n for r in self.method.after_projector if r.site.inside for n in r.site.layers} & set(layers)
         for number in sorted(inside):
+            check_halves(parts.decoder, number)
             split(parts.layers[number], LAYER_PARTS, partial(self.inside_layer, number), stack)
         if self.vision is not None:
             self.vision.enter(stack)
+        self.hooked = hooked_children(model)
         stack.callback(self.close)
 
     def close(self) -> None:
@@ -188,33 +192,51 @@ class Attachment:
     def forget(self) -> None:
         """A prompt is done with."""
         self.state.prompt_inputs = self.state.pictures = self.state.tokens = None
+        self.state.ahead = 0
         if self.vision is not None:
             self.vision.forget()
 
     def on_model(self, arguments: dict) -> None:
         """The whole model is called: refuse what cannot work there."""
-        with self.lock:
-            if self.closed and self.method.reductions:
-                raise UserError("reduce() was left while generate was running in this thread: let it end first")
-            self.running[threading.get_ident()] += 1
+        self.check_open()
         if self.parts.decoder.training:
             raise UserError("reduce() is for inference: call model.eval() first")
+        if any(getattr(parent, name, None) is not child for parent, name, child in self.hooked):
+            raise UserError("parts of the model were exchanged inside reduce(): add adapters before entering it")
         if arguments.get("labels") is not None:
             raise UserError("labels do not fit a shortened sequence: take the logits inside reduce() and score them")
         check_logits(self.method, arguments.get("logits_to_keep"))
         if arguments.get("past_key_values") is not None:
             check_cache(arguments["past_key_values"], self.method, self.parts.depth)
 
-    def after_model(self, *_: Any) -> None:
-        """The whole model has been called, or has failed."""
+    def check_open(self) -> None:
+        """Refuse a pass that begins after the context has been left."""
+        if self.closed and self.method.reductions:
+            raise UserError("reduce() was left while generate was running in this thread: let it end first")
+
+    def on_forward(self, own: Callable, *args: Any, **kwargs: Any) -> Any:
+        """The whole model runs: leaving the context waits until it has ended, in whatever way."""
+        me = threading.get_ident()
         with self.lock:
-            self.running[threading.get_ident()] -= 1
-            self.running += Counter()  # drops zeros
-            self.lock.notify_all()
+            self.check_open()
+            self.running[me] += 1
+        try:
+            return own(*args, **kwargs)
+        except BaseException:
+            self.forget()
+            raise
+        finally:
+            with self.lock:
+                self.running[me] -= 1
+                self.running += Counter()  # drops zeros
+                self.lock.notify_all()
 
     def on_features(self, own: Callable, *args: Any, **kwargs: Any) -> Any:
         """Pictures are encoded: note how many tokens each becomes."""
+        if self.vision is not None:
+            check_features(self.parts.assembler.config, signature(own).bind_partial(*args, **kwargs).arguments)
         encoded = own(*args, **kwargs)
+        self.state.ahead += 1
         features, pixels = getattr(encoded, "pooler_output", None), kwargs.get("pixel_values", *args[:1])
         several = isinstance(features, list | tuple) or (isinstance(features, Tensor) and features.dim() == 3)
         self.state.tokens = [len(f) for f in features] if several else None
@@ -222,6 +244,8 @@ class Attachment:
         self.state.pictures = list(pixels) if whole else list(features) if several else None
         images = None if self.vision is None else self.vision.encoded
         encoded.encoded_here = Encoded(self, self.state.pictures, self.state.tokens, images)
+        if self.state.ahead > 1:  # embeddings may be of these or of earlier ones
+            self.state.pictures = self.state.tokens = None
         return encoded
 
     def recall(self, encoded: Any) -> None:
@@ -232,7 +256,7 @@ class Attachment:
         if known is None or known.context is not self:
             self.forget()
             return
-        self.state.pictures, self.state.tokens = known.pictures, known.tokens
+        self.state.pictures, self.state.tokens, self.state.ahead = known.pictures, known.tokens, 1
         if self.vision is not None:
             self.vision.encoded = known.images
 
@@ -245,6 +269,8 @@ class Attachment:
         ids, encoded = arguments.get("input_ids"), (arguments.get("mm_encoder_outputs") or {}).get("image")
         if self.state.generation is None:
             self.recall(encoded)
+            if encoded is None and arguments.get("pixel_values") is not None:
+                self.forget()  # what was encoded ahead belongs to another prompt
         pictures = arguments.get("pixel_values") if encoded is None else encoded.pooler_output
         pictures = None if pictures is None else list(pictures)
         self.state.prompt_inputs = PromptInputs(ids, arguments.get("inputs_embeds"), pictures)
@@ -292,6 +318,12 @@ class Attachment:
         prompt = self.describe_prompt(arguments, inputs)
         if self.method.reductions:
             check_prompt(prompt)
+            if self.vision is not None and self.state.ahead > 1 and bool(prompt.visual.any()):
+                raise UserError(
+                    "several calls have encoded pictures since the last prompt, and embeddings do not say whose they "
+                    "are: encode the pictures of one prompt, then let it through the model"
+                )
+        self.state.ahead = 0
         beside = self.state.generation is not None and not self.state.generation.holds(inputs)
         trace, samples = PrefillTrace.of(prompt) if beside else self.trace.begin(prompt), range(len(prompt.alive))
         norm = as_called(self.parts.decoder.norm, inputs.data.device)
@@ -381,6 +413,7 @@ class Attachment:
 
     def next_layer_attention(self, number: int, arguments: dict, sample: int, tokens: Tokens) -> LayerAttention:
         """Queries and keys that layer ``number`` would make of the tokens in front of it."""
+        check_attention(self.parts.decoder, number)
         layer, state = self.parts.layers[number], self.state.decoder.state
         tables = current_tables(self.state.decoder, arguments)
         rows = state.layout.places(sample, tokens.index).to(tokens.states.device)

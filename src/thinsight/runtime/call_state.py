@@ -34,12 +34,21 @@ class Generation:
 
 @dataclass(frozen=True, eq=False)
 class Encoded:
-    """What is known of pictures that were encoded ahead of their prompt, in one ``context``."""
+    """What is known of pictures that were encoded ahead of their prompt, in one ``context``.
+
+    A copy of the pictures, which ``generate`` makes for an assistant, shares it; a pickled one has lost it.
+    """
 
     context: Any
     pictures: list[Tensor] | None
     tokens: list[int] | None
     images: EncodedImages | None
+
+    def __deepcopy__(self, memo: dict) -> "Encoded":
+        return self
+
+    def __reduce__(self) -> tuple:
+        return type(None), ()
 
 
 class CallState(threading.local):
@@ -49,6 +58,7 @@ class CallState(threading.local):
     prompt_inputs  what the assembler was given, until the decoder is called
     pictures       one tensor per picture that was encoded, its pixels or its features, until the prompt is done with
     tokens         how many visual tokens each has become, likewise
+    ahead          how many calls have encoded pictures since the last prompt
     decoder        the decoder's call that is under way
     captured       queries and keys of the layers of this call that a stage asks for
     """
@@ -58,5 +68,6 @@ class CallState(threading.local):
         self.prompt_inputs: PromptInputs | None = None
         self.pictures: list[Tensor] | None = None
         self.tokens: list[int] | None = None
+        self.ahead = 0
         self.decoder: DecoderCall | None = None
         self.captured: dict[int, CapturedQK] = {}

@@ -93,15 +93,26 @@ def pre_hook(module: nn.Module, function: Callable[[dict], dict | None]) -> Remo
     return module.register_forward_pre_hook(Listener(before, owner), with_kwargs=True)
 
 
-def post_hook(module: nn.Module, function: Callable, always: bool = False) -> RemovableHandle:
-    """Call ``function`` with (module, positional arguments, output) after each call; ``always``: also if it failed."""
-    return module.register_forward_hook(Listener(function), always_call=always)
+def post_hook(module: nn.Module, function: Callable) -> RemovableHandle:
+    """Call ``function`` with (module, positional arguments, output) after each call of ``module``."""
+    return module.register_forward_hook(Listener(function))
 
 
 def hook_owners(module: nn.Module) -> list[object]:
     """The objects whose methods listen to a module right now."""
     owners = [getattr(hook, "owner", None) for hook in module._forward_pre_hooks.values()]
     return [owner for owner in owners if owner is not None]
+
+
+def hooked_children(model: nn.Module) -> list[tuple[nn.Module, str, nn.Module]]:
+    """(parent, name, child) of every module below ``model`` that something listens to or whose forward is replaced."""
+    return [
+        (parent, name, child)
+        for parent in model.modules()
+        for name, child in parent.named_children()
+        if isinstance(vars(child).get("forward"), Replacement)
+        or any(isinstance(h, Listener) for h in (*child._forward_pre_hooks.values(), *child._forward_hooks.values()))
+    ]
 
 
 def split(

@@ -7,6 +7,7 @@ visual tokens leave before layer k. The chosen layer is the smallest k with mean
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from numbers import Integral, Real
 
 import torch
 from torch import Tensor, nn
@@ -117,14 +118,15 @@ def select_layer(
     nothing and are left out. Candidates default to every layer but the first. One plain pass per batch gives the inputs
     of all candidates; only text rows go on from there, so it costs far less than one pass per candidate.
     """
+    if isinstance(batches, Mapping):
+        raise UserError("batches is a sequence of batches of model inputs: for a single one, [batch]")
+    limits = _thresholds(threshold)
     if direction not in DIRECTIONS:
         raise nearest("direction", direction, DIRECTIONS)
     if positions not in POSITIONS:
         raise nearest("positions", positions, POSITIONS)
     parts = find_parts(model)
-    layers = sorted(set(range(1, parts.depth) if candidates is None else candidates))
-    if not layers or not 0 <= layers[0] <= layers[-1] < parts.depth:
-        raise UserError(f"candidates are layers from 0 to {parts.depth - 1}, at least one of them, not {layers}")
+    layers = list(range(1, parts.depth)) if candidates is None else _layers(candidates, parts.depth)
     if parts.head is None:
         raise UserError(f"{type(model).__name__} has no LM head: the criterion compares next-token distributions")
     per_sample: dict[int, list[float]] = {layer: [] for layer in layers}
@@ -135,12 +137,32 @@ def select_layer(
     if not per_sample[layers[0]]:
         raise UserError("no sample has an image, so there is nothing whose withdrawal could be measured")
     divergence = {layer: sum(values) / len(values) for layer, values in per_sample.items()}
-    limits = [threshold] if isinstance(threshold, int | float) else list(threshold)
     chosen = {limit: next((k for k, value in divergence.items() if value <= limit), None) for limit in limits}
     layer = next((layer for layer in chosen.values() if layer is not None), None)
     if layer is None:
         raise NoLayerError(limits, divergence)
     return Selection(layer, chosen, divergence, per_sample, direction)
+
+
+def _thresholds(threshold: float | Sequence[float]) -> list[float]:
+    """One or more limits of the mean divergence, in the order in which they are tried."""
+    limits = [threshold] if isinstance(threshold, Real | str) or getattr(threshold, "ndim", 1) == 0 else threshold
+    if not isinstance(limits, Iterable) or not (limits := list(limits)):
+        raise UserError(f"threshold is a divergence or a list of them, not {threshold!r}")
+    for limit in limits:
+        if not isinstance(limit, Real) or isinstance(limit, bool) or not limit >= 0:
+            raise UserError(f"threshold is a divergence of 0 or more, in nats, not {limit!r}")
+    return [float(limit) for limit in limits]
+
+
+def _layers(candidates: Iterable[int], depth: int) -> list[int]:
+    """The layers to try, ascending."""
+    layers = list(candidates) if isinstance(candidates, Iterable) else []
+    whole = all(isinstance(layer, Integral) and not isinstance(layer, bool) for layer in layers)
+    if not layers or not whole or not all(0 <= layer < depth for layer in layers):
+        shown = layers or candidates
+        raise UserError(f"candidates are layers from 0 to {depth - 1}, a list with at least one of them, not {shown!r}")
+    return sorted({int(layer) for layer in layers})
 
 
 def _one_batch(
@@ -152,11 +174,18 @@ def _one_batch(
         prefix = SharedPrefix(parts, attachment, layers, positions == "pack")
         handles = prefix.hook()
         try:
-            model(**inputs, use_cache=False, logits_to_keep=1)
+            logits = model(**inputs, use_cache=False, logits_to_keep=1).logits[:, -1]
         finally:
             for handle in handles:
                 handle.remove()
     full = _distribution(parts, prefix.final, prefix.layout_before)
+    last = prefix.layout_before.alive[:, -1].to(logits.device)
+    own = log_softmax(logits[last].float(), dim=-1)
+    if not torch.allclose(full[last].to(own.device).exp(), own.exp(), rtol=0.05, atol=1e-4):
+        raise UserError(
+            f"the logits of {type(model).__name__} are not those of its LM head alone (scaled, or capped), which the "
+            "criterion compares: this model is not supported here"
+        )
     with_image = attachment.state.decoder.state.prompt.visual.any(1)
     rows = []
     for layer in layers:

@@ -7,6 +7,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from thinsight.errors import UserError
 from thinsight.reduction.prompt import Prompt
 from thinsight.reduction.tokens import Tokens
 
@@ -188,9 +189,11 @@ def cut_mask(mask: Tensor | None, layout: Layout, base: Layout, queries: int, ke
     keeps them finite.
     """
     tail = keys - layout.held
+    if mask is None and bool(layout.alive.all()):
+        return None
+    if 0 < keys - queries < layout.held:
+        raise UserError("the cache holds fewer tokens than this prompt has left in it: something else has cut it")
     if mask is None:
-        if bool(layout.alive.all()):
-            return None
         return _padding(layout, tail) if flash else _causal(layout, queries, tail)
     rows = layout.rows_in(base, mask.device)
     if mask.dim() == 2:

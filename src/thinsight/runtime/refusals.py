@@ -49,11 +49,24 @@ def check_prompt(prompt: Prompt) -> None:
 
 def check_logits(method: Method, wanted: object) -> None:
     """Refuse columns of the whole prompt, since logits are those of the shortened one."""
-    if method.reductions and isinstance(wanted, Tensor) and bool((wanted >= 0).any()):
+    if not method.reductions or wanted is None or isinstance(wanted, int):
+        return
+    if not isinstance(wanted, Tensor) or bool((wanted >= 0).any()):
         raise UserError(
             "logits_to_keep names columns, and columns move where tokens leave: take a number of last tokens, or all "
             "logits, whose columns trace.columns names"
         )
+
+
+CHOICES_OF_FEATURES = ("vision_feature_layer", "vision_feature_select_strategy")
+"""What the config of a LLaVA says of the states that its projector reads, and a call may say otherwise."""
+
+
+def check_features(config: object, given: Mapping[str, Any]) -> None:
+    """Refuse states for the projector that are not those where a method in the vision tower acts."""
+    for name in CHOICES_OF_FEATURES:
+        if given.get(name) is not None and given[name] != getattr(config, name, None):
+            raise UserError(f"{name}={given[name]} differs from the model's config: set it there, before reduce()")
 
 
 def check_packing(method: Method) -> None:

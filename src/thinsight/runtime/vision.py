@@ -215,7 +215,7 @@ class VisionReducer(threading.local):
             )
         each = [t.size if sized else torch.ones_like(t.size) for t in self.images]
         sizes = pad_sequence(each, batch_first=True)
-        bias = sizes.log().clamp(min=torch.finfo(hidden.dtype).min).to(hidden)
+        bias = sizes.log().to(hidden).clamp(min=torch.finfo(hidden.dtype).min)
         return bias[:, None, None].expand(-1, 1, hidden.shape[1], -1)
 
     def enter_decoder(
