@@ -105,6 +105,24 @@ def test_refuses_a_batch_for_batches(llava):
         select_layer(llava, BATCHES["one"])
 
 
+def test_a_prompt_that_cannot_be_reduced_is_refused(llava):
+    ends = BATCHES["one"] | {key: BATCHES["one"][key][:, :-6] for key in ("input_ids", "attention_mask")}
+    assert ends["input_ids"][0, -1] == IMAGE
+    half = {**BATCHES["one"], "attention_mask": BATCHES["one"]["attention_mask"].clone()}
+    half["attention_mask"][0, 5:9] = 0
+    for inputs, sentence in ((ends, "ends with its picture"), (half, "part of a picture"), ("text", "a dict of model")):
+        with pytest.raises(UserError, match=sentence):
+            select_layer(llava, [BATCHES["one"], inputs], threshold=1e9)
+
+
+@pytest.mark.parametrize("more", [{"use_cache": True}, {"logits_to_keep": 3}, {"return_dict": False}])
+def test_arguments_that_the_criterion_sets_itself(llava, more):
+    found, expected = (
+        select_layer(llava, [inputs], threshold=1e9) for inputs in (BATCHES["one"] | more, BATCHES["one"])
+    )
+    assert found.divergence == expected.divergence
+
+
 def test_the_prefix_runs_once(llava):
     """Layer l runs once on the whole prompt and once, on text rows only, for every candidate up to l."""
     rows = []

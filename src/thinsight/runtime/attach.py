@@ -73,12 +73,17 @@ def reduce(model: nn.Module, method: Method, visual: Tensor | None = None) -> It
 
 
 @contextmanager
-def attached(model: nn.Module, method: Method, visual: Tensor | None = None) -> Iterator["Attachment"]:
-    """`reduce` for those who also want the state of the prompt: the criterion that chooses a layer."""
+def attached(
+    model: nn.Module, method: Method, visual: Tensor | None = None, strict: bool = False
+) -> Iterator["Attachment"]:
+    """`reduce` for those who also want the state of the prompt: the criterion that chooses a layer.
+
+    strict: prompts that cannot be reduced are refused by a method that removes nothing, too.
+    """
     if not isinstance(method, Method):
         raise UserError(f"reduce() takes a method, as load_method('fastv') makes it, not {method!r}")
     model = getattr(model, "_orig_mod", model)  # of a compiled one
-    attachment = Attachment(model, method, visual)
+    attachment = Attachment(model, method, visual, strict)
     with ExitStack() as stack:
         attachment.enter(model, stack)
         yield attachment
@@ -90,19 +95,21 @@ class Attachment:
     state            what belongs to one call; what belongs to one prompt lives on its cache (`runtime.caches`)
     vision           the reductions in the vision tower, where there are any
     captured_layers  decoder layers whose queries and keys a stage asks for
+    strict           whether prompts are checked that a reduction could not work on
     hooked           (parent, name, child) of every module below the model that is listened to
     closed           whether the context has been left
     running          thread -> how deep it is inside the model
     generating       threads that are inside ``generate``
     """
 
-    def __init__(self, model: nn.Module, method: Method, visual: Tensor | None) -> None:
+    def __init__(self, model: nn.Module, method: Method, visual: Tensor | None, strict: bool) -> None:
         self.parts = find_parts(model)
         if is_attached(self.parts.decoder):
             raise UserError("this model is already inside reduce(): leave that context before entering another")
         if visual is None and self.parts.image_token is None and method.reductions:
             raise UserError(f"{type(model).__name__} has no image token: say which columns are visual, visual=mask")
         self.method, self.visual = method.resolve(self.parts.depth), visual
+        self.strict = strict or bool(method.reductions)
         self.reader = getattr(model, "question_reader", None)
         self.trace = Trace(method.name)
         self.state = CallState()
@@ -274,9 +281,9 @@ class Attachment:
         pictures = arguments.get("pixel_values") if encoded is None else encoded.pooler_output
         pictures = None if pictures is None else list(pictures)
         self.state.prompt_inputs = PromptInputs(ids, arguments.get("inputs_embeds"), pictures)
-        if arguments.get("pixel_values_videos") is not None and self.method.reductions:
+        if arguments.get("pixel_values_videos") is not None and self.strict:
             raise UserError("reduce() knows images only: a video's tokens would stay, so pass frames as images")
-        if pictures is None or not self.method.reductions:
+        if pictures is None or not self.strict:
             return
         if is_filled(arguments.get("past_key_values")):
             raise UserError("a new image cannot join a cached conversation here: pass the whole prompt, no cache")
@@ -316,7 +323,7 @@ class Attachment:
     def start_prompt(self, arguments: dict, inputs: PromptInputs) -> tuple[DecoderState, dict]:
         """A new prompt, and the decoder's arguments without the holes of images that were reduced before."""
         prompt = self.describe_prompt(arguments, inputs)
-        if self.method.reductions:
+        if self.strict:
             check_prompt(prompt)
             if self.vision is not None and self.state.ahead > 1 and bool(prompt.visual.any()):
                 raise UserError(

@@ -169,12 +169,14 @@ def _one_batch(
     model: nn.Module, parts: ModelParts, batch: Mapping[str, Tensor], layers: list[int], direction: str, positions: str
 ) -> Tensor:
     """(candidates, samples with an image) fp32."""
+    if not isinstance(batch, Mapping):
+        raise UserError(f"a batch is a dict of model inputs, not {type(batch).__name__}")
     inputs = {key: value.to(model.device) if isinstance(value, Tensor) else value for key, value in batch.items()}
-    with attached(model, Method("plain"), inputs.pop("visual", None)) as attachment:
+    with attached(model, Method("plain"), inputs.pop("visual", None), strict=True) as attachment:
         prefix = SharedPrefix(parts, attachment, layers, positions == "pack")
         handles = prefix.hook()
         try:
-            logits = model(**inputs, use_cache=False, logits_to_keep=1).logits[:, -1]
+            logits = model(**inputs | {"use_cache": False, "logits_to_keep": 1, "return_dict": True}).logits[:, -1]
         finally:
             for handle in handles:
                 handle.remove()
