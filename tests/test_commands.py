@@ -12,6 +12,7 @@ import pytest
 
 from thinsight.__main__ import COMMANDS, dispatch
 from thinsight.errors import UserError, command
+from thinsight.paths import ROOT
 
 
 def refused(arguments, capsys, monkeypatch):
@@ -143,3 +144,38 @@ def test_a_console_that_lacks_a_sign_is_no_error(encoding):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False, env=environment)
     assert (done.returncode, done.stderr) == (0, b"")
     assert done.stdout.startswith(b"1 \\u2192 2 ")
+
+
+@pytest.fixture
+def other_tree(tmp_path):
+    """A folder below another tree, as far as a tree is known by."""
+    for folder in ("src/thinsight", "conf/task"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "dvc.yaml").touch()
+    return tmp_path
+
+
+@pytest.mark.parametrize("folder", [".", "conf/task"])
+@pytest.mark.parametrize("arguments", [["cost", "method=vtw"], ["--help"]])
+def test_a_command_refuses_to_work_on_one_tree_from_another(other_tree, monkeypatch, capsys, folder, arguments):
+    monkeypatch.chdir(other_tree / folder)
+    status, text = refused(arguments, capsys, monkeypatch)
+    assert status == 2
+    assert text.startswith(f"error: this command would work on {ROOT}, but it runs in {other_tree}: set PYTHONPATH=src")
+
+
+@pytest.mark.parametrize("left_out", ["dvc.yaml", "conf", "src/thinsight"])
+def test_a_folder_that_is_no_tree_and_the_own_tree_are_no_error(other_tree, monkeypatch, left_out):
+    (other_tree / left_out).rename(other_tree / "elsewhere")
+    monkeypatch.setattr(sys, "argv", ["thinsight"])
+    for folder in (other_tree, ROOT, ROOT / "conf"):
+        monkeypatch.chdir(folder)
+        command(lambda arguments: None)
+
+
+@pytest.mark.parametrize("module", [module for module, *_ in COMMANDS.values()])
+def test_a_python_without_docstrings_has_help(module):
+    line = [sys.executable, "-OO", "-m", module, "--help"]
+    done = subprocess.run(line, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("usage: ")

@@ -4,12 +4,12 @@ import argparse
 import json
 
 from thinsight.config.compose import load_config
-from thinsight.errors import command
+from thinsight.errors import about, command
 
 
 def main(arguments: list[str]) -> None:
     """``override...``: print one JSON object, the cost of a model's prefill, whole and reduced, in every convention."""
-    parser = argparse.ArgumentParser(prog="python -m thinsight.cost", description=__doc__.partition(": ")[2])
+    parser = argparse.ArgumentParser(prog="python -m thinsight.cost", description=about(__doc__))
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="model=NAME method=NAME text_tokens=64")
     config = load_config(parser.parse_args(arguments).overrides)
 

@@ -39,6 +39,29 @@ def _closeness(name: str, valid: str) -> float:
     return max(difflib.SequenceMatcher(None, text, name).ratio() for text in texts)
 
 
+def check_utf8(text: str) -> None:
+    """Refuse an argument of a command line that was no UTF-8: Python puts surrogates for its bytes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"'{text.encode(errors='backslashreplace').decode()}' is not UTF-8") from error
+
+
+def check_tree() -> None:
+    """Refuse to run in another Thinsight tree than that of this package, whose files would be read and written."""
+    package = Path(__file__).resolve().parent
+    with suppress(OSError):  # a working directory that is gone lies in no tree
+        for folder in (here := Path.cwd(), *here.parents):
+            source = folder / "src" / package.name
+            if source.is_dir() and (folder / "conf").is_dir() and (folder / "dvc.yaml").is_file():
+                if source.resolve() == package:
+                    return
+                raise UserError(
+                    f"this command would work on {package.parents[1]}, but it runs in {folder}: set PYTHONPATH=src in "
+                    "its root, or run `make setup` there and use its .venv"
+                )
+
+
 @contextmanager
 def writing(path: Path | str) -> Iterator[None]:
     """What goes wrong with writing ``path``, a full disk above all, as a `UserError`."""
@@ -46,6 +69,11 @@ def writing(path: Path | str) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(f"{path} cannot be written ({error.strerror or error}).") from error
+
+
+def about(doc: str | None) -> str:
+    """What a command's docstring says behind its name; nothing where Python runs without docstrings (-OO)."""
+    return (doc or "").partition(": ")[2]
 
 
 def command(main: Callable[[list[str]], None]) -> None:
@@ -59,6 +87,7 @@ def command(main: Callable[[list[str]], None]) -> None:
             stream.reconfigure(errors="backslashreplace")  # a console may lack a sign
     try:
         try:
+            check_tree()
             main(sys.argv[1:])
         finally:
             if sys.stdout is not None:

@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 from thinsight.config.compose import load_config
-from thinsight.errors import command
+from thinsight.errors import about, command
 
 
 def summary(result: dict[str, Any]) -> dict[str, Any]:
@@ -21,7 +21,7 @@ def summary(result: dict[str, Any]) -> dict[str, Any]:
 
 def main(arguments: list[str]) -> None:
     """``override... [--config FILE] [--out FOLDER] [--journal FILE] [--dry-run [--tflops N]]``."""
-    parser = argparse.ArgumentParser(prog="python -m thinsight.evaluate", description=__doc__.partition(": ")[2])
+    parser = argparse.ArgumentParser(prog="python -m thinsight.evaluate", description=about(__doc__))
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="Hydra overrides: method=vtw limit=100")
     parser.add_argument("--config", help="a resolved config instead of the files in conf/")
     parser.add_argument("--out", help="a folder for metrics.json, predictions.parquet, ...")

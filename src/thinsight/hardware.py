@@ -38,5 +38,6 @@ def hardware_card(device: torch.device) -> dict[str, Any]:
 def cpu_name() -> str:
     """The model of the CPU."""
     info = Path("/proc/cpuinfo")  # Linux; elsewhere the standard library knows at least the kind
-    models = re.findall(r"^model name\s*: (.*)$", info.read_text(), re.MULTILINE) if info.is_file() else []
+    text = info.read_text(encoding="utf-8") if info.is_file() else ""
+    models = re.findall(r"^model name\s*: (.*)$", text, re.MULTILINE)
     return models[0].strip() if models else platform.processor() or platform.machine()

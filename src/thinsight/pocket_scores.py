@@ -4,8 +4,9 @@ import json
 
 from thinsight.config.compose import load_config
 from thinsight.config.schema import names
+from thinsight.errors import command
 from thinsight.evaluation.run import evaluate
-from thinsight.paths import ROOT
+from thinsight.paths import ROOT, save_whole
 
 OUT = ROOT / "data" / "pocket" / "scores.json"
 
@@ -24,6 +25,12 @@ def measure() -> dict:
     return record
 
 
+def main(arguments: list[str]) -> None:
+    """No arguments: write `OUT` and print it."""
+    text = json.dumps(measure(), indent=1) + "\n"
+    save_whole(OUT, text)
+    print(text)
+
+
 if __name__ == "__main__":
-    OUT.write_text(json.dumps(measure(), indent=1) + "\n")
-    print(OUT.read_text())
+    command(main)

@@ -7,12 +7,12 @@ from thinsight.config.compose import load_config
 from thinsight.config.methods import load_method
 from thinsight.config.schema import MEASURES
 from thinsight.costs.budgets import prefill_sizes, simulate, solve_budget
-from thinsight.errors import UserError, command
+from thinsight.errors import UserError, about, command
 
 
 def main(arguments: list[str]) -> None:
     """``override... MEASURE=TARGET``: print the fields that reach the target, and what they make of a picture."""
-    parser = argparse.ArgumentParser(prog="python -m thinsight.solve", description=__doc__.partition(": ")[2])
+    parser = argparse.ArgumentParser(prog="python -m thinsight.solve", description=about(__doc__))
     measures = ", ".join(MEASURES)
     words = f"model=NAME method=NAME and one measure ({measures}) with its target: layer_mean=192, kept=0.3333"
     parser.add_argument("overrides", nargs="*", metavar="key=value", help=words)

@@ -1,6 +1,7 @@
 """From runs to tables: cells are the runs' numbers, differences are paired, unlike runs are refused."""
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -134,6 +135,15 @@ def test_runs_under_other_protocols_are_not_compared(folder, tmp_path):
     card["processor"]["image"]["do_center_crop"] = "otherwise"
     (tmp_path / "vtw" / "protocol.json").write_text(json.dumps(card))
     with pytest.raises(UserError, match="do_center_crop"):
+        load_scores(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["metrics.json", "protocol.json"])
+@pytest.mark.parametrize("text", [b"", b"<<<<<<< HEAD", b"[]", b"\xe9"])
+def test_a_file_that_is_not_json_is_named(folder, tmp_path, name, text):
+    shutil.copytree(folder / "plain", tmp_path / "plain")
+    (tmp_path / "plain" / name).write_bytes(text)
+    with pytest.raises(UserError, match=f"plain/{name} (is not|cannot be read)"):
         load_scores(tmp_path)
 
 

@@ -6,6 +6,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -44,8 +45,8 @@ from thinsight.paths import ROOT
         (["tasks=[exit]"], "unknown task 'exit': did you mean exist"),
         (["method=vtw,random"], "names several values"),
         (["limit"], "cannot read the override 'limit'"),
-        (["+limit=3"], "adds or removes a key"),
-        (["~task"], "adds or removes a key"),
+        (["+limit=3"], "adds a key, and the schema is fixed: write limit=3"),
+        (["~task"], "removes a key"),
         (["hydra.run.dir=x"], "unknown config key 'hydra.run.dir'"),
         (["limit=${nothing}"], "does not resolve: Interpolation key 'nothing' not found"),
         (["method=vtw", "sweep=layer"], "unknown sweep 'layer': did you mean layers"),
@@ -54,6 +55,19 @@ from thinsight.paths import ROOT
         (["method=vtw", "sweep.layer=[]"], "sweep.layer is empty"),
         (["sweep=layers"], "method identity has no field to sweep"),
         (["method=vtw", "method.reductions=3"], "needs a list of reductions"),
+        (["seed=18446744073709551616"], "seed must be at most 18446744073709551615, not 18446744073709551616"),
+        (["seed=-1"], "seed must be at least 0, not -1"),
+        (["text_tokens=99999999999999999999"], "text_tokens must be at most 1048576"),
+        (["batch_size=99999999999999999999"], "batch_size must be at most"),
+        (["task.max_new_tokens=0"], "task.max_new_tokens must be at least 1, not 0"),
+        (["task.max_new_tokens=-3"], "task.max_new_tokens must be at least 1, not -3"),
+        (["task.rows=-3"], "task.rows must be at least 0"),
+        (["task.gigabytes=nan"], "task.gigabytes must be at least 0, not nan"),
+        (["tasks=[exist,read,exist]"], "tasks names exist twice"),
+        (["tasks=[exist]", "task=count"], "task=count changes nothing beside tasks=[exist]: leave one of the two out"),
+        (["tasks=[exist,read]", "task.path=x"], "task.path holds for one task, and tasks=[exist,read] names 2"),
+        (["tasks=[exist]", "overridden=[sufix]"], "unknown field of a task 'sufix': did you mean suffix"),
+        (["task.suffix=\udce9"], "'task.suffix=\\udce9' is not UTF-8"),
     ],
 )
 def test_bad_override_is_one_sentence(overrides, sentence):
@@ -66,6 +80,42 @@ def test_every_file_in_conf_composes(group):
     for name in names(group):
         config = load_config([f"{group}={name}"])
         assert group == "preset" or config[group].name == name
+
+
+@pytest.mark.parametrize(
+    ("group", "base", "line", "found"),
+    [
+        ("task", "exist", None, "the name exist"),
+        ("method", "vtw", None, "the name vtw"),
+        ("model", "pocket", None, "the name pocket"),
+        ("task", "exist", "", "no name"),
+        ("method", "vtw", "", "no name"),
+    ],
+)
+def test_a_file_goes_by_its_name(tmp_path, monkeypatch, group, base, line, found):
+    """Or the scores of a copy would stand under the name of what it was copied from."""
+    shutil.copytree(ROOT / "conf", tmp_path / "conf")
+    for module in ("compose", "methods", "schema"):
+        monkeypatch.setattr(f"thinsight.config.{module}.CONF", tmp_path / "conf")
+    text = (ROOT / "conf" / group / f"{base}.yaml").read_text(encoding="utf-8")
+    mine = tmp_path / "conf" / group / "mine.yaml"
+    mine.write_text(text if line is None else text.replace(f"name: {base}\n", line), encoding="utf-8")
+    sentence = f"conf/{group}/mine.yaml has {found}: it goes by that of its file, so write name: mine"
+    refused([f"{group}=mine"], sentence)
+    if group == "method":
+        with pytest.raises(UserError, match=re.escape(sentence)):
+            read_method("mine")
+    mine.write_text(text.replace(f"name: {base}\n", "name: mine\n"), encoding="utf-8")
+    assert load_config([f"{group}=mine"])[group].name == "mine"
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs a file that nobody can read")
+def test_a_file_in_conf_that_cannot_be_read_is_one_sentence(tmp_path, monkeypatch):
+    shutil.copytree(ROOT / "conf", tmp_path / "conf")
+    (tmp_path / "conf" / "method" / "mine.yaml").symlink_to("/proc/self/mem")
+    for module in ("compose", "methods", "schema"):
+        monkeypatch.setattr(f"thinsight.config.{module}.CONF", tmp_path / "conf")
+    refused(["method=mine"], "Input/output error")
 
 
 def test_every_sweep_composes_with_a_method_that_has_its_fields():
@@ -136,6 +186,16 @@ def test_resolved_file_gives_the_same_config_and_takes_overrides(tmp_path):
     changed = load_config(["limit=5", "method.layer=3", "sweep.layer=[2]"], path=path)
     assert (changed.limit, changed.method.layer, changed.sweep.layer) == (5, 3, [2])
     assert thinsight.load_method(again.method, layer=4) == thinsight.load_method("vtw", layer=4)
+
+
+def test_a_resolved_file_knows_what_overrides_set_of_a_task(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text(to_yaml(load_config(["tasks=[exist,read]", "task.suffix=x"])))
+    assert load_config(path=path).overridden == ["suffix"]
+    assert load_config(["task.max_new_tokens=1"], path=path).overridden == ["max_new_tokens", "suffix"]
+    with pytest.raises(UserError, match=r"task.split holds for one task"):
+        load_config(["task.split=x"], path=path)
+    assert "overridden" not in to_yaml(load_config(["tasks=[exist]"]))  # or what is resolved already would run again
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pandas as pd
@@ -300,6 +301,9 @@ def test_where_results_cannot_be_written_is_known_before_the_work(world, tmp_pat
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"output folder .* cannot be made"):
         evaluate(load_config(overrides(world)), tmp_path / "file" / "out", tmp_path / "j")
+    if Path("/proc").is_dir():  # a folder that takes no files, from root either
+        with pytest.raises(UserError, match=r"output folder /proc cannot be written"):
+            evaluate(load_config(overrides(world)), "/proc", tmp_path / "j")
     with pytest.raises(UserError, match=r"journal .* cannot be written"):
         evaluate(load_config(overrides(world)), tmp_path / "out", tmp_path / "file" / "j")
 
@@ -309,6 +313,19 @@ def test_a_plan_names_data_that_cannot_be_read(world, tmp_path):
     torn.write_bytes((world / "flat.parquet").read_bytes()[:-100])
     plan = dry_run(load_config([*overrides(world), f"task.path={torn}"]))
     assert plan["missing"] == [f"the data of task exist at {torn} cannot be read."]
+    (missing,) = dry_run(load_config([*overrides(world), f"task.path={tmp_path}"]))["missing"]
+    assert missing == f"task exist reads one parquet file, and {tmp_path} is a folder."
+
+
+def test_a_plan_says_what_model_cannot_be_built(world):
+    with pytest.raises(UserError, match="model pocket cannot be built: Specified `attn_implementation="):
+        dry_run(load_config([*overrides(world), "model.attn_implementation=none"]))
+
+
+@pytest.mark.parametrize("speed", [0, -1, float("nan"), float("inf"), 1e-320])
+def test_a_speed_that_is_none_is_refused(speed):
+    with pytest.raises(UserError, match="--tflops is the speed of a device, a number from"):
+        dry_run(load_config(), speed)
 
 
 def test_an_impossible_sweep_is_refused(world, tmp_path):

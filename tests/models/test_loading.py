@@ -80,7 +80,7 @@ def test_missing_weights_are_not_filled_with_random_numbers(folder):
 def test_damaged_files_are_one_sentence(folder):
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-1000])
-    with pytest.raises(UserError, match=r"model tiny cannot be read from .*: the files there are ") as e:
+    with pytest.raises(UserError, match=r"model tiny cannot be read from .*: files there may be ") as e:
         load_model(config(folder))
     assert "\n" not in str(e.value)
     path.unlink()
@@ -116,6 +116,29 @@ def test_unknown_devices_and_types_are_one_sentence(saved):
     if not torch.cuda.is_available():
         with pytest.raises(UserError, match="sees no GPU"):
             load_model(config(saved), device="cuda")
+
+
+def test_a_way_of_attention_that_is_not_there_is_no_fault_of_the_files(saved):
+    for name, reason in {"flash_attention_2": "FlashAttention2", "none": "Specified `attn_implementation"}.items():
+        with pytest.raises(UserError, match=f"model tiny cannot be loaded here .{reason}"):
+            load_model(config(saved, attn_implementation=name))
+        with pytest.raises(UserError, match=f"model tiny cannot be built: {reason}"):
+            meta_model(config(saved, attn_implementation=name))
+
+
+@pytest.mark.parametrize(
+    ("field", "reason"),
+    [
+        ("num_attention_heads=7", "The hidden size .4096. is not a multiple of the number of attention heads"),
+        ("num_hidden_layers=x", "Field 'num_hidden_layers' expected int"),
+        ("hidden_act=x", "'x'"),
+    ],
+)
+def test_a_shape_that_makes_no_model_is_one_sentence(field, reason):
+    chosen = load_config(["model=llava_1_5_7b", f"model.architecture.text_config.{field}"])
+    with pytest.raises(UserError, match=f"model llava_1_5_7b cannot be built: .*{reason}") as error:
+        meta_model(chosen)
+    assert "\n" not in str(error.value)
 
 
 def test_padding_is_the_mean_colour_square_and_not_ignored(saved):

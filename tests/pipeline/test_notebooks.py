@@ -2,6 +2,7 @@
 
 import ast
 import errno
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -250,3 +251,30 @@ def test_what_is_no_notebook(tmp_path):
             run_notebook(path, tmp_path / "out.ipynb", {})
     with pytest.raises(UserError, match="cannot replace its source"):
         run_notebook(source(tmp_path, "x = 1", "x"), tmp_path / "source.ipynb", {})
+
+
+@pytest.mark.parametrize(
+    ("out", "sentence"),
+    [
+        ("", r"^\. is a folder: name the file"),
+        (".", r"^\. is a folder: name the file"),
+        ("folder", "^folder is a folder: name the file"),
+        ("source.ipynb/y.ipynb", r"^source.ipynb/y.ipynb cannot be written \(Not a directory\)"),
+        ("a" * 300, r"cannot be written \(File name too long\)"),
+        ("/proc/x.ipynb", r"^/proc/x.ipynb cannot be written \(No such file or directory\)"),
+    ],
+)
+def test_a_place_that_takes_no_notebook_is_one_sentence(tmp_path, monkeypatch, out, sentence):
+    if out.startswith("/proc") and not Path("/proc").is_dir():
+        pytest.skip("needs a folder that takes no files")
+    path = source(tmp_path, "x = 1", "x")
+    (tmp_path / "folder").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=sentence):
+        main([str(path), out])
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["folder", "source.ipynb"]
+
+
+def test_a_value_that_is_no_utf_8_is_one_sentence(tmp_path):
+    with pytest.raises(UserError, match=r"'x=\\udce9' is not UTF-8"):
+        main([str(source(tmp_path, "x = ''", "x")), str(tmp_path / "out.ipynb"), "-p", "x=\udce9"])

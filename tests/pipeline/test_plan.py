@@ -11,7 +11,7 @@ from thinsight.errors import UserError
 from thinsight.ledger import published
 from thinsight.paths import ROOT
 from thinsight.pipeline import plan
-from thinsight.pipeline.plan import main, page_code, run_code, write_plan, write_reads
+from thinsight.pipeline.plan import main, outside_files, page_code, run_code, write_plan, write_reads
 
 PARAMS = {
     "preset": "smoke",
@@ -69,6 +69,24 @@ def test_what_a_run_reads_from_outside_is_part_of_its_plan(tmp_path):
     assert len(set(seen)) == 4
     write_plan(PARAMS, tmp_path / "data")
     assert not (tmp_path / "data" / "plan" / "outside.txt").exists()
+
+
+def test_the_path_of_one_task_is_that_of_its_override(tmp_path):
+    assert outside_files(load_config(["tasks=[exist]", f"task.path={tmp_path}"])) == [tmp_path]
+    assert outside_files(load_config(["tasks=[exist]"])) == []
+
+
+def test_a_file_in_conf_that_no_run_reads_is_named_where_it_is_broken(tmp_path, monkeypatch):
+    shutil.copytree(plan.CONF, tmp_path / "conf")
+    (tmp_path / "conf" / "task" / "mine.yaml").write_text("a: [")
+    monkeypatch.setattr(plan, "CONF", tmp_path / "conf")
+    with pytest.raises(UserError, match=r"conf/task/mine.yaml cannot be read: "):
+        page_code(ROOT / "notebooks" / "vtw.ipynb")
+
+
+def test_an_override_that_only_one_task_can_have_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"run plain in params.yaml: task.path holds for one task"):
+        write_plan(PARAMS | {"overrides": "task.path=x"}, tmp_path)
 
 
 def test_a_page_with_a_ledger_runs_again_for_a_printed_number(tmp_path, monkeypatch):

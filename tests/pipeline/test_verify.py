@@ -89,7 +89,49 @@ def test_a_different_result_is_exit_status_1_and_none_is_2(project):
     with pytest.raises(SystemExit) as done:
         main(["HEAD"])
     assert done.value.code == 1
-    with pytest.raises(UserError, match="nothing to compare"):
+    with pytest.raises(UserError, match="git has no revision another-revision"):
         main(["another-revision"])
     with pytest.raises(UserError, match="usage"):
         main(["a", "b"])
+
+
+@pytest.mark.parametrize(
+    ("variables", "sentence"),
+    [
+        ({"GIT_DIR": "/none"}, "git cannot read what is committed: not a git repository: '/none'"),
+        ({"PATH": "/none"}, "git cannot be run (No such file or directory)"),
+    ],
+)
+def test_a_git_that_fails_is_not_taken_for_a_revision_without_results(project, monkeypatch, variables, sentence):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError) as caught:
+        main([])
+    assert str(caught.value) == sentence
+
+
+def test_a_tree_that_is_no_repository_is_said_to_be_none(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "ROOT", tmp_path)
+    with pytest.raises(UserError, match="git cannot read what is committed: not a git repository"):
+        main([])
+
+
+def test_results_may_lie_behind_a_link(project, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere") / "runs"
+    (project / "data" / "runs").rename(elsewhere)
+    (project / "data" / "runs").symlink_to(elsewhere)
+    assert set(verify(project / "data" / "runs")) == {"par", "plain"}
+
+
+@pytest.mark.parametrize("text", [b"", b"{", b"<<<<<<< HEAD\n{}", b"[]", b"3", b"\xe9"])
+@pytest.mark.parametrize("name", ["metrics.json", "protocol.json"])
+def test_a_file_that_is_not_json_is_named(project, name, text):
+    (project / "data" / "runs" / "par" / name).write_bytes(text)
+    with pytest.raises(UserError, match=f"data/runs/par/{name} (is not|cannot be read)"):
+        main([])
+
+
+def test_json_that_no_run_wrote_is_named(project):
+    (project / "data" / "runs" / "par" / "metrics.json").write_text("{}")
+    with pytest.raises(UserError, match=r"HEAD:data/runs/par/metrics.json or .* does not hold what a run writes"):
+        main([])

@@ -231,7 +231,9 @@ def test_a_cell_holds_bytes_or_a_path_or_both(tmp_path):
     assert picture_cell(str(tmp_path / "a.png"), tmp_path / "none") == tmp_path / "a.png"
     for nothing in ({"bytes": None, "path": None}, {}, None, b"", ""):
         assert picture_cell(nothing, tmp_path) is None
-    with pytest.raises(UserError, match=WHOSE):
-        decode_picture(WHOSE, picture_cell("x" * 5000, tmp_path))
+    for signs in ("x" * 5000, f"{'x' * 60}/" * 20):  # too long for a name, or only for a sentence
+        with pytest.raises(UserError, match=f"{WHOSE} .* in base64. Store its bytes") as caught:
+            decode_picture(WHOSE, picture_cell(signs, tmp_path))
+        assert len(str(caught.value)) < 200
     with pytest.raises(UserError, match=WHOSE):
         decode_picture(WHOSE, picture_cell("none.png", tmp_path))

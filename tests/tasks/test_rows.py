@@ -2,6 +2,7 @@
 
 from decimal import Decimal
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from thinsight.config.compose import load_config, load_task
+from thinsight.config.compose import load_config, load_task, to_yaml
 from thinsight.config.schema import ModelConfig, TaskConfig, names
 from thinsight.errors import UserError
 from thinsight.models.loading import load_processor
@@ -76,6 +77,8 @@ def test_bad_files_are_named(tmp_path):
     torn.write_bytes(torn.read_bytes()[:-100])
     with pytest.raises(UserError, match="not readable parquet"):
         load_rows(task(torn))
+    with pytest.raises(UserError, match=r"task flat reads one parquet file, and .* is a folder"):
+        load_rows(task(tmp_path))
     with pytest.raises(UserError, match="did you mean parquet"):
         load_rows(task(torn, kind="parket"))
 
@@ -137,6 +140,26 @@ def test_every_task_file_is_complete(name):
     run_tasks(load_config([f"task={name}"]))  # its functions are there
     assert found.kind != "hub" or (found.hub and found.reader and found.columns and found.rows and found.gigabytes)
     assert found.max_new_tokens >= 1
+
+
+METRIC = "thinsight.tasks.scorers.gqa.official"
+
+
+@pytest.mark.parametrize("tasks", ["exist", "exist,read"])
+def test_overrides_of_a_task_hold_for_all_tasks_of_a_run(tmp_path, tasks):
+    overrides = [f"tasks=[{tasks}]", "task.max_new_tokens=8", "task.suffix=' Say no.'", f"task.metric={METRIC}"]
+    path = tmp_path / "config.yaml"
+    path.write_text(to_yaml(load_config(overrides)))
+    for config in (load_config(overrides), load_config(path=path), load_config(overrides[1:], path)):
+        found = run_tasks(config)
+        assert [task.name for task in found] == tasks.split(",")
+        assert {(task.max_new_tokens, task.suffix, task.metric) for task in found} == {(8, " Say no.", METRIC)}
+        assert {task.path for task in found} == {f"data/pocket/tasks/{task.name}.parquet" for task in found}
+
+
+def test_one_task_takes_the_path_of_an_override(tmp_path):
+    (found,) = run_tasks(load_config(["tasks=[pope]", f"task.path={tmp_path}"]))
+    assert (found.name, found.path, found.protocol) == ("pope", str(tmp_path), "llava")
 
 
 def table(**columns):
@@ -231,6 +254,15 @@ def test_numbers_are_ids_kinds_and_questions(tmp_path):
         [("7", "1", "5"), ("8", "all", "6")],
         [("8", "all", "6"), ("7", "1", "5")],
     )
+
+
+@pytest.mark.parametrize("type_", [pa.float16(), pa.float32(), pa.float64(), pa.dictionary(pa.int8(), pa.float32())])
+def test_a_fraction_is_what_is_written_whatever_its_bits(tmp_path, type_):
+    values = np.array([0.1, 2.5, 3], getattr(type_, "value_type", type_).to_pandas_dtype())
+    column = pa.array(values).dictionary_encode() if pa.types.is_dictionary(type_) else pa.array(values)
+    columns = {name: [*cells, cells[0]] for name, cells in table().to_pydict().items()}
+    rows = rows_of(tmp_path, pa.table(columns | {"id": ["a", "b", "c"], "answer": column}))
+    assert [rows[id].answer for id in "abc"] == ["0.1", "2.5", "3"]
 
 
 @pytest.mark.parametrize("kinds", [[None, None], ["", " "], pa.nulls(2), [float("nan")] * 2])

@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from thinsight.analysis.runs import finished, group_of
+from thinsight.analysis.runs import finished, group_of, read_json
 from thinsight.config.catalogue import CONTROL, FAMILIES, MethodEntry, printed_models
 from thinsight.costs.conventions import CONVENTIONS
 from thinsight.errors import UserError, nearest
@@ -40,7 +40,7 @@ def load_scores(folder: Path, runs: Sequence[str] | None = None, *, missing_ok: 
         if missing_ok:
             return pd.DataFrame(columns=list(SCORE_COLUMNS))
         raise UserError(f"there are no finished runs in {folder}: `dvc repro` makes them.")
-    cards = {file.parent.name: json.loads(file.with_name("protocol.json").read_text()) for file in files}
+    cards = {file.parent.name: read_json(file.with_name("protocol.json")) for file in files}
     for first, second in combinations(cards, 2):
         comparable(cards[first], cards[second])
     return pd.DataFrame([line for file in files for line in _score_lines(file)])
@@ -70,7 +70,7 @@ def with_budget_labels(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _score_lines(file: Path) -> list[dict[str, Any]]:
-    metrics = json.loads(file.read_text(encoding="utf-8"))
+    metrics = read_json(file)
     return [
         {
             "run": file.parent.name, "group": group_of(file.parent), "model": metrics["model"],

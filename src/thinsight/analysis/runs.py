@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from thinsight.config.schema import POINTS
+from thinsight.errors import UserError
 
 MAIN = "main"
 """The group of a run that names none: the methods at the same budgets on all tasks."""
@@ -35,13 +36,32 @@ class FinishedRun:
         return self.config.get("group", MAIN)
 
 
+def read_json(file: Path) -> dict[str, Any]:
+    """What a ``metrics.json`` or a ``protocol.json`` holds."""
+    try:
+        return parse_json(file.read_text(encoding="utf-8"), str(file))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{file} cannot be read ({error})") from error
+
+
+def parse_json(text: str, where: str) -> dict[str, Any]:
+    """The JSON object in ``text``; ``where`` names its file in the error."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where} is not JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{where} is not the JSON object that a run writes")
+    return value
+
+
 def finished_runs(folder: Path) -> list[FinishedRun]:
     """Every finished run in ``folder``, by name; the unreduced model's first, since all others lean on it."""
     runs = []
     for home in _homes(folder):
         card = home / "protocol.json"
         config = _read(config_file(home).read_text(encoding="utf-8"))
-        protocol = json.loads(card.read_text(encoding="utf-8")) if card.is_file() else {}
+        protocol = read_json(card) if card.is_file() else {}
         runs.append(FinishedRun(home.name, home, config_file(home), config, protocol))
     return sorted(runs, key=lambda run: (run.config["method"]["name"] != "identity", run.name))
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from thinsight.config.methods import load_method, read_method
+from thinsight.config.methods import load_method, read_method, reading
 from thinsight.config.schema import names
 from thinsight.paths import CONF
 from thinsight.reduction.method import Method
@@ -92,5 +92,8 @@ def family(method: Method) -> str:
 @cache
 def printed_models() -> Mapping[str, tuple[str, int]]:
     """What papers call a model -> the file of ``conf/model`` with that decoder, and its visual tokens of a picture."""
-    files = {name: OmegaConf.load(CONF / "model" / f"{name}.yaml") for name in names("model")}
+    files = {}
+    for name in names("model"):
+        with reading(f"conf/model/{name}.yaml"):
+            files[name] = OmegaConf.load(CONF / "model" / f"{name}.yaml")
     return {title: (name, n) for name, file in files.items() for title, n in file.get("printed_as", {}).items()}

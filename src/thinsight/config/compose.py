@@ -8,6 +8,8 @@ import copy
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from shlex import quote
 from threading import RLock
@@ -27,8 +29,20 @@ from yaml import YAMLError
 
 from thinsight.config.methods import check_reductions
 from thinsight.config.protocols import check_protocol
-from thinsight.config.schema import GROUPS, MEASURES, POINTS, RESERVED, WORDS, Config, names
-from thinsight.errors import UserError, nearest
+from thinsight.config.schema import (
+    FOR_ALL,
+    GROUPS,
+    MEASURES,
+    NAMED,
+    POINTS,
+    RANGES,
+    RESERVED,
+    WORDS,
+    Config,
+    check_name,
+    names,
+)
+from thinsight.errors import UserError, check_utf8, nearest
 from thinsight.paths import CONF
 
 
@@ -43,7 +57,7 @@ def load_config(overrides: str | Sequence[str] = (), path: str | Path | None = N
     with _hydra():
         parsed = parse(lines)
         config = compose(Config, parsed) if path is None else apply(_read(Path(path)), parsed)
-    _check(config)
+    _check(config, parsed)
     return config
 
 
@@ -89,12 +103,14 @@ def to_yaml(config: DictConfig) -> str:
     describe (a paper, a licence, a list of deviations) are left out: a run does not depend on them.
     """
     plain = OmegaConf.to_container(config, resolve=True)
-    for group in ("method", "model", "task"):
+    for group in NAMED:
         plain[group] = {key: value for key, value in plain[group].items() if key not in WORDS}
     if "reductions" in config.method:
         plain["method"]["reductions"] = OmegaConf.to_container(config.method, resolve=False)["reductions"]
     task = OmegaConf.to_container(config.task, resolve=False)
     plain["task"] |= {key: task[key] for key in ("metric", "summary")}
+    if not plain["overridden"]:
+        del plain["overridden"]
     return OmegaConf.to_yaml(OmegaConf.create(plain))
 
 
@@ -108,21 +124,49 @@ def _read(path: Path) -> DictConfig:
         raise UserError(f"{path} is not a config: {str(error).splitlines()[0]}") from error
 
 
-def _check(config: DictConfig) -> None:
-    """What the schema cannot say: names in ``tasks`` and ``sweep`` exist, every value resolves and makes sense."""
+def _check(config: DictConfig, overrides: Sequence[Override]) -> None:
+    """What the schema cannot say: names in ``tasks`` and ``sweep`` exist, every value resolves and makes sense.
+
+    Notes in ``config.overridden`` which fields of ``config.task`` the ``overrides`` set.
+    """
     try:
         plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         raise UserError(f"the config does not resolve: {str(error).splitlines()[0]}") from error
-    for name in plain["tasks"]:
-        if name not in names("task"):
-            raise nearest("task", name, names("task"))
-    check_protocol(plain["task"], plain["tasks"])
+    fields = {override.key_or_group.split(".")[1] for override in overrides if override.key_or_group[:5] == "task."}
+    config.overridden = plain["overridden"] = sorted({*plain["overridden"], *fields})
+    _check_tasks(plain, overrides)
     _check_sweep(plain["method"], plain["sweep"])
     check_reductions(plain["method"], plain["method"].get("name"))
-    for key, least in {"limit": 1, "batch_size": 1, "text_tokens": 0, "seed": 0}.items():
-        if plain[key] is not None and plain[key] < least:
-            raise UserError(f"{key} must be at least {least}, not {plain[key]}")
+    for key, (least, most) in RANGES.items():
+        value = reduce(getitem, key.split("."), plain)
+        if value is not None and not least <= value <= most:
+            bound = f"most {most}" if value > most else f"least {least}"
+            raise UserError(f"{key} must be at {bound}, not {value}")
+
+
+def _check_tasks(plain: dict[str, Any], overrides: Sequence[Override]) -> None:
+    """Every name in ``tasks`` exists, once, and no override of ``task`` is lost beside them; protocols are known."""
+    tasks, fields = plain["tasks"], plain["overridden"]
+    for name in tasks:
+        if name not in names("task"):
+            raise nearest("task", name, names("task"))
+        if tasks.count(name) > 1:
+            raise UserError(f"tasks names {name} twice")
+    listed = f"tasks=[{','.join(tasks)}]"
+    for override in overrides:
+        if tasks and override.key_or_group == "task":
+            raise UserError(f"{override.input_line} changes nothing beside {listed}: leave one of the two out")
+    for field in fields:
+        if field not in plain["task"]:
+            raise nearest("field of a task", field, plain["task"])
+        if len(tasks) > 1 and field not in FOR_ALL:
+            raise UserError(f"task.{field} holds for one task, and {listed} names {len(tasks)}: set it in conf/task")
+    if not tasks:
+        check_protocol(plain["task"])
+    elif "protocol" in fields:
+        for name in tasks:
+            check_protocol({**load_task(name), "protocol": plain["task"]["protocol"]})
 
 
 def _check_sweep(method: dict[str, Any], sweep: dict[str, list[Any]]) -> None:
@@ -146,7 +190,7 @@ def _check_sweep(method: dict[str, Any], sweep: dict[str, list[Any]]) -> None:
 OPEN = ("sweep", "model.processor", "model.architecture")
 """Nodes without a schema: a run names what it sweeps, a processor and a model type name their arguments."""
 
-ERRORS = (HydraException, OmegaConfBaseException, YAMLError, UnicodeDecodeError, AssertionError)
+ERRORS = (HydraException, OmegaConfBaseException, YAMLError, UnicodeDecodeError, OSError, AssertionError)
 """What composing raises; the last: OmegaConf.update below a null node."""
 
 _LOCK = RLock()  # Hydra's parser and its version are shared by all threads
@@ -157,6 +201,7 @@ def parse(overrides: Sequence[str]) -> list[Override]:
     parser = OverridesParser.create()
     parsed = []
     for text in overrides:
+        check_utf8(text)
         try:
             override = parser.parse_override(_mark(text))
             if not override.key_or_group:
@@ -165,8 +210,10 @@ def parse(overrides: Sequence[str]) -> list[Override]:
             raise UserError(f"cannot read the override '{text}': write it as key=value{_quoted(text)}") from error
         if override.is_sweep_override():
             raise UserError(f"'{text}' names several values: a run has one; for a list write key=[a,b]{_quoted(text)}")
-        if override.is_delete() or (override.is_add() and not _is_open(override.key_or_group)):
-            raise UserError(f"'{text}' adds or removes a key: the schema is fixed, so write {text.lstrip('+~')}")
+        if override.is_delete():
+            raise UserError(f"'{text}' removes a key, and the schema is fixed: leave the override out, or give a value")
+        if override.is_add() and not _is_open(override.key_or_group):
+            raise UserError(f"'{text}' adds a key, and the schema is fixed: write {text.lstrip('+')}")
         if override.key_or_group in GROUPS and (option := text.partition("=")[2]) not in (
             known := names(override.key_or_group)
         ):
@@ -224,6 +271,9 @@ def _compose(schema: type, lines: list[str]) -> DictConfig:
     source.store.repo = {"hydra": source.store.repo["hydra"]}
     source.store.store(name="schema", node=schema)
     config = loader.load_configuration("config", [*lines, "hydra.job.name=thinsight"], RunMode.RUN, from_shell=False)
+    for group in NAMED:
+        if not any(line.startswith(f"{group}.name=") for line in lines):
+            check_name(group, config.hydra.runtime.choices[group], OmegaConf.select(config, f"{group}.name"))
     with open_dict(config):
         del config["hydra"]
     return config

@@ -1,5 +1,7 @@
 """A method's yaml -> a `Method`: fields replaced, reductions built."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from hydra.errors import InstantiationException
@@ -8,7 +10,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from thinsight.config.schema import RESERVED, names
+from thinsight.config.schema import RESERVED, check_name, names
 from thinsight.errors import UserError, nearest
 from thinsight.paths import CONF
 
@@ -30,12 +32,20 @@ def read_method(name: str) -> DictConfig:
     """The node of ``conf/method/NAME.yaml``, as `load_config` has it, which takes a fifth of a second to compose."""
     if name not in names("method"):
         raise nearest("method", name, names("method"))
-    try:
+    with reading(f"conf/method/{name}.yaml"):
         node = OmegaConf.load(CONF / "method" / f"{name}.yaml")
-    except (YAMLError, OmegaConfBaseException, OSError, UnicodeDecodeError) as error:
-        raise UserError(f"conf/method/{name}.yaml cannot be read: {str(error).splitlines()[0]}") from error
     check_reductions(node, name)
+    check_name("method", name, node.get("name"))
     return node
+
+
+@contextmanager
+def reading(name: str) -> Iterator[None]:
+    """What goes wrong with reading the file ``name`` of conf/, as a `UserError`."""
+    try:
+        yield
+    except (YAMLError, OmegaConfBaseException, OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{name} cannot be read: {str(error).splitlines()[0]}") from error
 
 
 def check_reductions(node: Any, name: str) -> None:

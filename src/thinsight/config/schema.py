@@ -5,6 +5,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
+from thinsight.errors import UserError
 from thinsight.paths import CONF
 
 
@@ -66,6 +67,7 @@ class Config:
     method: dict[str, Any] = field(default_factory=dict)
     task: TaskConfig = field(default_factory=TaskConfig)
     tasks: list[str] = field(default_factory=list)  # names in conf/task; empty: just `task`
+    overridden: list[str] = field(default_factory=list)  # fields of `task` that overrides set, also for `tasks`
     sweep: dict[str, list[Any]] = field(default_factory=dict)  # method field -> values (see thinsight.evaluation.sweep)
     layers: list[int] = field(default_factory=list)  # what a preset offers to conf/sweep
     budgets: list[float] = field(default_factory=list)  # likewise, fractions of the visual tokens: every method's keep
@@ -78,6 +80,7 @@ class Config:
 
 
 GROUPS = ("method", "model", "preset", "sweep", "task")
+NAMED = ("method", "model", "task")  # whose files have a name
 DESCRIBING = frozenset({"paper", "arxiv", "version", "about", "scores", "acts", "needs", "cost", "deviations"})
 RESERVED = DESCRIBING | {"name", "title", "official", "reductions"}
 """Keys of a method's yaml which describe it; every other key is a field, a knob that its paper publishes."""
@@ -88,6 +91,21 @@ POINTS = "points"
 MEASURES = ("kept", "layer_mean", "flops")
 """Measures of a budget, which a sweep may name in place of a field: see `thinsight.solve`."""
 
+FOR_ALL = frozenset({"suffix", "max_new_tokens", "protocol", "metric", "summary"})
+"""Fields of a task that an override may set for several tasks: how they are asked and scored, not what they read."""
+
+COUNT, TOKENS = 2**31 - 1, 2**20
+RANGES = {
+    "limit": (1, COUNT),
+    "batch_size": (1, COUNT),
+    "text_tokens": (0, TOKENS),
+    "seed": (0, 2**64 - 1),
+    "task.max_new_tokens": (1, TOKENS),
+    "task.rows": (0, COUNT),
+    "task.gigabytes": (0, COUNT),
+}
+"""Numbers of a config: the least and the most that each may be."""
+
 WORDS = DESCRIBING | {"after", "notes", "printed_as", "source", "license", "unavailable"}
 
 
@@ -95,3 +113,10 @@ def names(group: str) -> list[str]:
     """The options of a group, sorted: the files below ``conf/<group>`` without suffix, as ``ablation/par_parts``."""
     folder = CONF / group
     return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml"))
+
+
+def check_name(group: str, option: str, name: str | None) -> None:
+    """Refuse a file of a group whose ``name`` is not that of the file: scores go by it."""
+    if name != option:
+        found = f"the name {name}" if name else "no name"
+        raise UserError(f"conf/{group}/{option}.yaml has {found}: it goes by that of its file, so write name: {option}")

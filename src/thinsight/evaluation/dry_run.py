@@ -27,6 +27,9 @@ from thinsight.tasks.rows import run_tasks
 TFLOPS = 50.0
 """Sustained teraFLOP per second that hours are estimated for, unless another number is given."""
 
+SLOWEST, FASTEST = 1e-6, 1e9
+"""Of the speeds that hours are estimated for."""
+
 COPIES = 2
 """A data set lies on disk as it was fetched and as it is mapped into memory."""
 
@@ -41,8 +44,8 @@ def dry_run(config: DictConfig, tflops: float = TFLOPS) -> dict[str, Any]:
     data or weights that are not here are not: they are named. ``need`` and ``take`` are None if the model's shape
     stands only in files that are not here.
     """
-    if tflops <= 0:
-        raise UserError(f"--tflops is the speed of a device, so more than 0, not {tflops:g}.")
+    if not SLOWEST <= tflops <= FASTEST:
+        raise UserError(f"--tflops is the speed of a device, a number from {SLOWEST:g} to {FASTEST:g}, not {tflops:g}.")
     points, tasks = sweep_points(config), run_tasks(config)
     with_tower = any("text_tower" in point.method.needs for point in points)
     with ThreadPoolExecutor() as pool:  # a hub that cannot be reached takes its time to say so
@@ -54,8 +57,10 @@ def dry_run(config: DictConfig, tflops: float = TFLOPS) -> dict[str, Any]:
     need, take = None, None
     try:
         meta = meta_model(config.model)
-    except UserError:  # its shape stands only in files that are not here
-        pass
+    except UserError:
+        if model.here or config.model.architecture:
+            raise
+        # its shape stands only in files that are not here
     else:
         questions = [(n or 0, task.max_new_tokens) for n, task in zip(rows, tasks, strict=True)]
         work = Workload(config, meta, points, questions)
@@ -199,15 +204,13 @@ def task_presence(task: DictConfig) -> Presence:
     kind = function_name(task.kind)
     try:
         if kind == "parquet" and task.path:
-            return Presence("local", rows=_parquet_rows([ROOT / task.path]))
+            return Presence("local", rows=_parquet_rows([sources.parquet_file(task)]))
         if kind != "hub":
             return Presence("local", rows=len(task_function(task, "kind", sources)(task)))
         if task.path:
             return Presence("local", rows=_split_rows(task, local_files(task)))
     except UserError as error:
         return Presence("missing", str(error), task.rows)
-    except FileNotFoundError:
-        return Presence("missing", f"task {task.name} has no data at {task.path}.", task.rows)
     except (OSError, ValueError):  # pyarrow's errors are ValueErrors
         return Presence("missing", f"the data of task {task.name} at {task.path} cannot be read.", task.rows)
     if folder := _cached(task.hub, "dataset", task.revision, patterns(task)):

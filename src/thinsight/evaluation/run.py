@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,7 +19,7 @@ from tqdm import tqdm
 
 from thinsight.code_hash import code_hash
 from thinsight.costs.flops import decoder_shape
-from thinsight.errors import UserError
+from thinsight.errors import UserError, writing
 from thinsight.evaluation.answer import answer, cache_tower, check_reduced, shareable
 from thinsight.evaluation.journal import Journal, run_key
 from thinsight.evaluation.outputs import score_records, write_run
@@ -159,14 +160,15 @@ def _scores(model: "PreTrainedModel", task: DictConfig, budgets: Mapping[str, li
 
 
 def _folder(out: Path | str | None) -> Path | None:
-    """The output folder, made before the work so that a wrong path is found at once."""
+    """The output folder, made and written to before the work so that a wrong path is found at once."""
     if out is None:
         return None
     try:
         Path(out).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"the output folder {out} cannot be made ({error.strerror}).") from error
-    return Path(out)
+    with writing(f"the output folder {out}"), TemporaryFile(dir=out):
+        return Path(out)
 
 
 def _key(config: DictConfig, protocol: Mapping[str, Any], tasks: Sequence[DictConfig]) -> str:

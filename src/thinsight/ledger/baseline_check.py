@@ -1,12 +1,12 @@
 """Whether the whole model scores what is stored or printed for it; sentences where it does not."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from scipy.stats import binomtest
 
+from thinsight.analysis.runs import read_json
 from thinsight.evaluation.budget import FIXED
 from thinsight.ledger.published import PAPERS, POCKET, load_all
 from thinsight.paths import ROOT
@@ -29,11 +29,11 @@ def check_baseline(folder: Path, base: str = "plain") -> list[str]:
         return [
             f"The baseline is not run: there is no run '{base}', so no score here has been held against what is known."
         ]
-    metrics = json.loads(file.read_text(encoding="utf-8"))
+    metrics = read_json(file)
     scores = {task: cell[FIXED] for task, cell in metrics["scores"].items() if FIXED in cell}
     if metrics["model"] == POCKET:
-        card = json.loads(file.with_name("protocol.json").read_text(encoding="utf-8"))
-        return _against_stored(scores, json.loads(STORED.read_text(encoding="utf-8")), card)
+        card = read_json(file.with_name("protocol.json"))
+        return _against_stored(scores, read_json(STORED), card)
     return _against_printed(scores, metrics["model"])
 
 

@@ -16,5 +16,6 @@ def checkpoint_source(name: str) -> Path | str | None:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error of transformers, safetensors or the hub says, cut to its first line."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+    """The first line of an error of transformers, safetensors or the hub, and the second where that ends in a colon."""
+    first, *more = str(error).strip().splitlines() or [type(error).__name__]
+    return (f"{first} {more[0].strip()}" if more and first.endswith(":") else first).rstrip(".")

@@ -102,10 +102,8 @@ def transformers_config(config: DictConfig) -> "PreTrainedConfig":
     if config.architecture is None:
         with _loading(config):
             return AutoConfig.from_pretrained(str(checkpoint(config)), revision=config.revision)
-    try:
+    with _building(config):
         return AutoConfig.for_model(**OmegaConf.to_container(config.architecture, resolve=True))
-    except (TypeError, ValueError) as error:
-        raise UserError(f"model {config.name} has no usable architecture: {first_line(error)}") from error
 
 
 def meta_model(name_or_config: str | DictConfig) -> "PreTrainedModel":
@@ -114,7 +112,7 @@ def meta_model(name_or_config: str | DictConfig) -> "PreTrainedModel":
 
     config = model_config(name_or_config)
     shape = transformers_config(config)
-    with torch.device("meta"):
+    with _building(config), torch.device("meta"):
         model = AutoModelForImageTextToText.from_config(
             shape, dtype=torch_dtype(config.dtype), attn_implementation=config.attn_implementation
         )
@@ -173,13 +171,24 @@ def _set(processor: "ProcessorMixin", key: str, value: Any) -> None:
 
 
 @contextmanager
+def _building(config: DictConfig) -> Iterator[None]:
+    """Turn what transformers, the hub and torch raise at numbers that make no model into one sentence."""
+    try:
+        yield
+    except Exception as error:  # they share no base class
+        raise UserError(f"model {config.name} cannot be built: {first_line(error)}.") from error
+
+
+@contextmanager
 def _loading(config: DictConfig) -> Iterator[None]:
     """Turn what transformers, safetensors and the hub raise while loading into one sentence."""
     try:
         yield
     except Exception as error:  # they share no base class
-        if isinstance(checkpoint_source(config.checkpoint), Path):
-            what = f"cannot be read from {config.checkpoint}: the files there are missing, cut short or damaged"
+        if isinstance(error, ImportError) or "attn_implementation" in str(error):  # nothing is wrong with the files
+            what = "cannot be loaded here"
+        elif isinstance(checkpoint_source(config.checkpoint), Path):
+            what = f"cannot be read from {config.checkpoint}: files there may be missing, cut short or damaged"
         else:
             what = f"cannot be fetched from the hub as {config.checkpoint}, and no copy of it is in the local cache"
         raise UserError(f"model {config.name} {what} ({first_line(error)}).") from error

@@ -23,7 +23,7 @@ from typing import Any
 
 from nbformat import NO_CONVERT, NotebookNode, read, validate, write
 
-from thinsight.errors import UserError, command, nearest, writing
+from thinsight.errors import UserError, check_utf8, command, nearest, writing
 
 TAG = "parameters"
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -128,11 +128,14 @@ def run_notebook(source: Path, out: Path, values: Mapping[str, str], optional: C
 
     Raises `UserError` for bad parameters, `SystemExit` (1) for a failing cell.
     """
-    if source.resolve() == out.resolve():
-        raise UserError(f"the executed notebook cannot replace its source {source}: name another file")
-    failed, part = out.with_suffix(".failed.ipynb"), out.with_suffix(".part.ipynb")
-    for stale in (out, failed):  # whatever goes wrong below, an earlier result does not stand for this run's
-        stale.unlink(missing_ok=True)
+    with writing(out):
+        if out.is_dir():
+            raise UserError(f"{out} is a folder: name the file that the executed notebook is to be written to")
+        if source.resolve() == out.resolve():
+            raise UserError(f"the executed notebook cannot replace its source {source}: name another file")
+        failed, part = out.with_suffix(".failed.ipynb"), out.with_suffix(".part.ipynb")
+        for stale in (out, failed):  # whatever goes wrong below, an earlier result does not stand for this run's
+            stale.unlink(missing_ok=True)
     notebook = load_notebook(source)
     known = declared_parameters(notebook)
     values = {name: value for name, value in values.items() if name in known or name not in optional}
@@ -140,6 +143,8 @@ def run_notebook(source: Path, out: Path, values: Mapping[str, str], optional: C
     check_parameters_read(notebook)
     with writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)
+        part.touch()  # a folder that takes no file is found before the cells run
+        part.unlink()
     try:
         _execute(source, part, parameters, failed)
         executed = read(part, as_version=4)
@@ -246,6 +251,7 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     values: dict[str, str] = {}
     for text in [*options.p, *options.d]:
+        check_utf8(text)
         name, equals, value = text.partition("=")
         if not equals or name in values:
             raise UserError(f"cannot read '{text}': write -p name=value, once for each name")

@@ -37,6 +37,7 @@ from omegaconf import DictConfig, OmegaConf
 from thinsight.analysis.runs import finished
 from thinsight.code_hash import EVALUATION, PACKAGE, code_lines, imports, reach, targets
 from thinsight.config.compose import load_config, load_task, to_yaml
+from thinsight.config.methods import reading
 from thinsight.config.schema import WORDS
 from thinsight.errors import UserError, command
 from thinsight.ledger import published
@@ -129,8 +130,9 @@ def run_code(config: DictConfig) -> str:
 
 def outside_files(config: DictConfig) -> list[Path]:
     """What a run reads of local checkpoints, text towers and tasks that lie outside data/pocket, by path."""
-    tasks = [_task(name) for name in config.tasks] or [config.task]
-    named = [config.model.checkpoint, config.model.text_tower, *(task["path"] for task in tasks)]
+    own = not config.tasks or "path" in config.overridden
+    paths = [config.task.path] if own else [_task(name)["path"] for name in config.tasks]
+    named = [config.model.checkpoint, config.model.text_tower, *paths]
     paths = {(ROOT / name).resolve() for name in named if name and (ROOT / name).exists()}
     return sorted(path for path in paths if not path.is_relative_to(ROOT / "data" / "pocket"))
 
@@ -140,9 +142,10 @@ def page_code(path: Path) -> str:
     notebook = load_notebook(path)
     source = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
     patterns = notebook.metadata.get("thinsight", {}).get("conf", ["*"])
-    read = {
-        file.relative_to(CONF): _yaml_values(file.read_text(encoding="utf-8")) for file in sorted(CONF.rglob("*.yaml"))
-    }
+    read = {}
+    for file in sorted(CONF.rglob("*.yaml")):
+        with reading(f"conf/{file.relative_to(CONF)}"):
+            read[file.relative_to(CONF)] = _yaml_values(file.read_text(encoding="utf-8"))
     for file, values in read.items():
         if not any(fnmatchcase(str(file), f"{pattern}*") for pattern in patterns):
             read[file] = {key: value for key, value in values.items() if key in WORDS | {"name", "title"}}

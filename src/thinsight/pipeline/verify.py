@@ -11,10 +11,9 @@ Answers themselves are not in git, only how many of each kind of question were r
 is a lower bound: one more right answer and one less cancel. Where every question is left the same number of visual
 tokens, token counts and FLOPs must be equal; a method that decides the number for each question may move by `SHARE`.
 
-Exit status: 0 if every run is the same or flipped, 1 if one is different, 2 if there is nothing to compare.
+Exit status: 0 if every run is the same or flipped, 1 if one is different, 2 if they cannot be compared.
 """
 
-import json
 import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from math import ceil, isclose
 from pathlib import Path
 from typing import Any
 
-from thinsight.analysis.runs import config_facts
+from thinsight.analysis.runs import config_facts, parse_json, read_json
 from thinsight.errors import UserError, command
 from thinsight.paths import ROOT
 
@@ -50,11 +49,11 @@ class RunComparison:
         return changed if self.verdict == FLIPPED else "; ".join(filter(None, [DIFFERENT, self.reason, changed]))
 
 
-def compare_metrics(old: str, new: str) -> RunComparison:
-    """Compare the texts of two ``metrics.json``."""
+def compare_metrics(old: str, new: str, where: tuple[str, str] = ("the old text", "the new text")) -> RunComparison:
+    """Compare the texts of two ``metrics.json``; ``where`` names their files in errors."""
     if old == new:
         return RunComparison(SAME)
-    before, after = json.loads(old), json.loads(new)
+    before, after = parse_json(old, where[0]), parse_json(new, where[1])
     cells, others = _cells(before), _cells(after)
     if cells.keys() != others.keys() or any(before[key] != after[key] for key in ("model", "method")):
         return RunComparison(DIFFERENT, reason="another model or method, or other tasks or budgets")
@@ -97,23 +96,49 @@ def _cost_change(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
 
 def verify(runs: Path, revision: str = "HEAD") -> dict[str, RunComparison]:
     """Run -> its comparison, for each finished run in the folder ``runs`` that the revision of its git has too."""
-    compared = {}
+    compared, commit = {}, _commit(revision)
     for file in sorted(runs.glob("*/metrics.json")):
-        if (old := _committed(file, revision)) is not None:
-            compared[file.parent.name] = compare_metrics(old, file.read_text(encoding="utf-8"))
+        if (old := _committed(file, commit)) is not None:
+            where = f"{revision}:{_path(file)}", str(file)
+            try:
+                compared[file.parent.name] = compare_metrics(old, file.read_text("utf-8", "replace"), where)
+            except (KeyError, TypeError, AttributeError) as error:
+                raise UserError(f"{' or '.join(where)} does not hold what a run writes ({error!r})") from error
     return compared
 
 
-def _committed(file: Path, revision: str) -> str | None:
-    """The text of ``file`` in the revision; None if it is not in it."""
-    command = ["git", "show", f"{revision}:./{file.name}"]
-    shown = subprocess.run(command, cwd=file.parent, capture_output=True, check=False)
-    return None if shown.returncode else shown.stdout.decode("utf-8")
+def _path(file: Path) -> str:
+    """Where ``file`` lies in the tree; data/runs may be a link to a folder outside it."""
+    return file.relative_to(ROOT).as_posix()
 
 
-def _hardware(cards: Iterator[str | None]) -> str:
+def _commit(revision: str) -> str:
+    """The hash of the revision's commit."""
+    if commit := _git("rev-parse", "--quiet", "--verify", "--end-of-options", f"{revision}^{{commit}}"):
+        return commit.strip()
+    raise UserError(f"git has no revision {revision}")
+
+
+def _committed(file: Path, commit: str) -> str | None:
+    """The text of ``file`` in the commit; None if it is not in it."""
+    found = _git("ls-tree", "--name-only", commit, _path(file))
+    return _git("show", f"{commit}:./{_path(file)}") if found else None
+
+
+def _git(*words: str) -> str:
+    """What git says in the tree, nothing where it fails without a word; its reason, where it gives one, is an error."""
+    try:
+        done = subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, check=False)
+    except OSError as error:
+        raise UserError(f"git cannot be run ({error.strerror})") from error
+    if done.returncode and (reason := done.stderr.decode("utf-8", errors="replace").strip()):
+        raise UserError(f"git cannot read what is committed: {reason.splitlines()[0].removeprefix('fatal: ')}")
+    return done.stdout.decode("utf-8", errors="replace")
+
+
+def _hardware(cards: Iterator[Mapping[str, Any]]) -> str:
     """What the protocol cards say that runs were computed on."""
-    parts = [json.loads(card).get("hardware") for card in cards if card]
+    parts = [card.get("hardware") for card in cards]
     texts = {", ".join(f"{key} {value}" for key, value in config_facts(part)) for part in parts if part}
     return " | ".join(sorted(texts)) or "not recorded"
 
@@ -126,9 +151,11 @@ def main(arguments: list[str]) -> None:
     compared = verify(runs, revision)
     if not compared:
         raise UserError(f"nothing to compare: no run of data/runs has results both here and in {revision}")
-    cards = [runs / run / "protocol.json" for run in compared]
-    print("hardware here:   ", _hardware(card.read_text("utf-8") if card.is_file() else None for card in cards))
-    print("hardware in git: ", _hardware(_committed(card, revision) for card in cards))
+    cards, commit = [runs / run / "protocol.json" for run in compared], _commit(revision)
+    old = [(text, f"{revision}:{_path(card)}") for card in cards if (text := _committed(card, commit)) is not None]
+    hardware = _hardware(read_json(card) for card in cards if card.is_file()), _hardware(parse_json(*it) for it in old)
+    print("hardware here:   ", hardware[0])
+    print("hardware in git: ", hardware[1])
     width = max(map(len, compared))
     for run, comparison in compared.items():
         print(f"{run:<{width}}  {comparison}")

@@ -7,12 +7,12 @@ The result is saved in the standard format.
 import json
 import os
 import shutil
-import sys
 from itertools import pairwise
 from pathlib import Path
 
 import torch
 
+from thinsight.errors import command
 from thinsight.hardware import cpu_name
 from thinsight.paths import ROOT
 from thinsight.pocket.architecture import new_models, processor
@@ -48,20 +48,25 @@ def save(parts: Parts, folder: Path, work: Path) -> None:
         model.set_attn_implementation("sdpa")
         model.to(torch.float16).save_pretrained(target)
         words.save_pretrained(target)
-    (folder / "training.json").write_text(json.dumps(record(work), indent=2) + "\n")
+    (folder / "training.json").write_text(json.dumps(record(work), indent=2) + "\n", encoding="utf-8")
 
 
 def record(work: Path) -> dict:
     """What was trained, on what, for how long, and what each stage measured last on its training questions."""
     stages = {}
     for stage in STAGES:
-        log = [json.loads(line) for line in (work / stage / "log.jsonl").read_text().splitlines()]
+        log = [json.loads(line) for line in (work / stage / "log.jsonl").read_text(encoding="utf-8").splitlines()]
         clock = [0, *(entry.pop("seconds") for entry in log)]  # starts again where training was resumed
         elapsed = sum(now - before if now >= before else now for before, now in pairwise(clock))
         stages[stage] = {"steps": log[-1].pop("step"), "minutes": round(elapsed / 60, 1), **log[-1]}
     return {"cpu": cpu_name(), "cores": os.cpu_count(), "torch": torch.__version__, "stages": stages}
 
 
-if __name__ == "__main__":
-    work = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / ".thinsight" / "pocket"
+def main(arguments: list[str]) -> None:
+    """``[WORK]``."""
+    work = Path(arguments[0]) if arguments else ROOT / ".thinsight" / "pocket"
     save(train_all(work), ROOT / "data" / "pocket", work)
+
+
+if __name__ == "__main__":
+    command(main)

@@ -9,6 +9,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from thinsight.errors import command
+from thinsight.paths import ROOT
 from thinsight.pocket.questions import FAMILIES, Question, exist
 from thinsight.pocket.scenes import TEST_SEEDS, Scene, draw, sample
 
@@ -46,11 +48,14 @@ def freeze(folder: Path) -> dict[str, str]:
             path = folder / (f"{family}.parquet" if split == "test" else f"{family}.train.parquet")
             pq.write_table(pa.Table.from_pylist(rows(family, start, count, split)), path, compression="zstd")
             hashes[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
-    (folder / "sha256.json").write_text(json.dumps(hashes, indent=2) + "\n")
+    (folder / "sha256.json").write_text(json.dumps(hashes, indent=2) + "\n", encoding="utf-8")
     return hashes
 
 
-if __name__ == "__main__":
-    from thinsight.paths import ROOT
-
+def main(arguments: list[str]) -> None:
+    """No arguments: write the questions and print their hashes."""
     print(json.dumps(freeze(ROOT / "data" / "pocket" / "tasks"), indent=2))
+
+
+if __name__ == "__main__":
+    command(main)

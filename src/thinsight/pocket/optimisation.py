@@ -119,7 +119,7 @@ def train(
             names = sorted(set().union(*window))
             entry = {name: round(fmean(seen[name] for seen in window if name in seen), 4) for name in names}
             entry = {"step": step + 1, "seconds": round(time.monotonic() - began), **entry}
-            with (folder / "log.jsonl").open("a") as log:
+            with (folder / "log.jsonl").open("a", encoding="utf-8") as log:
                 log.write(json.dumps(entry) + "\n")
             window = []
             weights = {name: module.state_dict() for name, module in modules.items()}

@@ -21,4 +21,4 @@ def save(
         table.to_csv(folder / f"{name}.csv", index=False, float_format="%.6g")
     for name, figure in (figures or {}).items():
         figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
-    (folder / "facts.json").write_text(json.dumps(facts, indent=1) + "\n")
+    (folder / "facts.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")

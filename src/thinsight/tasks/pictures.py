@@ -19,6 +19,7 @@ READING = {
 }
 """How pictures are read, for the protocol card."""
 
+LONG = 300  # signs of a path that is not repeated in an error
 BITS, PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0  # tags of a TIFF file
 
 
@@ -36,8 +37,14 @@ def decode_picture(whose: str, picture: Any) -> Image.Image:
     except UnidentifiedImageError as error:
         raise UserError(f"the image of {whose} cannot be read (it has no known format of pictures).") from error
     except Exception as error:  # PIL's readers raise whatever a damaged file leads them to
-        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise UserError(f"the image of {whose} cannot be read ({reason}).") from error
+        raise UserError(f"the image of {whose} cannot be read ({why_unread(error)}).") from error
+
+
+def why_unread(error: Exception) -> str:
+    """What an error at reading a picture says, in one line; of a file with a long name not the name."""
+    if isinstance(error, OSError) and len(str(error.filename or "")) > LONG:
+        return f"{error.strerror}; is the cell the file itself in base64? Store its bytes"
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

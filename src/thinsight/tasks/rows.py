@@ -17,7 +17,7 @@ from thinsight.config.compose import load_task
 from thinsight.errors import UserError
 from thinsight.tasks import benchmarks, metrics, sources
 from thinsight.tasks.functions import task_function
-from thinsight.tasks.pictures import decode_picture
+from thinsight.tasks.pictures import decode_picture, why_unread
 
 if TYPE_CHECKING:
     from transformers import BatchFeature, ProcessorMixin
@@ -42,7 +42,7 @@ class StoredImage:
         try:
             data = self.read()
         except OSError as error:
-            raise UserError(f"the image of {self.whose} cannot be read ({error}).") from error
+            raise UserError(f"the image of {self.whose} cannot be read ({why_unread(error)}).") from error
         if not data:
             raise UserError(f"{self.whose} has no image.")
         return data
@@ -77,14 +77,15 @@ class Row:
 
 
 def run_tasks(config: DictConfig) -> list[DictConfig]:
-    """The tasks of a run: ``config.tasks``, or ``config.task`` alone.
+    """The tasks of a run: ``config.tasks`` with the fields of ``config.task`` that overrides set, or that task alone.
 
     The functions that they name are looked up, so that a wrong name is a `UserError` before anything is computed.
     """
     tasks = [load_task(name) for name in config.tasks] or [config.task]
     for task in tasks:
-        if config.tasks and config.task.protocol:  # of a run of several tasks, that of all of them
-            task.protocol = config.task.protocol
+        if config.tasks:
+            for field in config.overridden:
+                task[field] = config.task[field]
         task_function(task, "kind", sources)
         task_function(task, "metric", metrics)
         for key, module in (("reader", benchmarks), ("summary", metrics)):

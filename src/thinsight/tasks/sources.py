@@ -8,7 +8,7 @@ their bytes. A table may add ``answers`` and ``group`` (see `tasks.rows.Row`).
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import pyarrow as pa
@@ -37,12 +37,8 @@ def parquet(task: DictConfig) -> pd.DataFrame:
     Pictures are encoded bytes, or paths of files relative to it or to the project's root, or a structure of ``bytes``
     and ``path``. Other columns are not read.
     """
-    if not task.path:
-        raise UserError(f"task {task.name} names no file: set task.path.")
-    path = ROOT / task.path
-    hint = f": {REBUILD}" if path.is_relative_to(ROOT / "data" / "pocket") else ""
-    if not path.is_file():
-        raise UserError(f"task {task.name} has no data at {task.path}{hint}.")
+    path = parquet_file(task)
+    hint = _hint(path)
     where = f"the data of task {task.name} at {task.path}"
     try:
         file = pq.ParquetFile(path)
@@ -51,12 +47,38 @@ def parquet(task: DictConfig) -> pd.DataFrame:
             if columns.count(column) != 1:
                 what = "lacks the column" if column not in columns else "has more than one column"
                 raise UserError(f"{where} {what} {column}{hint} (its columns: {', '.join(columns) or 'none'}).")
-        cells = file.read(columns=list(COLUMNS)).select(COLUMNS).to_pydict()
+        table = file.read(columns=list(COLUMNS))
+        cells = {column: _cells(table[column]) for column in COLUMNS}
     except (OSError, ValueError, OverflowError, pa.ArrowException) as error:
         reason = str(error).partition("\n")[0].rstrip(".")
         raise UserError(f"{where} is not readable parquet ({reason}){hint}.") from error
     cells["image"] = [picture_cell(cell, path.parent, ROOT) for cell in cells["image"]]
     return pd.DataFrame({column: pd.Series(values, dtype=object) for column, values in cells.items()})
+
+
+def parquet_file(task: DictConfig) -> Path:
+    """The file that ``task.path`` names."""
+    if not task.path:
+        raise UserError(f"task {task.name} names no file: set task.path.")
+    path = ROOT / task.path
+    if path.is_dir():
+        raise UserError(f"task {task.name} reads one parquet file, and {task.path} is a folder.")
+    if not path.is_file():
+        raise UserError(f"task {task.name} has no data at {task.path}{_hint(path)}.")
+    return path
+
+
+def _hint(path: Path) -> str:
+    return f": {REBUILD}" if path.is_relative_to(ROOT / "data" / "pocket") else ""
+
+
+def _cells(column: pa.ChunkedArray) -> list[Any]:
+    """The column's values; a float of 16 or 32 bits is 0.1 where it is written so, not what it is as a double."""
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    if pa.types.is_float16(kind) or pa.types.is_float32(kind):
+        short = kind.to_pandas_dtype()
+        return [None if cell is None else float(str(short(cell))) for cell in column.to_pylist()]
+    return column.to_pylist()
 
 
 def easyvqa(task: DictConfig) -> pd.DataFrame:
