@@ -150,8 +150,8 @@ def _thresholds(threshold: float | Sequence[float]) -> list[float]:
     if not isinstance(limits, Iterable) or not (limits := list(limits)):
         raise UserError(f"threshold is a divergence or a list of them, not {threshold!r}")
     for limit in limits:
-        if not isinstance(limit, Real) or isinstance(limit, bool) or not limit >= 0:
-            raise UserError(f"threshold is a divergence of 0 or more, in nats, not {limit!r}")
+        if not isinstance(limit, Real) or isinstance(limit, bool) or limit != limit:  # NaN
+            raise UserError(f"threshold is a divergence in nats, not {limit!r}")
     return [float(limit) for limit in limits]
 
 
