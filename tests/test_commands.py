@@ -173,9 +173,8 @@ def test_a_folder_that_is_no_tree_and_the_own_tree_are_no_error(other_tree, monk
         command(lambda arguments: None)
 
 
-@pytest.mark.parametrize("module", [module for module, *_ in COMMANDS.values()])
-def test_a_python_without_docstrings_has_help(module):
-    line = [sys.executable, "-OO", "-m", module, "--help"]
+def test_a_python_without_docstrings_has_help():
+    line = [sys.executable, "-OO", "-m", "thinsight.cost", "--help"]
     done = subprocess.run(line, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("usage: ")

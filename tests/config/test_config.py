@@ -440,14 +440,13 @@ def job(cfg):
 job()
 """,
     "initialize": """
-hydra.initialize_config_dir(sys.argv.pop(), version_base="1.2")
-check()
-assert hydra.compose("theirs", ["a=2"]) == {"a": 2}
-""",
-    "within": """
-with hydra.initialize_config_dir(sys.argv.pop(), version_base=None):
+folder = sys.argv.pop()
+with hydra.initialize_config_dir(folder, version_base=None):
     check()
     assert hydra.compose("theirs") == {"a": 1}
+hydra.initialize_config_dir(folder, version_base="1.2")
+check()
+assert hydra.compose("theirs", ["a=2"]) == {"a": 2}
 """,
 }
 
@@ -456,7 +455,7 @@ with hydra.initialize_config_dir(sys.argv.pop(), version_base=None):
 def test_a_program_that_uses_hydra_itself_finds_it_as_it_was(tmp_path, way):
     (tmp_path / "theirs.yaml").write_text("a: 1\n")
     (tmp_path / "program.py").write_text(PROGRAM + WAYS[way])
-    folder = [str(tmp_path)] if way in ("initialize", "within") else []
+    folder = [str(tmp_path)] if way == "initialize" else []
     done = subprocess.run(
         [sys.executable, "program.py", *folder], cwd=tmp_path, capture_output=True, text=True, check=False
     )

@@ -1,6 +1,7 @@
 """The real dvc.yaml, on stand-in notebooks: what runs again after which change, and what DVC then shows."""
 
 import json
+import re
 
 import pytest
 import yaml
@@ -106,8 +107,14 @@ def test_the_frozen_stages_train_nothing_by_themselves():
         assert PIPELINE["stages"][name]["frozen"]
 
 
-@pytest.mark.parametrize("preset", names("preset"))
-@pytest.mark.parametrize("name", PARAMS["runs"])
+def planned() -> list[tuple[str, str]]:
+    """(run, preset): every run under the preset of params.yaml, and one run of each sweep under the others."""
+    sweeps = {re.search(r"sweep\S*|$", line)[0]: name for name, line in PARAMS["runs"].items()}
+    others = [preset for preset in names("preset") if preset != PARAMS["preset"]]
+    return [(run, PARAMS["preset"]) for run in PARAMS["runs"]] + [(r, p) for p in others for r in sweeps.values()]
+
+
+@pytest.mark.parametrize(("name", "preset"), planned())
 def test_every_planned_run_composes(name, preset):
     config = load_config(
         [*PARAMS["runs"][name].split(), f"preset={preset}", f"tasks=[{PARAMS['tasks']}]", f"run={name}"]

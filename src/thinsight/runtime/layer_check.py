@@ -1,7 +1,6 @@
 """Whether a decoder's layers work as Llama's do: seen on a small layer of the same kind, with random weights."""
 
 from copy import deepcopy
-from functools import partial
 from weakref import WeakKeyDictionary
 
 import torch
@@ -80,8 +79,7 @@ def _small(decoder: nn.Module, number: int) -> tuple[nn.Module, Tensor, dict]:
         small = type(layer)(config, number).to(torch.float32).eval()
         rotation = type(decoder.rotary_emb)(config)
         for weight in small.parameters():
-            with torch.no_grad():
-                (partial(weight.normal_, std=0.2) if weight.dim() > 1 else partial(weight.uniform_, 0.5, 1.5))()
+            nn.init.normal_(weight, std=0.2) if weight.dim() > 1 else nn.init.uniform_(weight, 0.5, 1.5)
         states = torch.randn(1, TOKENS, config.hidden_size, dtype=torch.float32)
         hidden = torch.full((TOKENS, TOKENS), torch.finfo(torch.float32).min, dtype=torch.float32).triu(1)
         tables = rotation(states, torch.arange(TOKENS)[None] + 1)
