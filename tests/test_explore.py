@@ -44,6 +44,7 @@ def test_nothing_is_saved_where_nothing_leaves(explorer):
 def test_a_budget_goes_to_the_methods_own_knob(explorer):
     assert explorer.fields("fastv", 0.25) == {"keep": 0.25}
     assert isinstance(explorer.fields("fastv", 1)["keep"], float)  # papermill gives 1 for 1.0: all tokens, not one
+    assert explorer.fields("par", None) == {"keep": None}
     assert explorer.fields("vtw", 0.5) == {"layer": 6}
     assert explorer.fields("blind", 0.5) == {}
 

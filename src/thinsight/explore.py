@@ -73,14 +73,17 @@ class Explorer:
         row = load_rows(self.task(task), picture + 1)[picture]
         return row if question.strip() in ("", row.question) else replace(row, question=question.strip(), answer="")
 
-    def fields(self, method: str, keep: float) -> dict[str, Any]:
-        """The knob that brings ``method`` to a budget: its ``keep``; else the layer whose average it is; else none."""
+    def fields(self, method: str, keep: float | None) -> dict[str, Any]:
+        """The knob that brings ``method`` to a budget: its ``keep``; else the layer whose average it is; else none.
+
+        No budget leaves the number of tokens to a method that decides it by itself.
+        """
         knobs = self.entry(method).knobs
         if "keep" in knobs:
-            return {"keep": float(keep)}  # 1 is the whole here, not one token
+            return {"keep": None if keep is None else float(keep)}  # 1 is the whole here, not one token
         return solve_budget(method, self.prefill, "layer_mean", keep) if "layer" in knobs else {}
 
-    def show(self, task: str, picture: int, method: str, keep: float, question: str = "") -> Shown:
+    def show(self, task: str, picture: int, method: str, keep: float | None, question: str = "") -> Shown:
         """Ask, reduced by ``method`` to the share ``keep`` of the visual tokens, and whole."""
         row, settings = self.row(task, picture, question), self.task(task)
         inputs = collate(self.processor, [row], settings).to(self.model.device, self.model.dtype)
