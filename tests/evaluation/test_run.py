@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -28,6 +29,7 @@ from thinsight.evaluation.dry_run import dry_run
 from thinsight.evaluation.journal import Journal
 from thinsight.evaluation.protocol import comparable, hardware_differences
 from thinsight.evaluation.run import evaluate
+from thinsight.evaluation.sharing import shared_layers
 from thinsight.models.loading import load_model
 from thinsight.tasks import rows as rows_module
 from thinsight.tasks.rows import collate, load_rows
@@ -108,20 +110,26 @@ def test_several_tasks_and_a_product_of_budgets(world, tmp_path, monkeypatch):
     assert scores["exist"]["keep=2,seed=1"]["visual_tokens"] == [2.0] * 4
 
 
-def test_features_shared_by_budgets_are_the_ones_each_would_compute(world, tmp_path, monkeypatch):
-    """One look at the pictures per batch gives the same answers, to the bit, and the tower is itself again after it."""
-    looks = []
-    config = load_config(overrides(world, "method=random", "sweep.keep=[1,3]", "sweep.seed=[0,1]", "limit=9"))
+def test_layers_shared_by_budgets_give_what_each_would_compute(world, tmp_path, monkeypatch):
+    """One look at the pictures, and one pass below the first cut, give the same answers, to the bit; the model is
+    itself again after it."""
+    looks, passes = [], []
+    config = load_config(overrides(world, "method=vtw", "sweep.layer=[1,3]", "limit=9"))
     model, _ = loaded = load_model(config)
     monkeypatch.setattr(module, "load_model", lambda _: loaded)
-    handle = model.model.vision_tower.encoder.layers[0].register_forward_hook(lambda *a: looks.append(1))
+    block, first = model.model.vision_tower.encoder.layers[0], model.model.language_model.layers[0].mlp
+    handles = [
+        m.register_forward_hook(lambda *a, n=n: n.append(a[1][0].shape[1] > 1))
+        for m, n in ((block, looks), (first, passes))
+    ]
     shared = evaluate(config, tmp_path / "a", tmp_path / "j")
-    assert len(looks) == 2  # batches of 5 and 4 rows, four budgets
-    assert "forward" not in vars(model.model.vision_tower)
-    monkeypatch.setattr(batches, "shareable", lambda methods: False)
+    assert (len(looks), sum(passes)) == (2, 2)  # batches of 5 and 4 rows, two budgets
+    assert "forward" not in vars(model.model.vision_tower) | vars(model.model.language_model.layers[0])
+    monkeypatch.setattr(module, "shared_layers", partial(shared_layers, limit=0))
     assert evaluate(config, tmp_path / "b", tmp_path / "j") == shared
-    assert len(looks) == 2 + 8
-    handle.remove()
+    assert (len(looks), sum(passes)) == (2 + 4, 2 + 4)
+    for handle in handles:
+        handle.remove()
     for name in ("predictions.parquet", "trace.parquet"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 

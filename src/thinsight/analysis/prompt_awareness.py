@@ -12,8 +12,8 @@ from torch import Tensor
 from transformers import PreTrainedModel, ProcessorMixin
 
 from thinsight.errors import UserError
-from thinsight.evaluation.answer import answer, cache_tower
-from thinsight.models.families import find_parts
+from thinsight.evaluation.answer import answer
+from thinsight.evaluation.sharing import shared_layers
 from thinsight.reduction.evidence import Evidence
 from thinsight.reduction.method import Method
 from thinsight.reduction.schedules import Keep
@@ -68,8 +68,9 @@ def prompt_swap(
     swapped_rows = {task: _swapped(of_task) for task, of_task in rows.items()}
     batches, swapped = (training_batches(model, processor, some) for some in (rows, swapped_rows))
     out = []
-    with cache_tower(find_parts(model).vision):
+    with shared_layers(model) as shared:
         for (task, batch, inputs), (_, _, swapped_inputs) in zip(batches, swapped, strict=True):
+            shared.begin(inputs["input_ids"].shape[1])
             with torch.inference_mode(), reduce(model, method) as trace:
                 model(**swapped_inputs, logits_to_keep=1)
             others = [sorted(patches) for patches in trace.kept]

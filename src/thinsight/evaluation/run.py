@@ -1,14 +1,16 @@
 """A whole evaluation: every task, batch and budget of one config, resumable.
 
 The journal of an unfinished run lies under ``.thinsight/journal`` in the project's root; the same run goes on from it,
-and only the batch that was in flight is computed again.
+and only the batch that was in flight is computed again. `thinsight.evaluation.campaign` computes many runs together.
 """
 
+import json
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
@@ -20,12 +22,12 @@ from tqdm import tqdm
 from thinsight.code_hash import code_hash
 from thinsight.costs.flops import decoder_shape
 from thinsight.errors import UserError, writing
-from thinsight.evaluation.answer import answer, cache_tower, check_reduced, shareable
+from thinsight.evaluation.answer import answer, check_reduced
 from thinsight.evaluation.journal import Journal, run_key
 from thinsight.evaluation.outputs import score_records, write_run
 from thinsight.evaluation.protocol import folder_hash, protocol_card, weights_hash
+from thinsight.evaluation.sharing import SharedLayers, shared_layers
 from thinsight.evaluation.sweep import SweepPoint, sweep_points
-from thinsight.models.families import find_parts
 from thinsight.models.loading import load_model
 from thinsight.paths import ROOT
 from thinsight.tasks import metrics
@@ -33,10 +35,15 @@ from thinsight.tasks.functions import task_function
 from thinsight.tasks.rows import Row, collate, load_rows, run_tasks
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, ProcessorMixin
+    from transformers import BatchFeature, PreTrainedModel, ProcessorMixin
 
 Tasks = Mapping[str, tuple[DictConfig, Sequence[Row]]]
 """Name of a task -> its config and its rows."""
+
+Loaded = tuple["PreTrainedModel", "ProcessorMixin", str | None]
+"""A model, its processor and the hash of its weights (None for a model of the hub)."""
+
+JOURNALS = ROOT / ".thinsight" / "journal"
 
 
 @dataclass(frozen=True)
@@ -45,74 +52,139 @@ class Batch:
 
     task: DictConfig
     number: int
-    rows: Sequence[Row]
+    rows: tuple[Row, ...]
 
 
-@dataclass(frozen=True)
-class RunLoop:
-    """Every row of every task under every budget, ``batch_size`` rows at a time."""
+@dataclass
+class Loader:
+    """Models and rows that several runs may share, each loaded once."""
 
+    models: dict[str, Loaded] = field(default_factory=dict)
+    rows: dict[str, Sequence[Row]] = field(default_factory=dict)
+
+    def load_model(self, config: DictConfig) -> Loaded:
+        """The model of a run's ``config``."""
+        key = _json(config.model)
+        if key not in self.models:
+            self.models[key] = (*load_model(config), weights_hash(config.model))
+        return self.models[key]
+
+    def load_rows(self, task: DictConfig, limit: int | None) -> Sequence[Row]:
+        """The rows of a task (see `thinsight.tasks.rows.load_rows`)."""
+        key = f"{limit} {_json(task)}"
+        if key not in self.rows:
+            self.rows[key] = load_rows(task, limit)
+        return self.rows[key]
+
+
+@dataclass
+class Run:
+    """A run with everything loaded: what there is to compute, and what its journal holds of it."""
+
+    config: DictConfig
     model: "PreTrainedModel"
     processor: "ProcessorMixin"
     tasks: Tasks
     points: Sequence[SweepPoint]
-    batch_size: int
+    protocol: dict[str, Any]
+    journal: Journal
 
-    def fill(self, journal: Journal, progress: bool | None = None) -> None:
-        """Compute what ``journal`` lacks. ``progress``: a bar on stderr; None shows one on a terminal."""
-        batches = list(self._batches())
-        bar = tqdm(
-            total=len(batches) * len(self.points),
-            initial=len(journal.batches),
-            disable=None if progress is None else not progress,
-            mininterval=0.1 if sys.stderr.isatty() else 5.0,  # a line now and then where a bar cannot be redrawn
-            unit="batch",
-        )
-        with bar, self._shared_features():
-            for batch in batches:
-                name = batch.task.name
-                missing = [i for i in range(len(self.points)) if (name, i, batch.number) not in journal.batches]
-                if not missing:
-                    continue
-                bar.set_description(name, refresh=False)
-                inputs = collate(self.processor, batch.rows, batch.task).to(self.model.device, self.model.dtype)
-                for i in missing:
-                    records = self._answer(self.points[i], inputs, batch)
-                    if batch.number == 0:  # before hours are spent on it
-                        check_reduced(self.points[i].method, records)
-                    journal.add((name, i, batch.number), records)
-                    bar.update()
+    def __post_init__(self) -> None:
+        self.resumed, self.started = len(self.journal.batches), time.perf_counter()
 
-    def gather(self, journal: Journal) -> dict[str, dict[str, list[dict[str, Any]]]]:
-        """Task -> label of a budget -> its records in the order of the rows, from a full ``journal``."""
-        records: dict[str, dict[str, list]] = {
-            name: {str(point.budget): [] for point in self.points} for name in self.tasks
-        }
-        for batch in self._batches():
-            for i, point in enumerate(self.points):
-                records[batch.task.name][str(point.budget)] += journal.batches[batch.task.name, i, batch.number]
-        for budgets in records.values():
-            for point in self.points:
-                check_reduced(point.method, budgets[str(point.budget)])
+    @classmethod
+    def open(cls, config: DictConfig, journal: Path | str | None = None, loader: Loader | None = None) -> "Run":
+        """Load what ``config`` names. ``journal``: a file in place of the run's own; ``loader``: of several runs."""
+        loader = loader or Loader()
+        torch.manual_seed(config.seed)
+        points = sweep_points(config)
+        tasks = {task.name: (task, loader.load_rows(task, config.limit)) for task in run_tasks(config)}
+        model, processor, weights = loader.load_model(config)
+        protocol = protocol_card(model, processor, config, tasks, weights)
+        key = _key(config, protocol, [task for task, _ in tasks.values()])
+        kept = Journal(Path(journal) if journal else JOURNALS / f"{key}.jsonl", key)
+        return cls(config, model, processor, tasks, points, protocol, kept)
+
+    @cached_property
+    def batches(self) -> list[Batch]:
+        """All rows, ``batch_size`` at a time, those with questions of a like length together."""
+        batches = []
+        for task, rows in self.tasks.values():
+            tokens = self.processor.tokenizer([row.question for row in rows], add_special_tokens=False)["input_ids"]
+            order = sorted(range(len(rows)), key=lambda i, tokens=tokens: len(tokens[i]))
+            for number, start in enumerate(range(0, len(rows), self.config.batch_size)):
+                chosen = order[start : start + self.config.batch_size]
+                batches.append(Batch(task, number, tuple(rows[i] for i in chosen)))
+        return batches
+
+    @property
+    def total(self) -> int:
+        """Batches of all budgets."""
+        return len(self.batches) * len(self.points)
+
+    def missing(self, batch: Batch) -> list[int]:
+        """The numbers of the budgets at which ``batch`` has not been computed."""
+        key = (batch.task.name, batch.number)
+        return [i for i in range(len(self.points)) if (key[0], i, key[1]) not in self.journal.batches]
+
+    def answer(self, inputs: "BatchFeature", batch: Batch, point: int) -> list[dict[str, Any]]:
+        """The records of a batch at one budget; ``inputs``: what it was collated to."""
+        method = self.points[point].method
+        try:
+            records = answer(self.model, self.processor, method, inputs, batch.rows, batch.task)
+        except torch.cuda.OutOfMemoryError as error:
+            raise UserError(f"out of GPU memory with batch_size={self.config.batch_size}: choose less.") from error
+        if batch.number == 0:  # before hours are spent on it
+            check_reduced(method, records)
         return records
 
-    def _batches(self) -> Iterator[Batch]:
-        for task, rows in self.tasks.values():
-            for number, start in enumerate(range(0, len(rows), self.batch_size)):
-                yield Batch(task, number, rows[start : start + self.batch_size])
+    def add(self, batch: Batch, point: int, records: list[dict[str, Any]]) -> None:
+        """Note what was computed."""
+        self.journal.add((batch.task.name, point, batch.number), records)
 
-    def _shared_features(self) -> ExitStack:
-        """A context in which the budgets share the features of the vision tower, where their methods allow it."""
-        stack, tower = ExitStack(), find_parts(self.model).vision
-        if tower is not None and shareable([point.method for point in self.points]):
-            stack.enter_context(cache_tower(tower))
-        return stack
+    def gather(self) -> dict[str, dict[str, list[dict[str, Any]]]]:
+        """Task -> label of a budget -> its records in the order of the rows, from a full journal."""
+        records: dict[str, dict[str, list]] = {}
+        for name, (_, rows) in self.tasks.items():
+            numbers = [batch.number for batch in self.batches if batch.task.name == name]
+            records[name] = {}
+            for i, point in enumerate(self.points):
+                found = {record["id"]: record for n in numbers for record in self.journal.batches[name, i, n]}
+                records[name][str(point.budget)] = [found[row.id] for row in rows]
+                check_reduced(point.method, records[name][str(point.budget)])
+        return records
 
-    def _answer(self, point: SweepPoint, inputs: Any, batch: Batch) -> list[dict[str, Any]]:
-        try:
-            return answer(self.model, self.processor, point.method, inputs, batch.rows, batch.task)
-        except torch.cuda.OutOfMemoryError as error:
-            raise UserError(f"out of GPU memory with batch_size={self.batch_size}: choose less.") from error
+    def finish(self, out: Path | None = None) -> dict[str, Any]:
+        """The result of a run whose journal is full, written to the folder ``out``; the journal is deleted."""
+        records = self.gather()
+        scores = {name: self._scores(name, budgets) for name, budgets in records.items()}
+        named = {"model": self.config.model.name, "method": self.config.method.name}
+        result = {**named, "scores": scores, "protocol": self.protocol}
+        if out is not None:
+            seconds, batches = time.perf_counter() - self.started, len(self.journal.batches)
+            timing = {"seconds": seconds, "batches": batches, "resumed": self.resumed}
+            write_run(out, self.config, self.points, records, result, timing)
+        self.journal.remove()
+        return result
+
+    def _scores(self, name: str, budgets: Mapping[str, list[dict]]) -> dict[str, dict[str, Any]]:
+        """Label of a budget -> the scores of the task ``name`` under it."""
+        task, shape, size = self.tasks[name][0], decoder_shape(self.model), self.model.dtype.itemsize
+        summary = task_function(task, "summary", metrics) if task.summary else None
+        return {budget: score_records(records, shape, size, summary) for budget, records in budgets.items()}
+
+
+def collated(
+    processor: "ProcessorMixin", model: "PreTrainedModel", batches: Sequence[Batch], shared: SharedLayers
+) -> Iterator[tuple[Batch, "BatchFeature"]]:
+    """Each batch with its inputs on the model's device; the next one's pictures are read meanwhile."""
+    with ThreadPoolExecutor(1) as pool:
+        coming = [pool.submit(collate, processor, batch.rows, batch.task) for batch in batches[:1]]
+        for number, batch in enumerate(batches):
+            inputs = coming.pop().result().to(model.device, model.dtype)
+            coming += [pool.submit(collate, processor, b.rows, b.task) for b in batches[number + 1 : number + 2]]
+            shared.begin(inputs["input_ids"].shape[1])
+            yield batch, inputs
 
 
 def evaluate(
@@ -128,35 +200,33 @@ def evaluate(
     where the journal of the unfinished run is kept. ``progress``: a bar on stderr; None shows one on a terminal.
     Equal configs give equal results to the bit on one machine, interrupted or not.
     """
-    torch.manual_seed(config.seed)
-    points, out = sweep_points(config), _folder(out)
-    tasks = {task.name: (task, load_rows(task, config.limit)) for task in run_tasks(config)}
-    model, processor = load_model(config)
-    protocol = protocol_card(model, processor, config, tasks, weights_hash(config.model))
-    key = _key(config, protocol, [task for task, _ in tasks.values()])
-    kept = Journal(Path(journal) if journal else ROOT / ".thinsight" / "journal" / f"{key}.jsonl", key)
-    resumed, started = len(kept.batches), time.perf_counter()
+    sweep_points(config)  # what cannot be is found before a folder is made
+    out = _folder(out)
+    run = Run.open(config, journal)
     try:
-        loop = RunLoop(model, processor, tasks, points, config.batch_size)
-        loop.fill(kept, progress)
-        records = loop.gather(kept)
-        scores = {name: _scores(model, tasks[name][0], budgets) for name, budgets in records.items()}
-        result = {"model": config.model.name, "method": config.method.name, "scores": scores, "protocol": protocol}
-        if out is not None:
-            timing = {"seconds": time.perf_counter() - started, "batches": len(kept.batches), "resumed": resumed}
-            write_run(out, config, points, records, result, timing)
+        _fill(run, progress)
+        return run.finish(out)
     except BaseException:
-        kept.close()
+        run.journal.close()
         raise
-    kept.remove()
-    return result
 
 
-def _scores(model: "PreTrainedModel", task: DictConfig, budgets: Mapping[str, list[dict]]) -> dict[str, dict[str, Any]]:
-    """Label of a budget -> the scores of ``task`` under it."""
-    shape, size = decoder_shape(model), model.dtype.itemsize
-    summary = task_function(task, "summary", metrics) if task.summary else None
-    return {budget: score_records(records, shape, size, summary) for budget, records in budgets.items()}
+def _fill(run: Run, progress: bool | None) -> None:
+    """Compute what the journal of ``run`` lacks."""
+    bar = tqdm(
+        total=run.total,
+        initial=run.resumed,
+        disable=None if progress is None else not progress,
+        mininterval=0.1 if sys.stderr.isatty() else 5.0,  # a line now and then where a bar cannot be redrawn
+        unit="batch",
+    )
+    batches = [batch for batch in run.batches if run.missing(batch)]
+    with bar, shared_layers(run.model) as shared:
+        for batch, inputs in collated(run.processor, run.model, batches, shared):
+            bar.set_description(batch.task.name, refresh=False)
+            for point in run.missing(batch):
+                run.add(batch, point, run.answer(inputs, batch, point))
+                bar.update()
 
 
 def _folder(out: Path | str | None) -> Path | None:
@@ -187,3 +257,7 @@ def _key(config: DictConfig, protocol: Mapping[str, Any], tasks: Sequence[DictCo
         code=code_hash(plain, *named),
         threads=torch.get_num_threads(),
     )
+
+
+def _json(config: DictConfig) -> str:
+    return json.dumps(OmegaConf.to_container(config, resolve=True), sort_keys=True, default=str)

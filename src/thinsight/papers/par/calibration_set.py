@@ -13,10 +13,10 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from thinsight.analysis.prompt_awareness import training_batches
 from thinsight.config.methods import load_method, read_method
-from thinsight.evaluation.answer import answer, cache_tower
+from thinsight.evaluation.answer import answer
+from thinsight.evaluation.sharing import shared_layers
 from thinsight.methods.par import PromptAware, Routing
 from thinsight.methods.prompt_relevance import QueriesAndTokens, Relevance
-from thinsight.models.families import find_parts
 from thinsight.reduction.evidence import Evidence
 from thinsight.reduction.method import Method, Reduction
 from thinsight.reduction.schedules import Keep
@@ -110,8 +110,9 @@ class CalibrationSet:
         """Of each method: the accuracy over all questions, the model's own answers, and mean, standard deviation, least
         and most of the tokens ``kept``."""
         records: list[list[dict]] = [[] for _ in methods]
-        with cache_tower(find_parts(self.model).vision):
+        with shared_layers(self.model) as shared:
             for task, rows, inputs in training_batches(self.model, self.processor, self.rows):
+                shared.begin(inputs["input_ids"].shape[1])
                 for answers, method in zip(records, methods, strict=True):
                     answers += answer(self.model, self.processor, method, inputs, rows, task)
         return [
