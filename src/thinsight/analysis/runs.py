@@ -72,13 +72,14 @@ def finished(folder: Path, runs: Sequence[str] | None = None, name: str = "metri
     runs  names of runs, or patterns as of a shell: ``vtw*`` means runs of the group main, ``exist/*`` those of the
           group exist; None: all of the group main
     """
+    return [home / name for home in _homes(folder) if is_wanted(home.name, group_of(home), runs)]
+
+
+def is_wanted(name: str, group: str, runs: Sequence[str] | None) -> bool:
+    """Whether ``runs`` ask for the run ``name`` of a group; see `finished`."""
     wanted = ["*"] if runs is None else runs
     patterns = [pattern if "/" in pattern else f"{MAIN}/{pattern}" for pattern in wanted]
-    return [
-        home / name
-        for home in _homes(folder)
-        if home.name in wanted or any(fnmatchcase(f"{group_of(home)}/{home.name}", pattern) for pattern in patterns)
-    ]
+    return name in wanted or any(fnmatchcase(f"{group}/{name}", pattern) for pattern in patterns)
 
 
 def _homes(folder: Path) -> list[Path]:

@@ -23,7 +23,7 @@ from thinsight.code_hash import code_hash
 from thinsight.costs.flops import decoder_shape
 from thinsight.errors import UserError, writing
 from thinsight.evaluation.answer import answer, check_reduced
-from thinsight.evaluation.journal import Journal, run_key
+from thinsight.evaluation.journal import Journal, Key, run_key
 from thinsight.evaluation.outputs import score_records, write_run
 from thinsight.evaluation.protocol import folder_hash, protocol_card, weights_hash
 from thinsight.evaluation.sharing import SharedLayers, shared_layers
@@ -124,8 +124,12 @@ class Run:
 
     def missing(self, batch: Batch) -> list[int]:
         """The numbers of the budgets at which ``batch`` has not been computed."""
-        key = (batch.task.name, batch.number)
-        return [i for i in range(len(self.points)) if (key[0], i, key[1]) not in self.journal.batches]
+        return [point for point in range(len(self.points)) if self.key(batch, point) not in self.journal.batches]
+
+    @staticmethod
+    def key(batch: Batch, point: int) -> Key:
+        """What the journal calls a batch at one budget."""
+        return batch.task.name, point, batch.number
 
     def answer(self, inputs: "BatchFeature", batch: Batch, point: int) -> list[dict[str, Any]]:
         """The records of a batch at one budget; ``inputs``: what it was collated to."""
@@ -137,10 +141,6 @@ class Run:
         if batch.number == 0:  # before hours are spent on it
             check_reduced(method, records)
         return records
-
-    def add(self, batch: Batch, point: int, records: list[dict[str, Any]]) -> None:
-        """Note what was computed."""
-        self.journal.add((batch.task.name, point, batch.number), records)
 
     def gather(self) -> dict[str, dict[str, list[dict[str, Any]]]]:
         """Task -> label of a budget -> its records in the order of the rows, from a full journal."""
@@ -183,7 +183,7 @@ def collated(
         for number, batch in enumerate(batches):
             inputs = coming.pop().result().to(model.device, model.dtype)
             coming += [pool.submit(collate, processor, b.rows, b.task) for b in batches[number + 1 : number + 2]]
-            shared.begin(inputs["input_ids"].shape[1])
+            shared.begin(inputs["input_ids"] == model.config.image_token_id)
             yield batch, inputs
 
 
@@ -225,7 +225,7 @@ def _fill(run: Run, progress: bool | None) -> None:
         for batch, inputs in collated(run.processor, run.model, batches, shared):
             bar.set_description(batch.task.name, refresh=False)
             for point in run.missing(batch):
-                run.add(batch, point, run.answer(inputs, batch, point))
+                run.journal.add(run.key(batch, point), run.answer(inputs, batch, point))
                 bar.update()
 
 

@@ -1,17 +1,25 @@
 """Layers computed once for everything that enters them unchanged: budgets of a run, and methods that cut later.
 
-A plain LLaVA gives the same states below the first layer at which anything is removed, whatever the method. Inside
-`shared_layers` every block of the vision tower and every decoder layer remembers the first input of a batch and what it
-made of it, keys and values included; the next method that comes with the same input gets that. Exact: what is returned
-is what was computed from equal inputs. A layer that a method looks into, or changes inside, is computed each time.
+Whatever a method removes, a LLaVA gives the same states below the first layer at which anything is gone, and, since
+attention is causal, the same states to the columns in front of the first picture at every layer. Inside `shared_layers`
+
+- every block of the vision tower and every decoder layer remembers the first whole input of a batch and what it made of
+  it, keys and values included; the next method that comes with the same input gets that;
+- every decoder layer computes the columns in front of the first picture (the system prompt) once a batch, as if they
+  had come before in a cache, and then only the columns behind them.
+
+The first is exact, the second but for the last digits; neither depends on which method comes first. A layer that a
+method looks into, or changes inside, is computed each time.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import DynamicCache
 
 from thinsight.errors import UserError
 from thinsight.models.families import find_parts, find_tower
@@ -25,74 +33,121 @@ class SharedLayers:
     """What the layers of one model remember of the present batch.
 
     columns  of the prompt as it came: a decoder layer remembers no other input; None until a prompt is announced
+    front    how many columns stand in front of the first picture of any sample
     """
 
     def __init__(self, limit: int = LIMIT) -> None:
-        self.limit, self.used, self.columns = limit, 0, None
+        self.limit, self.used, self.columns, self.front = limit, 0, None, 0
         self.layers: list[SharedLayer] = []
 
-    def begin(self, columns: int | None) -> None:
-        """Another batch comes, whose prompts have ``columns`` columns: forget the one before."""
-        self.columns, self.used = columns, 0
+    def begin(self, visual: Tensor) -> None:
+        """Another batch comes: forget the one before. ``visual`` (batch, columns) bool marks its visual columns."""
+        self.columns, self.used = visual.shape[1], 0
+        self.front = int((visual.cumsum(1) == 0).sum(1).min())
         for layer in self.layers:
-            layer.entry = None
-
-    def add(self, module: nn.Module, decoder: bool) -> None:
-        """Let ``module`` remember."""
-        self.layers.append(SharedLayer(module, self, decoder))
+            layer.entry = layer.prefix = None
 
 
 class SharedLayer(OwnMethod):
-    """The forward of a module that remembers one input, and what came of it."""
+    """The forward of a block of the vision tower that remembers one input, and what came of it."""
 
-    def __init__(self, module: nn.Module, owner: SharedLayers, decoder: bool) -> None:
+    def __init__(self, module: nn.Module, owner: SharedLayers) -> None:
         super().__init__(module, "forward")
-        self.module, self.owner, self.decoder = module, owner, decoder
-        self.entry: tuple[tuple, dict, Any, Callable[[Any], None]] | None = None
+        self.module, self.owner = module, owner
+        self.entry: tuple[tuple, dict, Any] | None = None
+        self.prefix: Prefix | None = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        cache = kwargs.get("past_key_values")
-        rest = {name: value for name, value in kwargs.items() if name != "past_key_values"}
-        if not self._usable(args, kwargs, cache):
+        if hooked_children(self.module):
             return self.method(*args, **kwargs)
         if self.entry is not None:
-            known_args, known_rest, output, refill = self.entry
-            if not (_equal(args, known_args) and _equal(rest, known_rest)):
+            known_args, known_kwargs, output = self.entry
+            if not (_equal(args, known_args) and _equal(kwargs, known_kwargs)):
                 return self.method(*args, **kwargs)
-            refill(cache)
             return type(output)(**output) if isinstance(output, dict) else output  # callers hang fields on a dict
         output = self.method(*args, **kwargs)
-        size = _bytes((args[:1], output)) * (2 if self.decoder else 1)  # keys and values are about as large
-        if self.owner.used + size <= self.owner.limit:
-            self.owner.used += size
-            self.entry = args, rest, output, self._refill(cache)
+        if self.claim(_bytes((args, output))):
+            self.entry = args, kwargs, output
         return output
 
-    def _usable(self, args: tuple, kwargs: dict, cache: Any) -> bool:
-        """Whether this call may be remembered or answered from memory."""
-        if hooked_children(self.module):
-            return False
-        if not self.decoder:
-            return True
-        states = args[0] if args else kwargs.get("hidden_states")
-        if self.owner.columns != states.shape[1]:
-            return False
-        return cache is None or (type(cache).__name__ == "DynamicCache" and not cache.get_seq_length(self._number))
+    def claim(self, size: int) -> bool:
+        """Whether so many bytes more may be remembered."""
+        fits = self.owner.used + size <= self.owner.limit
+        self.owner.used += size if fits else 0
+        return fits
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """The first columns of a prompt in one layer: what enters (batch, front, width), its rotary tables, what leaves,
+    its keys and values."""
+
+    states: Tensor
+    tables: tuple[Tensor, ...]
+    output: Tensor
+    keys: Tensor
+    values: Tensor
+
+
+class SharedDecoderLayer(SharedLayer):
+    """The same for a decoder layer; and the first columns of every other input are computed once."""
+
+    def __call__(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
+        cache, number = kwargs.get("past_key_values"), self.module.self_attn.layer_idx
+        plain = cache is None or (isinstance(cache, DynamicCache) and not cache.get_seq_length(number))
+        if args or not plain or self.owner.columns is None or hooked_children(self.module):
+            return self.method(hidden_states, *args, **kwargs)
+        rest = {name: value for name, value in kwargs.items() if name != "past_key_values"}
+        whole = hidden_states.shape[1] == self.owner.columns
+        if whole and self.entry is not None and _equal(hidden_states, self.entry[0]) and _equal(rest, self.entry[1]):
+            output, keys, values = self.entry[2]
+            if cache is not None:
+                cache.update(keys, values, number)
+            return output
+        cache = DynamicCache() if cache is None else cache
+        output = self._behind_prefix(hidden_states, cache, number, rest)
+        if whole and self.entry is None:
+            made = output, cache.layers[number].keys, cache.layers[number].values
+            if self.claim(_bytes((hidden_states, made))):
+                self.entry = hidden_states, rest, made
+        return output
+
+    def _behind_prefix(self, states: Tensor, cache: DynamicCache, number: int, rest: dict[str, Any]) -> Tensor:
+        """The layer's output, its first columns from memory; ``cache`` gets all keys and values."""
+        front, mask, tables = self.owner.front, rest.get("attention_mask"), rest["position_embeddings"]
+        if not 0 < front < states.shape[1] or (mask is not None and mask.dim() != 4) or "flash" in self._attention:
+            return self.method(states, past_key_values=cache, **rest)
+        first = tuple(table[..., :front, :] for table in tables)
+        if self.prefix is None:
+            own = DynamicCache()
+            some = _columns(rest, slice(front), None if mask is None else mask[..., :front, :front])
+            output = self.method(states[:, :front], past_key_values=own, **some)
+            held = own.layers[number]
+            self.prefix = Prefix(states[:, :front], first, output, held.keys, held.values)
+        elif not (_equal(states[:, :front], self.prefix.states) and _equal(first, self.prefix.tables)):
+            return self.method(states, past_key_values=cache, **rest)
+        columns = states.shape[1]
+        if mask is None:
+            seen = torch.ones(columns - front, columns, dtype=torch.bool, device=states.device)
+            later = seen.tril(front)[None, None].expand(len(states), -1, -1, -1)
+        else:
+            later = mask[..., front:, :]
+        cache.update(self.prefix.keys, self.prefix.values, number)
+        some = _columns(rest, slice(front, None), later)
+        return torch.cat([self.prefix.output, self.method(states[:, front:], past_key_values=cache, **some)], 1)
 
     @property
-    def _number(self) -> int:
-        return self.module.self_attn.layer_idx
+    def _attention(self) -> str:
+        return self.module.self_attn.config._attn_implementation or ""
 
-    def _refill(self, cache: Any) -> Callable[[Any], None]:
-        """A function that gives another cache the keys and values that this one has got."""
-        if cache is None:
-            return lambda _: None
-        keys, values = cache.layers[self._number].keys, cache.layers[self._number].values
 
-        def refill(other: Any) -> None:
-            other.update(keys, values, self._number)
-
-        return refill
+def _columns(arguments: dict[str, Any], columns: slice, mask: Tensor | None) -> dict[str, Any]:
+    """The arguments of a layer for some of its columns."""
+    cut = {**arguments, "attention_mask": mask}
+    cut["position_embeddings"] = tuple(table[..., columns, :] for table in arguments["position_embeddings"])
+    if arguments.get("position_ids") is not None:
+        cut["position_ids"] = arguments["position_ids"][..., columns]
+    return cut
 
 
 @contextmanager
@@ -100,16 +155,13 @@ def shared_layers(model: nn.Module, limit: int = LIMIT) -> Iterator[SharedLayers
     """Inside the context the vision tower and the layers of ``model`` remember (see above); announce each batch to what
     is returned (`SharedLayers.begin`). ``limit``: bytes. On leaving the model is as it was."""
     shared, parts = SharedLayers(limit), find_parts(model)
-    for layer in parts.layers:
-        shared.add(layer, decoder=True)
+    shared.layers += [SharedDecoderLayer(layer, shared) for layer in parts.layers]
     if parts.vision is not None:
-        shared.add(parts.vision, decoder=False)
         try:
             blocks = find_tower(model).blocks
         except UserError:  # not built like CLIP: whole or not at all
             blocks = ()
-        for block in blocks:
-            shared.add(block, decoder=False)
+        shared.layers += [SharedLayer(module, shared) for module in (parts.vision, *blocks)]
     for layer in shared.layers:
         layer.module.forward = layer
     try:

@@ -88,8 +88,7 @@ def write_reads(params: Params | Mapping[str, Any], data: Path = DATA) -> None:
     """Write below ``data`` which results of ``data/runs`` each page reads, and the curves of the main runs."""
     runs, texts = data / "runs", {}
     for page in Params.of(params).pages:
-        parameters = declared_parameters(load_notebook(ROOT / "notebooks" / f"{page}.ipynb"))
-        wanted = parameters.get("reads", []) if "runs" in parameters else []
+        wanted = wanted_runs(page)
         files = [file for name in ("metrics.json", "predictions.parquet") for file in finished(runs, wanted, name)]
         texts[f"{page}.txt"] = "".join(f"{_file_hash(file)}  {file.relative_to(runs)}\n" for file in sorted(files))
     _write(data / "reads", texts)
@@ -97,6 +96,12 @@ def write_reads(params: Params | Mapping[str, Any], data: Path = DATA) -> None:
     if curves:
         table = pd.concat(curves, names=["run"]).groupby(["run", "budget"], sort=False)[["tflops", "accuracy"]].mean()
         save_whole(data / "curves.csv", table.to_csv)
+
+
+def wanted_runs(page: str) -> list[str]:
+    """The runs that the notebook of a page reads, as `thinsight.analysis.runs.finished` takes them."""
+    parameters = declared_parameters(load_notebook(ROOT / "notebooks" / f"{page}.ipynb"))
+    return parameters.get("reads", []) if "runs" in parameters else []
 
 
 def list_pages(names: Sequence[str], notebooks: Path) -> str:
