@@ -112,7 +112,7 @@ def test_several_tasks_and_a_product_of_budgets(world, tmp_path, monkeypatch):
 
 def test_layers_shared_by_budgets_give_what_each_would_compute(world, tmp_path, monkeypatch):
     """One look at the pictures, and one pass below the first cut, give the same answers, to the bit; the model is
-    itself again after it."""
+    itself again after it. Columns in front of the picture are a pass of their own, once a batch."""
     looks, passes = [], []
     config = load_config(overrides(world, "method=vtw", "sweep.layer=[1,3]", "limit=9"))
     model, _ = loaded = load_model(config)
@@ -123,11 +123,11 @@ def test_layers_shared_by_budgets_give_what_each_would_compute(world, tmp_path, 
         for m, n in ((block, looks), (first, passes))
     ]
     shared = evaluate(config, tmp_path / "a", tmp_path / "j")
-    assert (len(looks), sum(passes)) == (2, 2)  # batches of 5 and 4 rows, two budgets
+    assert (len(looks), sum(passes)) == (2, 2 + 2)  # batches of 5 and 4 rows, two budgets
     assert "forward" not in vars(model.model.vision_tower) | vars(model.model.language_model.layers[0])
     monkeypatch.setattr(module, "shared_layers", partial(shared_layers, limit=0))
     assert evaluate(config, tmp_path / "b", tmp_path / "j") == shared
-    assert (len(looks), sum(passes)) == (2 + 4, 2 + 4)
+    assert (len(looks), sum(passes)) == (2 + 4, 4 + 2 + 4)
     for handle in handles:
         handle.remove()
     for name in ("predictions.parquet", "trace.parquet"):

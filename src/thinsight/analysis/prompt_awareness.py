@@ -70,7 +70,7 @@ def prompt_swap(
     out = []
     with shared_layers(model) as shared:
         for (task, batch, inputs), (_, _, swapped_inputs) in zip(batches, swapped, strict=True):
-            shared.begin(inputs["input_ids"] == model.config.image_token_id)
+            shared.begin(inputs)
             with torch.inference_mode(), reduce(model, method) as trace:
                 model(**swapped_inputs, logits_to_keep=1)
             others = [sorted(patches) for patches in trace.kept]

@@ -183,7 +183,7 @@ def collated(
         for number, batch in enumerate(batches):
             inputs = coming.pop().result().to(model.device, model.dtype)
             coming += [pool.submit(collate, processor, b.rows, b.task) for b in batches[number + 1 : number + 2]]
-            shared.begin(inputs["input_ids"] == model.config.image_token_id)
+            shared.begin(inputs)
             yield batch, inputs
 
 

@@ -5,14 +5,14 @@ attention is causal, the same states to the columns in front of the first pictur
 
 - every block of the vision tower and every decoder layer remembers the first whole input of a batch and what it made of
   it, keys and values included; the next method that comes with the same input gets that;
-- every decoder layer computes the columns in front of the first picture (the system prompt) once a batch, as if they
-  had come before in a cache, and then only the columns behind them.
+- the columns in front of the first picture (the system prompt) go through the decoder once a batch, as a prompt of
+  their own; of any other prompt a layer computes only the columns behind them, as if those had come before, in a cache.
 
 The first is exact, the second but for the last digits; neither depends on which method comes first. A layer that a
-method looks into, or changes inside, is computed each time.
+method looks into, or changes inside, is computed each time. Made for ``generate``, which numbers positions by the mask.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -32,20 +32,31 @@ LIMIT = 4 * 2**30
 class SharedLayers:
     """What the layers of one model remember of the present batch.
 
-    columns  of the prompt as it came: a decoder layer remembers no other input; None until a prompt is announced
-    front    how many columns stand in front of the first picture of any sample
+    columns    of the prompt as it came: a decoder layer remembers no other input; None until a batch is announced
+    front      how many columns stand in front of the first picture of any sample
+    recording  whether just these go through the decoder
     """
 
-    def __init__(self, limit: int = LIMIT) -> None:
-        self.limit, self.used, self.columns, self.front = limit, 0, None, 0
+    def __init__(self, model: nn.Module, limit: int) -> None:
+        self.model, self.limit, self.used = model, limit, 0
+        self.columns: int | None = None
+        self.front, self.recording = 0, False
         self.layers: list[SharedLayer] = []
 
-    def begin(self, visual: Tensor) -> None:
-        """Another batch comes: forget the one before. ``visual`` (batch, columns) bool marks its visual columns."""
-        self.columns, self.used = visual.shape[1], 0
-        self.front = int((visual.cumsum(1) == 0).sum(1).min())
+    @torch.inference_mode()
+    def begin(self, inputs: Mapping[str, Tensor]) -> None:
+        """Another batch comes: forget the one before. ``inputs`` of the model have ids and a mask of padding."""
+        ids, mask, parts = inputs["input_ids"], inputs["attention_mask"], find_parts(self.model)
+        self.columns, self.used = ids.shape[1], 0
+        self.front = int(((ids == parts.image_token).cumsum(1) == 0).sum(1).min())
         for layer in self.layers:
             layer.entry = layer.prefix = None
+        if 0 < self.front < self.columns and not parts.counts_cache:  # such a model remembers its last prompt itself
+            ids, mask = ids[:, : self.front], mask[:, : self.front]
+            position = (mask.long().cumsum(1) - 1).masked_fill(mask == 0, 0)  # as generate numbers them
+            self.recording = True
+            self.model(input_ids=ids, attention_mask=mask, position_ids=position, use_cache=True, logits_to_keep=1)
+            self.recording = False
 
 
 class SharedLayer(OwnMethod):
@@ -60,15 +71,15 @@ class SharedLayer(OwnMethod):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if hooked_children(self.module):
             return self.method(*args, **kwargs)
-        if self.entry is not None:
-            known_args, known_kwargs, output = self.entry
-            if not (_equal(args, known_args) and _equal(kwargs, known_kwargs)):
-                return self.method(*args, **kwargs)
-            return type(output)(**output) if isinstance(output, dict) else output  # callers hang fields on a dict
-        output = self.method(*args, **kwargs)
-        if self.claim(_bytes((args, output))):
+        if self.entry is None:
+            output = self.method(*args, **kwargs)
+            if not self.claim(_bytes((args, output))):
+                return output
             self.entry = args, kwargs, output
-        return output
+        elif not (_equal(args, self.entry[0]) and _equal(kwargs, self.entry[1])):
+            return self.method(*args, **kwargs)
+        output = self.entry[2]
+        return type(output)(**output) if isinstance(output, dict) else output  # callers change the fields of a dict
 
     def claim(self, size: int) -> bool:
         """Whether so many bytes more may be remembered."""
@@ -90,71 +101,71 @@ class Prefix:
 
 
 class SharedDecoderLayer(SharedLayer):
-    """The same for a decoder layer; and the first columns of every other input are computed once."""
+    """The same for a decoder layer; and the first columns of any prompt come from memory."""
 
     def __call__(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
         cache, number = kwargs.get("past_key_values"), self.module.self_attn.layer_idx
-        plain = cache is None or (isinstance(cache, DynamicCache) and not cache.get_seq_length(number))
-        if args or not plain or self.owner.columns is None or hooked_children(self.module):
+        fresh = cache is None or (isinstance(cache, DynamicCache) and not cache.get_seq_length(number))
+        if args or not fresh or self.owner.columns is None:
             return self.method(hidden_states, *args, **kwargs)
+        cache = DynamicCache() if cache is None else cache
         rest = {name: value for name, value in kwargs.items() if name != "past_key_values"}
-        whole = hidden_states.shape[1] == self.owner.columns
+        if self.owner.recording:
+            output = self.method(hidden_states, past_key_values=cache, **rest)
+            held, tables = cache.layers[number], rest["position_embeddings"]
+            self.prefix = Prefix(hidden_states, tables, output, held.keys, held.values)
+            return output
+        looked_into = bool(hooked_children(self.module))
+        whole = not looked_into and hidden_states.shape[1] == self.owner.columns
         if whole and self.entry is not None and _equal(hidden_states, self.entry[0]) and _equal(rest, self.entry[1]):
             output, keys, values = self.entry[2]
-            if cache is not None:
-                cache.update(keys, values, number)
+            cache.update(keys, values, number)
             return output
-        cache = DynamicCache() if cache is None else cache
-        output = self._behind_prefix(hidden_states, cache, number, rest)
+        if not self._begins_alike(hidden_states, rest):
+            output = self.method(hidden_states, past_key_values=cache, **rest)
+        elif looked_into:
+            output = self.method(hidden_states, past_key_values=cache, **rest)
+            output = torch.cat([self.prefix.output, output[:, self.owner.front :]], 1)  # as the next layer knows it
+        else:
+            cache.update(self.prefix.keys, self.prefix.values, number)
+            behind = self._behind(hidden_states, rest)
+            output = torch.cat([self.prefix.output, self.method(past_key_values=cache, **behind)], 1)
         if whole and self.entry is None:
             made = output, cache.layers[number].keys, cache.layers[number].values
             if self.claim(_bytes((hidden_states, made))):
                 self.entry = hidden_states, rest, made
         return output
 
-    def _behind_prefix(self, states: Tensor, cache: DynamicCache, number: int, rest: dict[str, Any]) -> Tensor:
-        """The layer's output, its first columns from memory; ``cache`` gets all keys and values."""
-        front, mask, tables = self.owner.front, rest.get("attention_mask"), rest["position_embeddings"]
-        if not 0 < front < states.shape[1] or (mask is not None and mask.dim() != 4) or "flash" in self._attention:
-            return self.method(states, past_key_values=cache, **rest)
-        first = tuple(table[..., :front, :] for table in tables)
-        if self.prefix is None:
-            own = DynamicCache()
-            some = _columns(rest, slice(front), None if mask is None else mask[..., :front, :front])
-            output = self.method(states[:, :front], past_key_values=own, **some)
-            held = own.layers[number]
-            self.prefix = Prefix(states[:, :front], first, output, held.keys, held.values)
-        elif not (_equal(states[:, :front], self.prefix.states) and _equal(first, self.prefix.tables)):
-            return self.method(states, past_key_values=cache, **rest)
-        columns = states.shape[1]
+    def _begins_alike(self, states: Tensor, rest: Mapping[str, Any]) -> bool:
+        """Whether an input begins with the columns that are known, and its mask is one that can be cut."""
+        front, mask = self.owner.front, rest.get("attention_mask")
+        if self.prefix is None or states.shape[1] <= front or (mask is not None and mask.dim() != 4):
+            return False
+        if "flash" in (self.module.self_attn.config._attn_implementation or ""):
+            return False
+        tables = tuple(table[..., :front, :] for table in rest["position_embeddings"])
+        return _equal(states[:, :front], self.prefix.states) and _equal(tables, self.prefix.tables)
+
+    def _behind(self, states: Tensor, rest: Mapping[str, Any]) -> dict[str, Any]:
+        """The layer's arguments for the columns behind the known ones."""
+        front, columns, mask, position = self.owner.front, states.shape[1], rest.get("attention_mask"), "position_ids"
+        behind = {**rest, "hidden_states": states[:, front:]}
+        behind["position_embeddings"] = tuple(table[..., front:, :] for table in rest["position_embeddings"])
+        if rest.get(position) is not None:
+            behind[position] = rest[position][..., front:]
         if mask is None:
-            seen = torch.ones(columns - front, columns, dtype=torch.bool, device=states.device)
-            later = seen.tril(front)[None, None].expand(len(states), -1, -1, -1)
+            seen = torch.ones(columns - front, columns, dtype=torch.bool, device=states.device).tril(front)
+            behind["attention_mask"] = seen.expand(len(states), 1, -1, -1)
         else:
-            later = mask[..., front:, :]
-        cache.update(self.prefix.keys, self.prefix.values, number)
-        some = _columns(rest, slice(front, None), later)
-        return torch.cat([self.prefix.output, self.method(states[:, front:], past_key_values=cache, **some)], 1)
-
-    @property
-    def _attention(self) -> str:
-        return self.module.self_attn.config._attn_implementation or ""
-
-
-def _columns(arguments: dict[str, Any], columns: slice, mask: Tensor | None) -> dict[str, Any]:
-    """The arguments of a layer for some of its columns."""
-    cut = {**arguments, "attention_mask": mask}
-    cut["position_embeddings"] = tuple(table[..., columns, :] for table in arguments["position_embeddings"])
-    if arguments.get("position_ids") is not None:
-        cut["position_ids"] = arguments["position_ids"][..., columns]
-    return cut
+            behind["attention_mask"] = mask[..., front:, :]
+        return behind
 
 
 @contextmanager
 def shared_layers(model: nn.Module, limit: int = LIMIT) -> Iterator[SharedLayers]:
     """Inside the context the vision tower and the layers of ``model`` remember (see above); announce each batch to what
     is returned (`SharedLayers.begin`). ``limit``: bytes. On leaving the model is as it was."""
-    shared, parts = SharedLayers(limit), find_parts(model)
+    shared, parts = SharedLayers(model, limit), find_parts(model)
     shared.layers += [SharedDecoderLayer(layer, shared) for layer in parts.layers]
     if parts.vision is not None:
         try:

@@ -89,6 +89,8 @@ def _run(client: socket.socket) -> NoReturn:
         os.chdir(wanted["folder"])
         os.environ.clear()
         os.environ.update(wanted["environment"])
+        paths = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
+        sys.path[:1] = [wanted["folder"], *(path for path in paths if path not in sys.path)]
         threading.Thread(target=_follow, args=(client,), daemon=True).start()
         sys.argv = [wanted["module"], *wanted["arguments"]]
         if not hasattr(sys.modules.get(wanted["module"]), "__path__"):

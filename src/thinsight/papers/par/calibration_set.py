@@ -112,7 +112,7 @@ class CalibrationSet:
         records: list[list[dict]] = [[] for _ in methods]
         with shared_layers(self.model) as shared:
             for task, rows, inputs in training_batches(self.model, self.processor, self.rows):
-                shared.begin(inputs["input_ids"] == self.model.config.image_token_id)
+                shared.begin(inputs)
                 for answers, method in zip(records, methods, strict=True):
                     answers += answer(self.model, self.processor, method, inputs, rows, task)
         return [
