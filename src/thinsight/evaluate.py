@@ -1,7 +1,8 @@
-"""``python -m thinsight.evaluate``: score a method on a task and print one JSON object."""
+"""``python -m thinsight.evaluate``: score a method on a task and print the scores, or one JSON object."""
 
 import argparse
 import json
+import sys
 from typing import Any
 
 from thinsight.config.compose import load_config
@@ -20,12 +21,13 @@ def summary(result: dict[str, Any]) -> dict[str, Any]:
 
 
 def main(arguments: list[str]) -> None:
-    """``override... [--config FILE] [--out FOLDER] [--journal FILE] [--dry-run [--tflops N]]``."""
+    """``override... [--config FILE] [--out FOLDER] [--journal FILE] [--json] [--dry-run [--tflops N]]``."""
     parser = argparse.ArgumentParser(prog="python -m thinsight.evaluate", description=about(__doc__))
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="Hydra overrides: method=vtw limit=100")
     parser.add_argument("--config", help="a resolved config instead of the files in conf/")
     parser.add_argument("--out", help="a folder for metrics.json, predictions.parquet, ...")
     parser.add_argument("--journal", help="where to keep the journal of the unfinished run")
+    parser.add_argument("--json", action="store_true", help="print the JSON object on a terminal, too")
     parser.add_argument("--dry-run", action="store_true", help="only print what it will load, need and take")
     parser.add_argument("--tflops", type=float, help="for the plan: what the device sustains")
     options = parser.parse_args(arguments)
@@ -37,7 +39,13 @@ def main(arguments: list[str]) -> None:
     else:
         from thinsight.evaluation.run import evaluate  # after a wrong word has been found: torch takes seconds
 
-        answer = summary(evaluate(config, options.out, options.journal, progress=True))
+        result = evaluate(config, options.out, options.journal, progress=True)
+        if sys.stdout.isatty() and not options.json:
+            from thinsight.evaluation.score_table import plain_result, score_table
+
+            print(score_table(result, plain_result(result)))
+            return
+        answer = summary(result)
     print(json.dumps(answer, indent=1, ensure_ascii=False))
 
 

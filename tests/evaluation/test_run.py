@@ -29,6 +29,7 @@ from thinsight.evaluation.dry_run import dry_run
 from thinsight.evaluation.journal import Journal
 from thinsight.evaluation.protocol import comparable, hardware_differences
 from thinsight.evaluation.run import evaluate
+from thinsight.evaluation.score_table import plain_result, score_table
 from thinsight.evaluation.sharing import shared_layers
 from thinsight.models.loading import load_model
 from thinsight.tasks import rows as rows_module
@@ -351,3 +352,24 @@ def test_generated_tokens_are_counted_to_the_end_token():
 
 def test_the_config_of_a_budget_is_a_method(world):
     assert load_method(load_config(overrides(world, "method=vtw")), layer=2).fields["layer"] == 2
+
+
+def test_a_terminal_gets_a_table_beside_the_plain_model(world, tmp_path, capsys, monkeypatch):
+    run(world, tmp_path, "method=identity", out="runs/plain")
+    run(world, tmp_path, "method=identity", "limit=3", out="runs/few")
+    result = run(world, tmp_path, "method=vtw", "sweep.layer=[1,2]")
+    assert plain_result(result, tmp_path) is None
+    plain = plain_result(result, tmp_path / "runs")
+    assert plain["scores"]["exist"]["fixed"]["n"] == 24  # on the same questions, not on three
+    lines = score_table(result, plain).splitlines()
+    assert [line.split()[:3:2] for line in lines[1:]] == [
+        ["exist", "layer=1"],
+        ["exist", "layer=2"],
+        ["exist", "model"],
+    ]
+    assert "1.0 of 4 a layer" in lines[1]
+    assert "4.0 of 4 a layer" in lines[3]
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    for arguments, begins in ((["method=vtw"], " task method"), (["method=vtw", "--json"], "{\n")):
+        main([*overrides(world, *arguments), "--journal", str(tmp_path / "j")])
+        assert capsys.readouterr().out.startswith(begins)

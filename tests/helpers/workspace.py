@@ -56,8 +56,8 @@ def write_notebook(
     nbformat.write(new_notebook(cells=parts, metadata={"thinsight": {"conf": list(reaches)}}), path)
 
 
-def build(root: Path) -> None:
-    """The project: three runs, two papers and a tour, the same dvc.yaml."""
+def build(root: Path, real: bool = False) -> None:
+    """The project: three runs, two papers and a tour, the same dvc.yaml. ``real``: the runs are real ones of pocket."""
     for name in ("src/thinsight", "conf", ".dvc"):
         shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__", "cache", "tmp"))
     for name in (".dvcignore", ".gitignore", "dvc.yaml"):
@@ -66,17 +66,19 @@ def build(root: Path) -> None:
     params["runs"] = {name: params["runs"][name] for name in ("plain", "vtw", "par")}
     params |= {"preset": "smoke", "tasks": "exist", "pages": [*READS, "tour"]}
     (root / "params.yaml").write_text(yaml.safe_dump(params))
-    (root / "data/pocket").mkdir(parents=True)
-    shutil.copy(ROOT / "data/pocket/scores.json", root / "data/pocket")
-    for name in (
-        "data/pocket/model/weights",
-        "data/pocket/clip/weights",
-        "data/pocket/tasks/exist.parquet",
-        "data/published/vtw.csv",
-    ):
+    files = ["data/published/vtw.csv"]
+    if real:
+        shutil.copytree(ROOT / "data/pocket", root / "data/pocket")
+        (root / "notebooks").mkdir()
+        shutil.copy(ROOT / "notebooks/evaluate.ipynb", root / "notebooks")
+    else:
+        (root / "data/pocket").mkdir(parents=True)
+        shutil.copy(ROOT / "data/pocket/scores.json", root / "data/pocket")
+        files += ["data/pocket/model/weights", "data/pocket/clip/weights", "data/pocket/tasks/exist.parquet"]
+        write_notebook(root / "notebooks/evaluate.ipynb", EVALUATE, parameters='config: str = ""\nout: str = ""')
+    for name in files:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text("stand-in")
-    write_notebook(root / "notebooks/evaluate.ipynb", EVALUATE, parameters='config: str = ""\nout: str = ""')
     for page, reads in READS.items():
         conf = ["model/", "task/", "preset/", "sweep/", f"method/{page}"]
         parameters = f'runs: str = "data/runs"\nreads: list = {json.dumps(reads)}\nout: str = ""'

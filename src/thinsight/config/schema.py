@@ -74,6 +74,7 @@ class Config:
     keeps: list[float] = field(default_factory=list)  # likewise: the controls' keep, the budgets among them
     curve: list[float] = field(default_factory=list)  # likewise: the keep of a compression curve, budgets and all
     limit: int | None = None  # rows per task; null: all of them
+    pages: dict[str, Any] = field(default_factory=dict)  # parameter of notebooks -> value, where a preset sets one
     batch_size: int = 32
     seed: int = 0
     text_tokens: int = 64  # prompt length besides the image, for the cost command line

@@ -23,6 +23,7 @@ from typing import Any
 
 from nbformat import NO_CONVERT, NotebookNode, read, validate, write
 
+from thinsight.analysis.runs import read_json
 from thinsight.errors import UserError, check_utf8, command, nearest, writing
 
 TAG = "parameters"
@@ -248,6 +249,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("out", type=Path)
     for flag, words in (("-p", "a parameter"), ("-d", "the same, left out where the notebook does not declare it")):
         parser.add_argument(flag, action="append", default=[], metavar="name=value", help=words)
+    parser.add_argument("-f", type=Path, metavar="FILE", help="more of these, as a JSON object")
     options = parser.parse_args(arguments)
     values: dict[str, str] = {}
     for text in [*options.p, *options.d]:
@@ -257,6 +259,9 @@ def main(arguments: list[str]) -> None:
             raise UserError(f"cannot read '{text}': write -p name=value, once for each name")
         values[name] = value
     optional = {text.partition("=")[0] for text in options.d}
+    if options.f is not None:
+        more = {name: str(value) for name, value in read_json(options.f).items() if name not in values}
+        values, optional = values | more, optional | more.keys()
     run_notebook(options.notebook, options.out, values, optional)
 
 

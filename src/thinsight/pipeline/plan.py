@@ -7,6 +7,7 @@
     data/plan/outside.txt       local models and tasks that runs read from outside data/pocket, which DVC does not watch
     data/plan/pages/<page>.txt  the code, the values in conf/ and the papers' numbers that a page's notebook can reach
     data/plan/pages/report.txt  the code that makes HTML of the notebooks
+    data/plan/parameters.json   values of the preset for parameters of the pages' notebooks
     data/plan/contents.json     the pages and their titles
 
 ``python -m thinsight.pipeline.plan read`` writes, from the results of the runs:
@@ -64,12 +65,14 @@ def write_plan(params: Params | Mapping[str, Any], data: Path = DATA) -> None:
     """Write the plan of ``params`` below ``data``; a run that does not compose is a `UserError`."""
     plan, notebooks = Params.of(params), ROOT / "notebooks"
     configs = {run: _run_config(plan, run) for run in plan.runs}
+    parameters = load_config([f"preset={plan.preset}"]).pages
     texts = {f"runs/{run}.txt": run_code(config) for run, config in configs.items()}
     outside = sorted({str(path) for config in configs.values() for path in outside_files(config)})
     if outside:
         texts["outside.txt"] = "".join(f"{path}\n" for path in outside)
     texts |= {f"pages/{page}.txt": page_code(notebooks / f"{page}.ipynb") for page in plan.pages}
     texts["pages/report.txt"] = _code_text(["thinsight.report.__main__"])
+    texts["parameters.json"] = json.dumps(OmegaConf.to_container(parameters)) + "\n"
     texts["contents.json"] = list_pages(plan.pages, notebooks)
     _write(data / "configs", {f"{run}.yaml": to_yaml(config) for run, config in configs.items()})
     _write(data / "plan", texts)
@@ -79,9 +82,11 @@ def _run_config(plan: Params, run: str) -> DictConfig:
     """The config of one of the runs."""
     shared = [f"preset={plan.preset}", f"tasks=[{','.join(plan.tasks)}]"]
     try:
-        return load_config([f"run='{run}'", *shared, *plan.runs[run], *plan.overrides])
+        config = load_config([f"run='{run}'", *shared, *plan.runs[run], *plan.overrides])
     except UserError as error:
         raise UserError(f"run {run} in params.yaml: {error}") from error
+    config.pages = {}  # no run depends on them
+    return config
 
 
 def write_reads(params: Params | Mapping[str, Any], data: Path = DATA) -> None:

@@ -64,14 +64,17 @@ class Progress:
 
     def __init__(self, answers: int, done: int, runs: int, pages: int) -> None:
         live = sys.stderr.isatty()
-        counted = "{n_fmt} of {total_fmt} answers, {rate_fmt}, {remaining} left" if answers > done else ""
-        bar = "{l_bar}{bar}| " if live and counted else "{desc}"
+        self.runs, self.pages, self.shown = runs, pages, time.monotonic()
+        counted = " | {n_fmt} of {total_fmt} answers, {rate_fmt}, {remaining} left" if answers > done else ""
+        bar = "{l_bar}{bar}" if live and counted else "{desc}"
         self.bar = tqdm(
-            total=answers, initial=done, unit=" answers", smoothing=0.05, miniters=1, maxinterval=QUIET,
-            file=sys.stderr if live else Lines(sys.stderr), mininterval=0.2 if live else QUIET, dynamic_ncols=live,
-            bar_format=f"{bar}{counted}{{postfix}}",
+            total=answers, initial=done, desc=self._counts(0, 0), unit=" answers", smoothing=0.05, miniters=1,
+            file=sys.stderr if live else Lines(sys.stderr), mininterval=0.2 if live else QUIET, maxinterval=QUIET,
+            dynamic_ncols=live, bar_format=f"{bar}{counted}{{postfix}}",
         )  # fmt: skip
-        self.runs, self.pages, self.counts, self.shown = runs, pages, [0, 0], time.monotonic()
+
+    def _counts(self, runs: int, pages: int) -> str:
+        return ", ".join([f"runs {runs} of {self.runs}"] * bool(self.runs) + [f"pages {pages} of {self.pages}"])
 
     def answered(self, number: int) -> None:
         """So many answers more."""
@@ -79,8 +82,7 @@ class Progress:
 
     def show(self, runs: int, pages: int, running: Sequence[str]) -> None:
         """How many runs and pages are done, and what is running."""
-        parts = [f"runs {runs} of {self.runs}"] if self.runs else []
-        self.bar.set_description_str(", ".join([*parts, f"pages {pages} of {self.pages}"]) + " ", refresh=False)
+        self.bar.set_description_str(self._counts(runs, pages), refresh=False)
         self.bar.set_postfix_str(f"now {', '.join(running)}" if running else "", refresh=False)
         if time.monotonic() - self.shown > self.bar.mininterval:
             self.shown = time.monotonic()
