@@ -14,6 +14,7 @@ import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from thinsight.paths import ROOT
+from thinsight.pipeline.warm import SOCKET
 
 EVALUATE = """
 import json
@@ -91,7 +92,10 @@ def build(root: Path, real: bool = False) -> None:
 
 def run(root: Path, *command: str, fails: bool = False) -> str:
     """Run a command in the project with this Python first on the path; its output, or a failed assertion."""
-    paths = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PYTHONPATH": str(root / "src")}
+    path = os.environ["PATH"] if SOCKET in os.environ else f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    paths = {"PATH": path, "PYTHONPATH": str(root / "src")}
+    if command[0] == "dvc":
+        command = ("python", "-m", *command)
     done = subprocess.run(
         command,
         cwd=root,

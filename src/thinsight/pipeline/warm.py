@@ -60,6 +60,7 @@ def ask(module: str, arguments: Sequence[str]) -> int | None:
 
 def serve(path: Path, modules: Sequence[str]) -> NoReturn:
     """Import ``modules``, then answer requests at the socket ``path`` until killed. Has to be the only thread."""
+    sys.path.pop(0)  # the folder of this file
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(path))
     listener.listen(64)  # who comes early waits
@@ -86,11 +87,16 @@ def _run(client: socket.socket) -> NoReturn:
         for number, stream in enumerate(streams):
             os.dup2(stream, number)
             os.close(stream)
+        sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", closefd=False)
+        sys.stdout = sys.__stdout__ = open(1, "w", encoding="utf-8", closefd=False, buffering=1)
+        sys.stderr = sys.__stderr__ = open(
+            2, "w", encoding="utf-8", closefd=False, errors="backslashreplace", buffering=1
+        )
         os.chdir(wanted["folder"])
         os.environ.clear()
         os.environ.update(wanted["environment"])
         paths = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
-        sys.path[:1] = [wanted["folder"], *(path for path in paths if path not in sys.path)]
+        sys.path[:0] = [wanted["folder"], *(path for path in paths if path not in sys.path)]
         threading.Thread(target=_follow, args=(client,), daemon=True).start()
         sys.argv = [wanted["module"], *wanted["arguments"]]
         if not hasattr(sys.modules.get(wanted["module"]), "__path__"):
@@ -141,7 +147,7 @@ def warm_python(modules: Sequence[str]) -> Iterator[dict[str, str]]:
             "JUPYTER_PATH": os.pathsep.join(filter(None, [str(folder / "jupyter"), os.environ.get("JUPYTER_PATH")])),
         }
         server = subprocess.Popen(
-            [sys.executable, "-m", "thinsight.pipeline.warm", "--serve", *modules],
+            [sys.executable, __file__, "--serve", *modules],
             env=environment,
             start_new_session=True,
         )
