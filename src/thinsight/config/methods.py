@@ -10,7 +10,8 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from thinsight.config.schema import RESERVED, check_name, names
+from thinsight.config.schema import DESCRIBING, RESERVED, check_name, names
+from thinsight.config.yaml_files import read_yaml
 from thinsight.errors import UserError, nearest
 from thinsight.paths import CONF
 
@@ -24,16 +25,22 @@ def load_method(name_or_config: str | DictConfig, **fields: Any) -> "Method":
     An unknown name or field, a value that the method refuses, and a field that would change nothing are `UserError`s.
     """
     if isinstance(name_or_config, str):
-        return method_of(read_method(name_or_config), fields)
+        return method_of(method_file(name_or_config), fields)
     return method_of(name_or_config.get("method", name_or_config), fields)
 
 
 def read_method(name: str) -> DictConfig:
     """The node of ``conf/method/NAME.yaml``, as `load_config` has it, which takes a fifth of a second to compose."""
+    with reading(f"conf/method/{name}.yaml"):
+        return OmegaConf.create(method_file(name))
+
+
+def method_file(name: str) -> dict[str, Any]:
+    """What ``conf/method/NAME.yaml`` holds, as plain data."""
     if name not in names("method"):
         raise nearest("method", name, names("method"))
     with reading(f"conf/method/{name}.yaml"):
-        node = OmegaConf.load(CONF / "method" / f"{name}.yaml")
+        node = read_yaml(CONF / "method" / f"{name}.yaml")
     check_reductions(node, name)
     check_name("method", name, node.get("name"))
     return node
@@ -54,14 +61,16 @@ def check_reductions(node: Any, name: str) -> None:
         raise UserError(f"method {name} needs a list of reductions (it may be empty)")
 
 
-def method_of(node: DictConfig, fields: dict[str, Any]) -> "Method":
+def method_of(node: DictConfig | dict[str, Any], fields: dict[str, Any]) -> "Method":
     """The method that ``node`` describes, with ``fields`` in place of its own values.
 
     ``fidelity=official`` stands for every field under the node's key ``official``, with its value there.
     """
     from thinsight.reduction.method import Method
 
-    node = OmegaConf.create({"method": OmegaConf.to_container(node, resolve=False)}).method
+    plain = node if isinstance(node, dict) else OmegaConf.to_container(node, resolve=False)
+    with reading(f"method {plain.get('name')}"):
+        node = OmegaConf.create({"method": {key: plain[key] for key in plain if key not in DESCRIBING}}).method
     knobs = [key for key in node if key not in RESERVED]
     fields = {key: value.item() if hasattr(value, "item") else value for key, value in fields.items()}  # NumPy, torch
     fields = {**_fidelity(node, fields), **fields}
