@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
-from thinsight.config.methods import method_file, method_of, reading
+from thinsight.config.methods import load_method, method_file, method_text, reading
 from thinsight.config.schema import names
 from thinsight.config.yaml_files import read_yaml
 from thinsight.paths import CONF
@@ -57,9 +57,15 @@ class MethodEntry:
 
 def method_entry(name: str) -> MethodEntry:
     """The entry of ``conf/method/NAME.yaml``."""
+    return _entry(name, method_text(name))
+
+
+@lru_cache(maxsize=128)
+def _entry(name: str, text: bytes) -> MethodEntry:
+    """The entry of a file that holds ``text``."""
     fields = method_file(name)
     words = {key: str(fields.get(key) or "") for key in ("title", "about", "scores", "acts", "cost", "paper", "arxiv")}
-    method = method_of(fields, {})
+    method = load_method(name)
     return MethodEntry(
         name=name,
         family=family(method) if words["paper"] else CONTROL,

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from hydra.errors import InstantiationException
@@ -11,7 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from thinsight.config.schema import DESCRIBING, RESERVED, check_name, names
-from thinsight.config.yaml_files import read_yaml
+from thinsight.config.yaml_files import parse_yaml
 from thinsight.errors import UserError, nearest
 from thinsight.paths import CONF
 
@@ -25,8 +26,25 @@ def load_method(name_or_config: str | DictConfig, **fields: Any) -> "Method":
     An unknown name or field, a value that the method refuses, and a field that would change nothing are `UserError`s.
     """
     if isinstance(name_or_config, str):
-        return method_of(method_file(name_or_config), fields)
+        if not all(value is None or type(value) in (bool, int, float, str) for value in fields.values()):
+            return method_of(method_file(name_or_config), fields)
+        typed = tuple((key, type(value), value) for key, value in fields.items())  # 1, 1.0 and True are equal
+        return _built(name_or_config, method_text(name_or_config), typed)
     return method_of(name_or_config.get("method", name_or_config), fields)
+
+
+@lru_cache(maxsize=512)
+def _built(name: str, text: bytes, typed: tuple[tuple[str, type, Any], ...]) -> "Method":
+    """The method of a file that holds ``text`` with some fields replaced; a method is frozen, so it is built once."""
+    return method_of(method_file(name), {key: value for key, _, value in typed})
+
+
+def method_text(name: str) -> bytes:
+    """What ``conf/method/NAME.yaml`` holds, as it stands; by it is kept what is made of the file."""
+    if name not in names("method"):
+        raise nearest("method", name, names("method"))
+    with reading(f"conf/method/{name}.yaml"):
+        return (CONF / "method" / f"{name}.yaml").read_bytes()
 
 
 def read_method(name: str) -> DictConfig:
@@ -37,10 +55,9 @@ def read_method(name: str) -> DictConfig:
 
 def method_file(name: str) -> dict[str, Any]:
     """What ``conf/method/NAME.yaml`` holds, as plain data."""
-    if name not in names("method"):
-        raise nearest("method", name, names("method"))
+    text = method_text(name)
     with reading(f"conf/method/{name}.yaml"):
-        node = read_yaml(CONF / "method" / f"{name}.yaml")
+        node = parse_yaml(text.decode("utf-8"))
     check_reductions(node, name)
     check_name("method", name, node.get("name"))
     return node

@@ -27,4 +27,9 @@ else:
 
 def read_yaml(path: Path) -> Any:
     """What the file holds; interpolations stay text. Raises what yaml and reading a file raise."""
-    return yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    return parse_yaml(path.read_text(encoding="utf-8"))
+
+
+def parse_yaml(text: str) -> Any:
+    """What a file with this text holds."""
+    return yaml.load(text, _Loader)
