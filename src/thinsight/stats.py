@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from scipy import stats
+from scipy.special import bdtr
 
 from thinsight.errors import UserError
 
@@ -156,8 +157,10 @@ def discordant(first: np.ndarray, second: np.ndarray) -> tuple[int, int]:
 
 def mcnemar(only_first: int, only_second: int) -> float:
     """McNemar's exact test: the two-sided binomial probability of so uneven a split of the discordant rows."""
-    rows = only_first + only_second
-    return float(stats.binomtest(only_first, rows).pvalue) if rows else 1.0
+    if only_first == only_second:
+        return 1.0
+    less, rows = min(only_first, only_second), only_first + only_second
+    return min(1.0, 2.0 * float(bdtr(less, rows, 0.5)))  # symmetric: both tails are as long
 
 
 def wilson(correct: int, n: int, confidence: float = CONFIDENCE) -> tuple[float, float]:

@@ -18,11 +18,12 @@ import thinsight
 from thinsight.analysis.ablation import ablation_facts, ablation_table, part_of, spelled
 from thinsight.analysis.curves import compression_curve, kept_spread, tokens_needed, tokens_needed_by
 from thinsight.analysis.hallucination import count_yes, rename_by_method
-from thinsight.analysis.prompt_awareness import prompt_swap, swap_summary
+from thinsight.analysis.prompt_awareness import prompt_swap, prompt_swaps, swap_summary, training_batches
 from thinsight.analysis.results import read_if_run
 from thinsight.costs.conventions import FASTV, PROFILER, PYRAMIDDROP
 from thinsight.costs.flops import DecoderShape, flops
 from thinsight.errors import UserError
+from thinsight.evaluation.answer import answer
 from thinsight.ledger.published import load_published
 from thinsight.papers.par.figures import score_curve_figure
 from thinsight.papers.par.flops import counting_table, meets_printed, reductions, tokens_left
@@ -255,6 +256,22 @@ class TestPromptAwareness:
         common = [len({*a} & {*b}) / 16 for a, b in zip(swap["kept"], swap["others"], strict=True)]
         assert summary["common"] == pytest.approx(np.mean(common))
         assert summary["difference"] == pytest.approx(summary["other"] - summary["own"])
+
+    def test_the_given_sets_are_answered_as_the_method_answers(self, pocket):
+        """Own choices and answers are those of the method itself, though all of them are given in one batch."""
+        model, processor = pocket
+        methods = {name: thinsight.load_method(name, keep=16) for name in ("par", "trsm")}
+        swaps = prompt_swaps(*pocket, methods, self.rows)
+        batches = list(training_batches(*pocket, self.rows))
+        for name, method in methods.items():
+            records = [
+                record
+                for task, batch, inputs in batches
+                for record in answer(model, processor, method, inputs, batch, task)
+            ]
+            assert swaps[name]["id"].tolist() == [record["id"] for record in records]
+            assert swaps[name]["kept"].tolist() == [sorted(record["kept"]) for record in records]
+            assert swaps[name]["own"].tolist() == [bool(record["correct"]) for record in records]
 
     def test_refusals(self, pocket):
         with pytest.raises(UserError, match="does not choose once"):

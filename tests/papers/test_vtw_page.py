@@ -6,10 +6,11 @@ import pytest
 
 from thinsight.ledger.published import load_published
 from thinsight.models.loading import load_model
-from thinsight.papers.vtw.analysis import attention_shares, choose_layer, first_below, with_answer
+from thinsight.papers.vtw.analysis import attention_shares, choose_layers, divergences, first_below, with_answer
 from thinsight.papers.vtw.page import comparison_lines
 from thinsight.papers.vtw.tables import cost_table, layer_table, prefill_costs, published_shares
 from thinsight.report.render import finding
+from thinsight.runtime.layer_selection import select_layer
 from thinsight.tasks.rows import collate, load_rows, training_rows, training_task
 
 
@@ -66,11 +67,18 @@ def test_finding_names_the_layer_and_says_so_if_there_is_none():
 def test_the_choice_over_all_tasks_is_the_mean_of_the_tasks():
     model, processor = load_model("pocket")
     rows = training_rows(["exist", "read"], 3)
-    chosen, curve = choose_layer(model, processor, rows, [1e9])
+    found = divergences(model, processor, rows)
+    way = "withdrawn_to_full"
+    chosen, curve = choose_layers(found[way], [1e9], way)
+    batches = [collate(processor, rows[task], training_task(task)) for task in rows]
+    for direction in found:  # one pass for both directions and all tasks gives what a pass for each would
+        by_itself = select_layer(model, batches, threshold=1e9, direction=direction)
+        joint, _ = choose_layers(found[direction], [1e9], direction)
+        assert joint == by_itself
     assert chosen.layer == 1  # anything is below such a threshold
     wide = curve.pivot(index="layer", columns="task", values="divergence")
     assert np.allclose(wide["all"], wide[["exist", "read"]].mean(axis=1), rtol=1e-4, atol=1e-7)
-    nothing, same = choose_layer(model, processor, rows, [-1.0])
+    nothing, same = choose_layers(found[way], [-1.0], way)
     assert nothing is None
     pd.testing.assert_frame_equal(same, curve)
     assert first_below(curve, -1.0) == {"all": None, "exist": None, "read": None}

@@ -184,11 +184,12 @@ def against_random(
                 continue
             cells = score_cells(results, run)
             cells = cells[cells["budget"].isin(budgets)].groupby("task", sort=False).mean(numeric_only=True)
+            bounds = {task: (low, high) for task, low, high in cells[["low", "high"]].itertuples()}
             draws = [bootstrap.score(run, [budget]) for budget in budgets]
             line = {"keep": keep, "run": run, "budget": without_seed(budgets[0])}
             for number, task in enumerate(bootstrap.tasks):
                 at_task = ([draw.select([number]) for draw in some] for some in (draws, random))
-                out.append({**line, "task": task, **_beside_draws(*at_task, *cells.loc[task, ["low", "high"]])})
+                out.append({**line, "task": task, **_beside_draws(*at_task, *bounds[task])})
             costs, score = _relative_costs(cells, whole), bootstrap.score(run, budgets)
             line |= {"task": MEAN, **_beside_draws(draws, random, *score.interval()), **costs}
             out.append(line | _at_equal_flops(score, costs["flops"], curve))

@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 from transformers import PreTrainedModel, ProcessorMixin
 
+from thinsight.analysis.kept import kept_patches
 from thinsight.errors import UserError
 from thinsight.evaluation.answer import answer
 from thinsight.evaluation.sharing import shared_layers
@@ -19,7 +20,6 @@ from thinsight.reduction.method import Method
 from thinsight.reduction.schedules import Keep
 from thinsight.reduction.sites import Projected
 from thinsight.reduction.tokens import Tokens
-from thinsight.runtime.attach import reduce
 from thinsight.stats import paired
 from thinsight.tasks.rows import Row, collate, training_task
 
@@ -52,37 +52,60 @@ def training_batches(
 def prompt_swap(
     model: PreTrainedModel, processor: ProcessorMixin, method: Method, rows: Mapping[str, Sequence[Row]]
 ) -> pd.DataFrame:
-    """Put the training questions ``rows`` of each task to ``model`` under ``method``, twice: one line per question.
+    """`prompt_swaps` of one method."""
+    return prompt_swaps(model, processor, {"": method}, rows)[""]
+
+
+def prompt_swaps(
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
+    methods: Mapping[str, Method],
+    rows: Mapping[str, Sequence[Row]],
+) -> dict[str, pd.DataFrame]:
+    """Put the training questions ``rows`` of each task to ``model`` under each of ``methods`` (title -> method), twice:
+    title -> a frame with one line per question.
 
     kept, others  sorted patches of the question's picture that the method keeps for it, and for the next question of
                   its task that reads otherwise;  patches  how many the picture has
     own, other    whether the question was answered rightly with the one set, and with the other;  id  of the question
 
-    The method must choose once, between projector and decoder, and merge nothing: else "the same tokens by another
-    question" is not defined, which is a `UserError`. Nothing but the chosen set differs between the two.
+    A method must choose once, between projector and decoder, and merge nothing: else "the same tokens by another
+    question" is not defined, which is a `UserError`. Nothing but the chosen set differs between the two, and all
+    answers of a task to a method are given in one batch.
     """
-    if len(method.reductions) != 1 or not isinstance(method.reductions[0].site, Projected):
-        raise UserError(f"method {method.name} does not choose once between projector and decoder")
-    if method.reductions[0].correlate is not None:
-        raise UserError(f"method {method.name} merges tokens, so no other question's choice can be put in its place")
+    for method in methods.values():
+        if len(method.reductions) != 1 or not isinstance(method.reductions[0].site, Projected):
+            raise UserError(f"method {method.name} does not choose once between projector and decoder")
+        if method.reductions[0].correlate is not None:
+            raise UserError(
+                f"method {method.name} merges tokens, so no other question's choice can be put in its place"
+            )
     swapped_rows = {task: _swapped(of_task) for task, of_task in rows.items()}
     batches, swapped = (training_batches(model, processor, some) for some in (rows, swapped_rows))
-    out = []
+    out: dict[str, list[dict[str, Any]]] = {title: [] for title in methods}
     with shared_layers(model) as shared:
         for (task, batch, inputs), (_, _, swapped_inputs) in zip(batches, swapped, strict=True):
             shared.begin(inputs)
-            with torch.inference_mode(), reduce(model, method) as trace:
-                model(**swapped_inputs, logits_to_keep=1)
-            others = [sorted(patches) for patches in trace.kept]
-            fixed = FixedChoice(map(torch.tensor, others))
-            given = Method("given", (replace(method.reductions[0], filter=fixed, schedule=Keep(None)),))
-            answers = (answer(model, processor, one, inputs, batch, task) for one in (method, given))
-            out += [
-                {"id": own["id"], "kept": sorted(own["kept"]), "others": chosen, "patches": own["picture"]}
-                | {"own": bool(own["correct"]), "other": bool(other["correct"])}
-                for own, other, chosen in zip(*answers, others, strict=True)
-            ]
-    return pd.DataFrame(out)
+            chosen = {
+                title: [
+                    [sorted(kept) for kept in kept_patches(model, method, asked)] for asked in (inputs, swapped_inputs)
+                ]
+                for title, method in methods.items()
+            }
+            twice = collate(processor, [*batch, *batch], task).to(model.device, model.dtype)
+            shared.begin(twice)
+            for title, (own, others) in chosen.items():
+                fixed = FixedChoice(map(torch.tensor, [*own, *others]))
+                given = Method("given", (replace(methods[title].reductions[0], filter=fixed, schedule=Keep(None)),))
+                answers = answer(model, processor, given, twice, [*batch, *batch], task)
+                out[title] += [
+                    {"id": first["id"], "kept": kept, "others": other, "patches": first["picture"]}
+                    | {"own": bool(first["correct"]), "other": bool(second["correct"])}
+                    for first, second, kept, other in zip(
+                        answers[: len(batch)], answers[len(batch) :], own, others, strict=True
+                    )
+                ]
+    return {title: pd.DataFrame(lines) for title, lines in out.items()}
 
 
 def swap_summary(swap: pd.DataFrame) -> dict[str, float]:

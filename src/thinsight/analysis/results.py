@@ -87,10 +87,9 @@ def _score_lines(file: Path) -> list[dict[str, Any]]:
 
 def score_cells(table: pd.DataFrame, run: str, budget: str | None = None) -> pd.DataFrame:
     """The lines of one run, and of one budget of it; a run or budget that is not there is a `UserError`."""
-    known = table["run"].unique()
-    if run not in known:
-        raise nearest("run", run, known)
     part = table[table["run"] == run]
+    if part.empty:
+        raise nearest("run", run, table["run"].unique())
     if budget is None:
         return part
     if budget not in set(part["budget"]):

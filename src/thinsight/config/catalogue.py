@@ -2,13 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
-from omegaconf import OmegaConf
-
-from thinsight.config.methods import load_method, read_method, reading
+from thinsight.config.methods import load_method, method_file, method_text, reading
 from thinsight.config.schema import names
+from thinsight.config.yaml_files import read_yaml
 from thinsight.paths import CONF
 from thinsight.reduction.method import Method
 from thinsight.reduction.sites import Features, Projected, Vision
@@ -48,7 +47,7 @@ class MethodEntry:
     @property
     def short(self) -> str:
         """The title without what stands in brackets."""
-        return self.title.partition(" (")[0]
+        return without_brackets(self.title)
 
     @property
     def is_control(self) -> bool:
@@ -58,10 +57,15 @@ class MethodEntry:
 
 def method_entry(name: str) -> MethodEntry:
     """The entry of ``conf/method/NAME.yaml``."""
-    node = read_method(name)
-    fields = OmegaConf.to_container(node, resolve=False)
+    return _entry(name, method_text(name))
+
+
+@lru_cache(maxsize=128)
+def _entry(name: str, text: bytes) -> MethodEntry:
+    """The entry of a file that holds ``text``."""
+    fields = method_file(name)
     words = {key: str(fields.get(key) or "") for key in ("title", "about", "scores", "acts", "cost", "paper", "arxiv")}
-    method = load_method(node)
+    method = load_method(name)
     return MethodEntry(
         name=name,
         family=family(method) if words["paper"] else CONTROL,
@@ -72,6 +76,16 @@ def method_entry(name: str) -> MethodEntry:
         deviations=tuple(fields.get("deviations") or ()),
         **words | {"title": words["title"] or name},
     )
+
+
+def method_titles() -> dict[str, str]:
+    """Name -> title without what stands in brackets, of every method; builds none, unlike `method_entries`."""
+    return {name: without_brackets(str(method_file(name).get("title") or name)) for name in names("method")}
+
+
+def without_brackets(title: str) -> str:
+    """A title without what stands in brackets."""
+    return title.partition(" (")[0]
 
 
 def method_entries() -> list[MethodEntry]:
@@ -95,5 +109,5 @@ def printed_models() -> Mapping[str, tuple[str, int]]:
     files = {}
     for name in names("model"):
         with reading(f"conf/model/{name}.yaml"):
-            files[name] = OmegaConf.load(CONF / "model" / f"{name}.yaml")
+            files[name] = read_yaml(CONF / "model" / f"{name}.yaml")
     return {title: (name, n) for name, file in files.items() for title, n in file.get("printed_as", {}).items()}

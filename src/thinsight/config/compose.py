@@ -8,7 +8,7 @@ import copy
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import reduce
+from functools import lru_cache, reduce
 from operator import getitem
 from pathlib import Path
 from shlex import quote
@@ -227,9 +227,21 @@ def compose(schema: type, overrides: list[Override]) -> DictConfig:
     try:
         if any(override.key_or_group.startswith("hydra") for override in overrides):
             raise HydraException("Hydra's own settings are no part of a config")
-        return _compose(schema, [override.input_line for override in overrides])
+        lines = tuple(override.input_line for override in overrides)
+        return copy.deepcopy(_composed(schema, lines, str(CONF), _files()))
     except ERRORS as error:
         raise _explain(schema, overrides, error) from error
+
+
+def _files() -> tuple[tuple[str, bytes], ...]:
+    """Every file of ``conf/`` and what it holds."""
+    return tuple((str(path), path.read_bytes()) for path in sorted(CONF.rglob("*.yaml")))
+
+
+@lru_cache(maxsize=64)
+def _composed(schema: type, lines: tuple[str, ...], folder: str, files: tuple[tuple[str, bytes], ...]) -> DictConfig:
+    """`_compose`, which takes a fifth of a second, once for the same overrides and the same ``files`` of ``folder``."""
+    return _compose(schema, list(lines))
 
 
 def apply(config: DictConfig, overrides: list[Override]) -> DictConfig:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from hydra.errors import InstantiationException
@@ -10,7 +11,8 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from thinsight.config.schema import RESERVED, check_name, names
+from thinsight.config.schema import DESCRIBING, RESERVED, check_name, names
+from thinsight.config.yaml_files import parse_yaml
 from thinsight.errors import UserError, nearest
 from thinsight.paths import CONF
 
@@ -24,16 +26,38 @@ def load_method(name_or_config: str | DictConfig, **fields: Any) -> "Method":
     An unknown name or field, a value that the method refuses, and a field that would change nothing are `UserError`s.
     """
     if isinstance(name_or_config, str):
-        return method_of(read_method(name_or_config), fields)
+        if not all(value is None or type(value) in (bool, int, float, str) for value in fields.values()):
+            return method_of(method_file(name_or_config), fields)
+        typed = tuple((key, type(value), value) for key, value in fields.items())  # 1, 1.0 and True are equal
+        return _built(name_or_config, method_text(name_or_config), typed)
     return method_of(name_or_config.get("method", name_or_config), fields)
+
+
+@lru_cache(maxsize=512)
+def _built(name: str, text: bytes, typed: tuple[tuple[str, type, Any], ...]) -> "Method":
+    """The method of a file that holds ``text`` with some fields replaced; a method is frozen, so it is built once."""
+    return method_of(method_file(name), {key: value for key, _, value in typed})
+
+
+def method_text(name: str) -> bytes:
+    """What ``conf/method/NAME.yaml`` holds, as it stands; by it is kept what is made of the file."""
+    if name not in names("method"):
+        raise nearest("method", name, names("method"))
+    with reading(f"conf/method/{name}.yaml"):
+        return (CONF / "method" / f"{name}.yaml").read_bytes()
 
 
 def read_method(name: str) -> DictConfig:
     """The node of ``conf/method/NAME.yaml``, as `load_config` has it, which takes a fifth of a second to compose."""
-    if name not in names("method"):
-        raise nearest("method", name, names("method"))
     with reading(f"conf/method/{name}.yaml"):
-        node = OmegaConf.load(CONF / "method" / f"{name}.yaml")
+        return OmegaConf.create(method_file(name))
+
+
+def method_file(name: str) -> dict[str, Any]:
+    """What ``conf/method/NAME.yaml`` holds, as plain data."""
+    text = method_text(name)
+    with reading(f"conf/method/{name}.yaml"):
+        node = parse_yaml(text.decode("utf-8"))
     check_reductions(node, name)
     check_name("method", name, node.get("name"))
     return node
@@ -54,14 +78,16 @@ def check_reductions(node: Any, name: str) -> None:
         raise UserError(f"method {name} needs a list of reductions (it may be empty)")
 
 
-def method_of(node: DictConfig, fields: dict[str, Any]) -> "Method":
+def method_of(node: DictConfig | dict[str, Any], fields: dict[str, Any]) -> "Method":
     """The method that ``node`` describes, with ``fields`` in place of its own values.
 
     ``fidelity=official`` stands for every field under the node's key ``official``, with its value there.
     """
     from thinsight.reduction.method import Method
 
-    node = OmegaConf.create({"method": OmegaConf.to_container(node, resolve=False)}).method
+    plain = node if isinstance(node, dict) else OmegaConf.to_container(node, resolve=False)
+    with reading(f"method {plain.get('name')}"):
+        node = OmegaConf.create({"method": {key: plain[key] for key in plain if key not in DESCRIBING}}).method
     knobs = [key for key in node if key not in RESERVED]
     fields = {key: value.item() if hasattr(value, "item") else value for key, value in fields.items()}  # NumPy, torch
     fields = {**_fidelity(node, fields), **fields}

@@ -4,12 +4,15 @@ Nothing is computed there, so a 13B model costs a second and no memory, yet ever
 by ``FlopCounterMode``: two operations per multiply-add, attention in full, no biases and no element-wise work.
 """
 
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from omegaconf import DictConfig
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from thinsight.config.methods import load_method
@@ -18,11 +21,12 @@ from thinsight.costs.conventions import CONVENTIONS
 from thinsight.costs.flops import decoder_shape, flops_by_convention, kv_bytes
 from thinsight.errors import UserError
 from thinsight.models.architecture import ImageTokens
-from thinsight.models.families import family_of
+from thinsight.models.families import family_of, find_parts
 from thinsight.models.image_tokens import encode_size, largest_image
 from thinsight.models.loading import meta_model
 from thinsight.reduction.method import Method
 from thinsight.runtime.attach import reduce
+from thinsight.runtime.hooks import Replacement
 
 
 @dataclass(frozen=True)
@@ -47,11 +51,48 @@ def count_prefill(model: nn.Module, method: Method, text: int, visual: int) -> C
     width = model.get_input_embeddings().embedding_dim
     embeds = torch.empty(1, text + visual, width, dtype=model.dtype, device="meta")
     counter = FlopCounterMode(display=False)
-    with torch.no_grad(), reduce(model, method, visual=mask) as trace, counter:
+    with (
+        torch.no_grad(),
+        reduce(model, method, visual=mask) as trace,
+        counter,
+        _like_layers(model, counter) as repeated,
+    ):
         model(inputs_embeds=embeds, use_cache=True, logits_to_keep=1)
     head = sum(sum(ops.values()) for name, ops in counter.get_flop_counts().items() if name.endswith(".lm_head"))
-    decoder = counter.get_total_flops() - head
+    decoder = counter.get_total_flops() + sum(repeated) - head
     return Counted(decoder, head, list(trace.sequence_lengths[0]), list(trace.lengths[0]))
+
+
+@contextmanager
+def _like_layers(model: nn.Module, counter: FlopCounterMode) -> Iterator[list[int]]:
+    """Inside the context a decoder layer like one that has been counted, with as many tokens, gives that one's output:
+    on the meta device all outputs of a shape are the same. Yields the FLOPs of each layer that was not run.
+
+    Something reduced inside a layer makes its output shorter than its input, so that it is run each time; hooks on the
+    parts of a layer are those of such reductions.
+    """
+    seen: dict[tuple, tuple[int, Any]] = {}
+    repeated: list[int] = []
+
+    def counted(layer: nn.Module, forward: Callable, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
+        parts = tuple((name, tuple(weight.shape)) for name, weight in layer.named_parameters())
+        mask = kwargs.get("attention_mask")
+        key = (parts, hidden_states.shape, None if mask is None else mask.shape)
+        if key in seen:
+            repeated.append(seen[key][0])
+            return seen[key][1]
+        before = counter.get_total_flops()
+        output = forward(hidden_states, *args, **kwargs)
+        seen[key] = counter.get_total_flops() - before, output
+        return output
+
+    with ExitStack() as stack:
+        for layer in find_parts(model).layers:
+            if "forward" not in vars(layer) and not any(
+                part._forward_pre_hooks for part in layer.modules() if part is not layer
+            ):
+                stack.callback(Replacement(layer, "forward", partial(counted, layer, layer.forward)).remove)
+        yield repeated
 
 
 def tower_flops(model: nn.Module, image: ImageTokens) -> dict[str, int]:

@@ -8,12 +8,11 @@ from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from typing import Any
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from thinsight.config.catalogue import printed_models
 from thinsight.config.methods import load_method
+from thinsight.config.yaml_files import read_yaml
 from thinsight.costs.budgets import PrefillSizes, simulate, solve_budget
 from thinsight.costs.conventions import CONVENTIONS
 from thinsight.costs.flops import DecoderShape, decoder_shape, kv_bytes, prefill_flops
@@ -81,9 +80,9 @@ def countings() -> Mapping[str, Sequence[Counting]]:
     ways = {}
     for path in sorted((FOLDER / "counting").glob("*.yaml")):
         try:
-            entry = OmegaConf.to_container(OmegaConf.load(path))
+            entry = read_yaml(path)
             ways[entry["paper"]] = tuple(Counting(**way) for way in entry["counts"])
-        except (KeyError, TypeError, UnicodeDecodeError, YAMLError, OmegaConfBaseException) as error:
+        except (KeyError, TypeError, UnicodeDecodeError, YAMLError) as error:
             raise UserError(f"{path.name} is no description of how a paper counts: {error}") from error
     return ways
 

@@ -8,9 +8,10 @@ from functools import cache
 from statistics import fmean
 
 import pandas as pd
-from omegaconf import OmegaConf
 
-from thinsight.config.catalogue import method_entries, printed_models
+from thinsight.config import catalogue
+from thinsight.config.catalogue import printed_models
+from thinsight.config.yaml_files import read_yaml
 from thinsight.ledger.counting import Computed, Counting, counting, fields_of, picture_tokens, shape_of
 from thinsight.ledger.published import PAPERS
 from thinsight.ledger.verdicts import PrintedRange
@@ -41,7 +42,7 @@ def benchmark_tasks() -> Mapping[str, Sequence[str]]:
     """Published benchmark -> the tasks of ``conf/task`` that are after it."""
     tasks: dict[str, list[str]] = {}
     for path in sorted((CONF / "task").glob("*.yaml")):
-        for benchmark in OmegaConf.load(path).get("after") or ():
+        for benchmark in read_yaml(path).get("after") or ():
             tasks.setdefault(benchmark, []).append(path.stem)
     return tasks
 
@@ -49,7 +50,7 @@ def benchmark_tasks() -> Mapping[str, Sequence[str]]:
 @cache
 def task_benchmarks() -> Mapping[str, str]:
     """Published benchmark -> the task of ``conf/task`` that is it: its title."""
-    titles = {str(OmegaConf.load(path).get("title")): path.stem for path in sorted((CONF / "task").glob("*.yaml"))}
+    titles = {str(read_yaml(path).get("title")): path.stem for path in sorted((CONF / "task").glob("*.yaml"))}
     modelled_after = {name for names in benchmark_tasks().values() for name in names}
     return {title: name for title, name in titles.items() if name not in modelled_after}
 
@@ -57,7 +58,7 @@ def task_benchmarks() -> Mapping[str, str]:
 @cache
 def method_titles() -> Mapping[str, str]:
     """Title of a method, without what stands in brackets -> its name in ``conf/method``."""
-    return {entry.short: entry.name for entry in method_entries()} | CONTROLS
+    return {title: name for name, title in catalogue.method_titles().items()} | CONTROLS
 
 
 @dataclass(frozen=True)

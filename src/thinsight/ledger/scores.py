@@ -34,6 +34,7 @@ class RunScores:
     """The runs of the group main of one model; what a table of many lines asks again and again is kept.
 
     budgets     (run, `SettingKey`) -> the budgets that stand for a setting: several are seeds, none means not run so
+    score       (line, tasks) -> its `ResampledScore`
     difference  (line, other line, tasks) -> of accuracy, the mean over tasks, and its paired interval
     """
 
@@ -45,7 +46,7 @@ class RunScores:
         rows = answers[answers["run"].isin(self.results["run"])]
         self._bootstrap = Bootstrap(rows) if len(rows) else None
         self._runs = {m: list(part["run"].unique()) for m, part in self.results.groupby("method", sort=False)}
-        self.budgets, self.difference = cache(self._budgets), cache(self._difference)
+        self.budgets, self.difference, self.score = cache(self._budgets), cache(self._difference), cache(self._score)
 
     def run_of(self, method: str) -> str | None:
         """The run of a method of ``conf/method``: the one with its name, or else its first."""
@@ -65,7 +66,7 @@ class RunScores:
 
     def relative(self, line: Line, tasks: Sequence[str]) -> float:
         """Score as a share of the whole model's, the mean of the tasks' ratios."""
-        return self._score(line, tasks).over(self._score(self.whole, tasks)).mean
+        return self.score(line, tasks).over(self.score(self.whole, tasks)).mean
 
     def measured(self, line: Line, benchmark: str, task: str) -> tuple[float, Interval]:
         """Score in % and Wilson's interval; of several draws the means of both.
@@ -83,7 +84,7 @@ class RunScores:
         return accuracy + moved, (low + moved, high + moved)
 
     def _difference(self, line: Line, other: Line, tasks: Sequence[str]) -> tuple[float, Interval]:
-        change = self._score(line, tasks).minus(self._score(other, tasks))
+        change = self.score(line, tasks).minus(self.score(other, tasks))
         return change.mean, change.interval()
 
     def _budgets(self, run: str, setting: SettingKey) -> tuple[str, ...]:

@@ -5,19 +5,24 @@ the tower's features can: an error of a unit in the last place of every input en
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
+from transformers import BatchFeature
 
+from thinsight.analysis.kept import kept_patches
+from thinsight.evaluation.sharing import shared_layers
 from thinsight.reduction.method import Method
-from thinsight.runtime.attach import reduce
 from thinsight.tasks.rows import Row, collate
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, ProcessorMixin
+
+BATCH = 48
 
 
 def nudged(pixels: Tensor, units: int = 1, seed: int = 0) -> Tensor:
@@ -39,25 +44,22 @@ def changed_sets(
 ) -> pd.DataFrame:
     """Rows of the names in ``methods`` with the columns ``changed`` and ``pictures``.
 
-    questions  tasks and some rows of each, which are answered as one batch as far as the first token. A picture is
+    questions  tasks and some rows of each, which are put to the model together, as far as the choice. A picture is
                changed if the set of patches alive at the end is another one for `nudged` pixels; every seed counts anew
     """
+    asked = [replace(row, question=row.question + task.suffix) for task, rows in questions for row in rows]
     counts = dict.fromkeys(methods, 0)
-    for task, rows in questions:
-        inputs = collate(processor, rows, task).to(model.device, torch.float32)
-        moved = [{**inputs, "pixel_values": nudged(inputs["pixel_values"].cpu(), units, seed)} for seed in seeds]
-        for name, method in methods.items():
-            plain, *others = (_kept(model, method, batch) for batch in (inputs, *moved))
+    for start in range(0, len(asked), BATCH):
+        batch = asked[start : start + BATCH]
+        inputs = collate(processor, batch, OmegaConf.merge(questions[0][0], {"suffix": ""}))
+        pixels = [inputs["pixel_values"], *(nudged(inputs["pixel_values"], units, seed) for seed in seeds)]
+        kept: dict[str, list[list[set[int]]]] = {name: [] for name in methods}
+        with shared_layers(model) as shared:
+            for values in pixels:
+                placed = BatchFeature({**inputs, "pixel_values": values}).to(model.device, model.dtype)
+                shared.begin(placed)
+                for name, method in methods.items():
+                    kept[name].append([set(patches) for patches in kept_patches(model, method, placed)])
+        for name, (plain, *others) in kept.items():
             counts[name] += sum(a != b for other in others for a, b in zip(plain, other, strict=True))
-    pictures = len(seeds) * sum(len(rows) for _, rows in questions)
-    return pd.DataFrame({"method": list(counts), "changed": list(counts.values()), "pictures": pictures})
-
-
-def _kept(model: "PreTrainedModel", method: Method, inputs: Mapping[str, Tensor]) -> list[set[int]]:
-    placed = {
-        name: value.to(model.device, model.dtype if value.is_floating_point() else value.dtype)
-        for name, value in inputs.items()
-    }
-    with torch.inference_mode(), reduce(model, method) as trace:
-        model(**placed, logits_to_keep=1)
-    return [set(kept) for kept in trace.kept]
+    return pd.DataFrame({"method": list(counts), "changed": list(counts.values()), "pictures": len(seeds) * len(asked)})

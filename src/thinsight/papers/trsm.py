@@ -17,7 +17,7 @@ from thinsight.ledger.ledger import ledger
 from thinsight.ledger.published import load_published
 from thinsight.models.image_tokens import tokens_of
 from thinsight.papers.par.flops import MODEL, reductions
-from thinsight.papers.par.prompts import prompt_swaps
+from thinsight.papers.par.prompts import swap_table
 from thinsight.report.render import finding
 
 SHARES = {"drop20": 0.8, "keep20": 0.2}
@@ -56,7 +56,7 @@ class TrsmPage:
     tokens: dict[str, int]  # reading -> visual tokens that it leaves of a picture of LLaVA-1.5
     flops: pd.DataFrame  # what that saves (`papers.par.flops.reductions`)
     parts: pd.DataFrame  # variants of TRSM (`ablation_table`)
-    prompt: pd.DataFrame  # `prompt_swaps` of the variants `SWAPPED`
+    prompt: pd.DataFrame  # `swap_table` of the variants `SWAPPED`
     ledger: pd.DataFrame  # the printed numbers with their verdicts
 
     @property
@@ -96,7 +96,7 @@ def build(folder: Path, reads: Sequence[str], model: str, questions: int, text_t
         tokens=tokens,
         flops=pd.concat(saved),
         parts=ablation_table(*read_if_run(folder, ["trsm-fields"]), PARTS),
-        prompt=prompt_swaps(model, methods, questions),
+        prompt=swap_table(model, methods, questions),
         ledger=ledger(published[published["paper"] == "TRSM"], results, answers),
     )
 

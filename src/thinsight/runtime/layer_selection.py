@@ -118,30 +118,52 @@ def select_layer(
     nothing and are left out. Candidates default to every layer but the first. One plain pass per batch gives the inputs
     of all candidates; only text rows go on from there, so it costs far less than one pass per candidate.
     """
+    limits = _thresholds(threshold)
+    found = layer_divergences(model, batches, candidates=candidates, directions=[direction], positions=positions)
+    return choose_layer(found[direction], limits, direction)
+
+
+def choose_layer(per_sample: Mapping[int, Sequence[float]], limits: Sequence[float], direction: str) -> Selection:
+    """The selection by the divergences of `layer_divergences` in one ``direction``, or of some samples of it."""
+    divergence = {layer: sum(values) / len(values) for layer, values in per_sample.items()}
+    chosen = {limit: next((k for k, value in divergence.items() if value <= limit), None) for limit in limits}
+    layer = next((layer for layer in chosen.values() if layer is not None), None)
+    if layer is None:
+        raise NoLayerError(limits, divergence)
+    return Selection(layer, chosen, divergence, {k: list(values) for k, values in per_sample.items()}, direction)
+
+
+@torch.no_grad()
+def layer_divergences(
+    model: nn.Module,
+    batches: Iterable[Mapping[str, Tensor]],
+    *,
+    candidates: Iterable[int] | None = None,
+    directions: Sequence[str] = DIRECTIONS,
+    positions: str = "keep",
+) -> dict[str, dict[int, list[float]]]:
+    """What `select_layer` chooses by, in several ``directions`` from the same pass: direction -> layer -> value of each
+    sample that has an image, in the order of the batches."""
     if isinstance(batches, Mapping):
         raise UserError("batches is a sequence of batches of model inputs: for a single one, [batch]")
-    limits = _thresholds(threshold)
-    if direction not in DIRECTIONS:
-        raise nearest("direction", direction, DIRECTIONS)
+    for direction in directions:
+        if direction not in DIRECTIONS:
+            raise nearest("direction", direction, DIRECTIONS)
     if positions not in POSITIONS:
         raise nearest("positions", positions, POSITIONS)
     parts = find_parts(model)
     layers = list(range(1, parts.depth)) if candidates is None else _layers(candidates, parts.depth)
     if parts.head is None:
         raise UserError(f"{type(model).__name__} has no LM head: the criterion compares next-token distributions")
-    per_sample: dict[int, list[float]] = {layer: [] for layer in layers}
+    found: dict[str, dict[int, list[float]]] = {direction: {layer: [] for layer in layers} for direction in directions}
     for batch in batches:
-        values = _one_batch(model, parts, batch, layers, direction, positions)
-        for layer, row in zip(layers, values.tolist(), strict=True):
-            per_sample[layer] += row
-    if not per_sample[layers[0]]:
+        values = _one_batch(model, parts, batch, layers, directions, positions)
+        for direction, by_layer in zip(directions, values.tolist(), strict=True):
+            for layer, row in zip(layers, by_layer, strict=True):
+                found[direction][layer] += row
+    if not found[directions[0]][layers[0]]:
         raise UserError("no sample has an image, so there is nothing whose withdrawal could be measured")
-    divergence = {layer: sum(values) / len(values) for layer, values in per_sample.items()}
-    chosen = {limit: next((k for k, value in divergence.items() if value <= limit), None) for limit in limits}
-    layer = next((layer for layer in chosen.values() if layer is not None), None)
-    if layer is None:
-        raise NoLayerError(limits, divergence)
-    return Selection(layer, chosen, divergence, per_sample, direction)
+    return found
 
 
 def _thresholds(threshold: float | Sequence[float]) -> list[float]:
@@ -166,9 +188,14 @@ def _layers(candidates: Iterable[int], depth: int) -> list[int]:
 
 
 def _one_batch(
-    model: nn.Module, parts: ModelParts, batch: Mapping[str, Tensor], layers: list[int], direction: str, positions: str
+    model: nn.Module,
+    parts: ModelParts,
+    batch: Mapping[str, Tensor],
+    layers: list[int],
+    directions: Sequence[str],
+    positions: str,
 ) -> Tensor:
-    """(candidates, samples with an image) fp32."""
+    """(directions, candidates, samples with an image) fp32."""
     if not isinstance(batch, Mapping):
         raise UserError(f"a batch is a dict of model inputs, not {type(batch).__name__}")
     inputs = {key: value.to(model.device) if isinstance(value, Tensor) else value for key, value in batch.items()}
@@ -192,9 +219,9 @@ def _one_batch(
     rows = []
     for layer in layers:
         withdrawn = _distribution(parts, prefix.finish(layer), prefix.layout)
-        q, p = (withdrawn, full) if direction == "withdrawn_to_full" else (full, withdrawn)
-        rows.append((q.exp() * (q - p)).sum(-1))
-    return torch.stack(rows).cpu()[:, with_image]
+        pairs = [(withdrawn, full) if way == "withdrawn_to_full" else (full, withdrawn) for way in directions]
+        rows.append(torch.stack([(q.exp() * (q - p)).sum(-1) for q, p in pairs]))
+    return torch.stack(rows, 1).cpu()[:, :, with_image]
 
 
 def _distribution(parts: ModelParts, hidden: Tensor, layout: Layout) -> Tensor:

@@ -106,8 +106,9 @@ def load_rows(task: DictConfig, limit: int | None = None) -> list[Row]:
         raise UserError(f"task {task.name} has no rows.")
     if table["id"].duplicated().any():
         raise UserError(f"task {task.name} has two rows with the id {table['id'][table['id'].duplicated()].iloc[0]}.")
-    group = table["group"] if "group" in table else table["id"]
-    ordered = table.assign(_group=group.map(_hash), _id=table["id"].map(_hash)).sort_values(["_group", "_id"])
+    by_id = table["id"].map(_hash)
+    by_group = table["group"].map(_hash) if "group" in table else by_id
+    ordered = table.assign(_group=by_group, _id=by_id).sort_values(["_group", "_id"])
     if limit is not None:
         ordered = ordered[ordered["_group"].isin(set(ordered["_group"].iloc[:limit]))]
     columns = [c for c in (*sources.COLUMNS, "answers", "group", "group_size") if c in table]
@@ -120,13 +121,20 @@ def _as_text(task: DictConfig, table: pd.DataFrame) -> pd.DataFrame:
 
     A question without a kind has the kind `ALL`, one without a group is a group of its own.
     """
-    ids = [_text(f"row {row} (the first is 1) of task {task.name}", "id", x) for row, x in enumerate(table["id"], 1)]
+    ids = [
+        x if _is_text(x) else _text(f"row {row} (the first is 1) of task {task.name}", "id", x)
+        for row, x in enumerate(table["id"], 1)
+    ]
     texts = {"id": ids}
     for column in {"question", "answer", "kind", "group"} & set(table):
         rows = list(zip(ids, table[column], strict=True))
         if column in ("kind", "group"):
-            rows = [(row, (ALL if column == "kind" else row) if _is_missing(x) else x) for row, x in rows]
-        texts[column] = [_text(f"row {row} of task {task.name}", column, cell) for row, cell in rows]
+            rows = [
+                (row, x if _is_text(x) or not _is_missing(x) else ALL if column == "kind" else row) for row, x in rows
+            ]
+        texts[column] = [
+            cell if _is_text(cell) else _text(f"row {row} of task {task.name}", column, cell) for row, cell in rows
+        ]
     return table.assign(**{column: pd.Series(cells, table.index, dtype=object) for column, cells in texts.items()})
 
 
@@ -144,6 +152,11 @@ def _text(whose: str, what: str, cell: Any) -> str:
     if isinstance(cell, Real | Decimal) and not truth:
         return str(int(cell)) if cell == cell // 1 else str(cell)
     raise UserError(f"the {what} of {whose} is a {type(cell).__name__}, {str(cell)[:40]!r}: write it as a text.")
+
+
+def _is_text(cell: Any) -> bool:
+    """Whether a cell is a text that is not blank, as nearly all are."""
+    return type(cell) is str and bool(cell) and not cell.isspace()
 
 
 def _is_missing(cell: Any) -> bool:

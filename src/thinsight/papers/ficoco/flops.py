@@ -4,6 +4,7 @@ The printed TFLOPs are those of a decoder in which every layer holds the final n
 fixed length: right for a method in the vision tower, not for one that removes tokens layer by layer in the decoder.
 """
 
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -86,8 +87,9 @@ def tflops_labels(published: pd.DataFrame) -> pd.DataFrame:
         for (whole, printed, tokens), lines in part.groupby(by, sort=False):
             stated = paper.visual if whole else int(tokens) if tokens else None
             known = stated is not None
+            above = bisect_left(range(paper.visual), printed, key=paper.uniform)  # more tokens cost more
             implied = min(
-                range(paper.visual + 1), key=lambda n, goal=printed, paper=paper: abs(paper.uniform(n) - goal)
+                (max(above - 1, 0), above), key=lambda n, goal=printed, paper=paper: abs(paper.uniform(n) - goal)
             )
             tables = dict.fromkeys(lines["version"] + " " + lines["table"].str.partition(" (")[0])
             line = {"model": paper.title, "whole": whole, "printed": printed, "text": paper.text, "stated": stated}

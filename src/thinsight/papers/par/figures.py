@@ -161,7 +161,7 @@ def variants_figure(table: pd.DataFrame) -> Figure:
 
 def prompt_swap_figure(table: pd.DataFrame) -> Figure:
     """Whether methods go by the prompt: tokens in common with another question's choice, the accuracy with its own and
-    with that choice, and the difference. ``table``: `papers.par.prompts.prompt_swaps`."""
+    with that choice, and the difference. ``table``: `papers.par.prompts.swap_table`."""
     figure, axes = subplots(1, 3, figsize=(PAGE, 0.25 * len(table) + 0.95), sharey=True)
     percent = 100 * table.set_index("method")[["common", "chance", "own", "other"]]
     sns.barplot(percent, x="common", y="method", color=BLUE, alpha=0.75, width=0.6, ax=axes[0])

@@ -20,7 +20,7 @@ from thinsight.ledger.ledger import ledger
 from thinsight.ledger.published import load_published
 from thinsight.models.loading import load_model
 from thinsight.papers.par.flops import LAYERS, meets_printed, reductions, tokens_left
-from thinsight.papers.par.prompts import prompt_swaps
+from thinsight.papers.par.prompts import swap_table
 from thinsight.paths import ROOT
 from thinsight.report.render import finding
 
@@ -93,7 +93,7 @@ class ParPage:
     counts: pd.DataFrame  # tokens kept of each question by PAR adaptive (`kept_counts`)
     adaptive: pd.DataFrame  # their spread (`kept_spread`)
     parts: pd.DataFrame  # variants of PAR (`ablation_table`)
-    prompt: pd.DataFrame  # `prompt_swaps` of the methods `SWAPPED`
+    prompt: pd.DataFrame  # `swap_table` of the methods `SWAPPED`
     ledger: pd.DataFrame  # the printed numbers with their verdicts
 
     @property
@@ -162,7 +162,7 @@ def build(folder: Path, reads: Sequence[str], model: str, questions: int) -> Par
         counts=counts,
         adaptive=kept_spread(counts, decoder_shape(load_model(model)[0]), PROFILER),
         parts=parts.assign(variant=parts["variant"].mask(without_router, "no router: the most relevant")),
-        prompt=prompt_swaps(model, swaps, questions),
+        prompt=swap_table(model, swaps, questions),
         ledger=ledger(published[published["paper"] == "PAR"], results, answers),
     )
 

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from thinsight.analysis.prompt_awareness import prompt_swap, swap_summary
+from thinsight.analysis.prompt_awareness import prompt_swaps, swap_summary
 from thinsight.models.loading import load_model
 from thinsight.papers.par.calibration_set import TASKS
 from thinsight.reduction.method import Method
@@ -23,13 +23,12 @@ QUESTIONS = (
 )
 
 
-def prompt_swaps(model: str, methods: Mapping[str, Method], questions: int) -> pd.DataFrame:
+def swap_table(model: str, methods: Mapping[str, Method], questions: int) -> pd.DataFrame:
     """`analysis.prompt_awareness.swap_summary` of each of ``methods`` (title -> method, which goes to the column
     ``method``), on that many training questions of each task."""
     loaded, rows = load_model(model), training_rows(TASKS, questions)
-    return pd.DataFrame(
-        [{"method": title, **swap_summary(prompt_swap(*loaded, method, rows))} for title, method in methods.items()]
-    )
+    swaps = prompt_swaps(*loaded, methods, rows)
+    return pd.DataFrame([{"method": title, **swap_summary(swap)} for title, swap in swaps.items()])
 
 
 def questions_figure(shown: Sequence[Any]) -> Figure:

@@ -12,11 +12,11 @@ from thinsight.analysis.results import load_answers, load_scores, nearest_budget
 from thinsight.ledger.ledger import ledger
 from thinsight.ledger.published import load_published
 from thinsight.models.loading import load_model
-from thinsight.papers.vtw.analysis import attention_shares, choose_layer, first_below
+from thinsight.papers.vtw.analysis import attention_shares, choose_layers, divergences, first_below
 from thinsight.papers.vtw.figures import RUNS
 from thinsight.papers.vtw.tables import prefill_costs
 from thinsight.report.render import finding
-from thinsight.runtime.layer_selection import Selection
+from thinsight.runtime.layer_selection import DIRECTIONS, Selection
 from thinsight.tasks.rows import training_rows, training_task
 
 THRESHOLDS = (0.003, 0.0005, 0.0001)
@@ -108,8 +108,8 @@ def build(folder: Path, reads: Sequence[str], model: str, samples: int, text_tok
     results, answers = load_scores(folder, reads), load_answers(folder, reads)
     loaded, training = load_model(model), training_rows(list(results["task"].unique()), samples)
     shares = pd.concat(attention_shares(*loaded, training_task(task), training[task]) for task in ATTENTION_TASKS)
-    chosen, divergence = choose_layer(*loaded, training, THRESHOLDS)
-    _, reverse = choose_layer(*loaded, training, THRESHOLDS, direction="full_to_withdrawn")
+    found = divergences(*loaded, training)
+    (chosen, divergence), (_, reverse) = (choose_layers(found[way], THRESHOLDS, way) for way in DIRECTIONS)
     lines = comparison_lines(results, chosen.layer if chosen else None)
     published = load_published("vtw")
     return VtwPage(

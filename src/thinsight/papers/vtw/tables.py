@@ -4,6 +4,7 @@ Every function returns a frame; `report.tables.board` shows it.
 """
 
 from collections.abc import Sequence
+from functools import cache
 
 import pandas as pd
 
@@ -92,6 +93,7 @@ def convention_table(model: str, layer: int, text_tokens: int, published: pd.Dat
     return pd.DataFrame(lines).set_index("convention")
 
 
+@cache
 def _report(model: str, layer: int, text_tokens: int) -> dict:
     overrides = [f"model={model}", "method=vtw", f"method.layer={layer}", f"text_tokens={text_tokens}"]
     return cost_report(load_config(overrides))
