@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -14,6 +15,7 @@ from thinsight.config.catalogue import CONTROL, FAMILIES, MethodEntry, method_en
 from thinsight.config.compose import load_task
 from thinsight.config.methods import load_method
 from thinsight.evaluation.budget import Budget
+from thinsight.papers.batch_invariance import flipped_answers
 from thinsight.papers.last_digit import changed_sets
 from thinsight.papers.overview import task_heads
 from thinsight.paths import ROOT
@@ -87,22 +89,26 @@ def compute(results: pd.DataFrame, answers: pd.DataFrame, entries: Mapping[str, 
     )
 
 
-def last_digits(
+def rounding_effects(
     page: Methods,
     model: "PreTrainedModel",
     processor: "ProcessorMixin",
     fields: Mapping[str, Mapping[str, Any]],
+    runs: Path,
     each: int,
 ) -> pd.DataFrame:
-    """`changed_sets` of the methods that reduce, with these ``fields``, on ``each`` questions of the page's tasks."""
+    """`changed_sets` and `flipped_answers` of the methods that reduce, with these ``fields``, on ``each`` questions of
+    the page's tasks; ``runs``: the folder with what was answered in batches."""
     methods = {name: load_method(name, **values) for name, values in fields.items()}
     methods = {name: method for name, method in methods.items() if method.reductions}
     tasks = [load_task(name) for name in dict.fromkeys(page.table["task"]) if name != MEAN]
-    return changed_sets(model, processor, methods, [(task, load_rows(task, each)) for task in tasks])
+    changed = changed_sets(model, processor, methods, [(task, load_rows(task, each)) for task in tasks])
+    reducing = {name: values for name, values in fields.items() if name in methods}
+    return changed.merge(flipped_answers(model, processor, reducing, runs, each), on="method", how="left")
 
 
-def catalogue_table(entries: Sequence[MethodEntry], digits: pd.DataFrame | None = None) -> str:
-    """The catalogue as a table in HTML, family by family, controls last; with `last_digits`, if they are given."""
+def catalogue_table(entries: Sequence[MethodEntry], effects: pd.DataFrame | None = None) -> str:
+    """The catalogue as a table in HTML, family by family, controls last; with `rounding_effects`, if they are given."""
     order = [*FAMILIES, CONTROL]
     entries = sorted(entries, key=lambda entry: order.index(entry.family))
     cells = {
@@ -112,9 +118,11 @@ def catalogue_table(entries: Sequence[MethodEntry], digits: pd.DataFrame | None 
         "cost": [escape(entry.cost) or "–" for entry in entries],
         "source": [_source(entry) for entry in entries],
     }
-    if digits is not None:
-        texts = {row.method: f"{row.changed} of {row.pictures}" for row in digits.itertuples()}
-        cells["last digit"] = [texts.get(entry.name, "–") for entry in entries]
+    if effects is not None:
+        for title, count, total in (("last digit", "changed", "pictures"), ("batch of one", "flipped", "answers")):
+            known = effects.dropna(subset=[count]).set_index("method")[[count, total]].astype(int)
+            texts = {name: f"{some} of {every}" for name, some, every in known.itertuples()}
+            cells[title] = [texts.get(entry.name, "–") for entry in entries]
     titles = [(entry.family, f"<code>{entry.name}</code>") for entry in entries]
     frame = pd.DataFrame(cells, pd.MultiIndex.from_tuples(titles, names=[None, "method"]))
     return board(frame, notes=[escape(entry.title) for entry in entries], html=True, classes="catalogue")
