@@ -8,7 +8,7 @@ from thinsight.config.compose import load_config
 from thinsight.evaluation.run import evaluate
 from thinsight.papers.batch_invariance import flipped_answers
 
-FIELDS = {"random": {"keep": 0.1111}, "vtw": {"layer": 4}, "vtw_random_tokens": {"keep": 0.2222}}
+FIELDS = {"random": {"keep": 0.1111}, "vtw": {"layer": 4}, "vtw_random_tokens": {"layer": 4}}
 
 
 @pytest.fixture(scope="module")

@@ -35,7 +35,11 @@ def test_what_changes():
     assert changed["random"] == 12
     assert changed["grid"] == 0
     assert all(changed[name] <= 1 for name in names[2:])
-    table = catalogue_table([method_entry(name) for name in ("random", "fastv", "identity")], found)
+    table = catalogue_table(
+        [method_entry(name) for name in ("random", "fastv", "identity")],
+        found.assign(flipped=[2] + [None] * (len(names) - 1), answers=7),
+    )
     assert "last digit" in table
     assert "12 of 12" in table
+    assert "2 of 7" in table
     assert f"{changed['fastv']} of 12" in table

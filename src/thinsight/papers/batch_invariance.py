@@ -54,8 +54,10 @@ def flipped_answers(
 
 
 def _recorded(lines: pd.DataFrame, method: Method, fields: Mapping[str, Any]) -> dict[tuple[str, str], str]:
-    """(task, question) -> the answer of a run at the budget of ``method``, of whose ``fields`` others are defaults; empty
-    if it has none."""
+    """(task, question) -> the answer of a run at the budget of ``method``; empty if it has none.
+
+    fields  those that the run must have swept; others are the method's defaults
+    """
     budgets = {label: Budget.parse(label).fields for label in lines["budget"].unique()}
     same = [label for label, swept in budgets.items() if fields.items() <= swept.items() <= method.fields.items()]
     return lines[lines["budget"].isin(same[:1])].set_index(["task", "id"])["prediction"].to_dict()

@@ -120,7 +120,7 @@ def catalogue_table(entries: Sequence[MethodEntry], effects: pd.DataFrame | None
     }
     if effects is not None:
         for title, count, total in (("last digit", "changed", "pictures"), ("batch of one", "flipped", "answers")):
-            known = effects.dropna(subset=[count]).set_index("method")[[count, total]].astype(int)
+            known = effects.set_index("method")[[count, total]].dropna().astype(int)
             texts = {name: f"{some} of {every}" for name, some, every in known.itertuples()}
             cells[title] = [texts.get(entry.name, "–") for entry in entries]
     titles = [(entry.family, f"<code>{entry.name}</code>") for entry in entries]
