@@ -36,7 +36,7 @@ def test_a_plan_holds_a_config_and_the_code_of_every_run_and_page(tmp_path):
     plan, configs = files(tmp_path / "plan"), files(tmp_path / "configs")
     assert set(configs) == {"plain.yaml", "parts.yaml"}
     pages = {f"pages/{page}.txt" for page in ("vtw", "quickstart", "report")}
-    assert set(plan) == {"runs/plain.txt", "runs/parts.txt", *pages, "contents.json"}
+    assert set(plan) == {"runs/plain.txt", "runs/parts.txt", *pages, "contents.json", "parameters.json"}
     config = load_config(path=tmp_path / "configs" / "parts.yaml")
     assert (config.run, config.group, list(config.tasks), config.limit) == ("parts", "ablation", ["read"], 5)
     assert "thinsight.methods.par" in plan["runs/parts.txt"]
