@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.live_bytes import Alive
+from thinsight.costs.live_bytes import Alive
 from helpers.prompts import BATCHES
 
 from thinsight import load_method, reduce

@@ -59,7 +59,11 @@ class ModelSizes:
 
 def model_sizes(name: str, text: int) -> ModelSizes:
     """The `ModelSizes` of ``conf/model/NAME.yaml`` with ``text`` prompt tokens besides the picture."""
-    config = load_config([f"model={name}", f"text_tokens={text}"])
+    return sizes_of(load_config([f"model={name}", f"text_tokens={text}"]))
+
+
+def sizes_of(config: DictConfig) -> ModelSizes:
+    """The same of ``config.model`` with ``config.text_tokens`` prompt tokens."""
     model = meta_model(config.model)
     image = largest_image(model.config, config.model.processor)
     counts, tower, refusal = tower_flops(model, image), None, ""
@@ -68,7 +72,7 @@ def model_sizes(name: str, text: int) -> ModelSizes:
     except UserError as error:
         refusal = str(error)
     return ModelSizes(
-        name=name,
+        name=config.model.name,
         prefill=prefill_sizes_of(model, config),
         heads=model.config.get_text_config().num_attention_heads,
         tiles=image.tiles,
