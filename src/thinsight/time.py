@@ -1,6 +1,7 @@
 """``python -m thinsight.time``: seconds and memory of a method, beside the plain model and what FLOPs allow."""
 
 import argparse
+import difflib
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -10,6 +11,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from thinsight.config.compose import load_config, parse
+from thinsight.config.schema import GROUPS, Config
 from thinsight.costs.shapes import resized
 from thinsight.errors import UserError, about, command, nearest
 
@@ -45,6 +47,9 @@ class Words:
         """The words among ``texts``, and the others, which are a config's overrides."""
         names = [field.name for field in fields(cls)]
         own = [text for text in texts if text.split("=")[0] in names]
+        for key in {text.split("=")[0] for text in texts} - set(names) - {f.name for f in fields(Config)} - set(GROUPS):
+            if difflib.get_close_matches(key, names, cutoff=0.7):
+                raise nearest("word", key, names)
         values = {override.key_or_group: override.value() for override in parse(own)}
         for name in ("batch", "answers"):
             if name in values:

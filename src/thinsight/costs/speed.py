@@ -124,9 +124,10 @@ class TimedModel:
         try:
             simulate(method, self.sizes.prefill)
         except UserError as error:
-            raise UserError(
-                f"{error}; with weights=random it takes a fixed one, method.keep=0.3333, or a checkpoint"
-            ) from error
+            if "budget" not in str(error):
+                raise
+            example = " (method.keep=0.3333)" if "keep" in method.fields else ""
+            raise UserError(f"{error}; with weights=random only a fixed budget{example} can be timed") from error
 
     def compare(
         self, methods: Sequence[Method], inputs: Mapping[str, Any], *, answers: Sequence[int] = (), repeats: int = 5,
@@ -196,12 +197,15 @@ class TimedModel:
         text, shape = self.sizes.prefill.text, self.sizes.prefill.shape
         entering = min(visual[0], self.sizes.prefill.total) if tower else None
         vision = (self.sizes.vision, method_cost(self.sizes, visual, tower, entering)["vision"])
+        rows = self.sizes.prefill.total
+        projector = [self.sizes.projector * n // rows for n in (rows, rows if entering is None else entering)]
         prefills = [[n + text for n in lengths] for lengths in (whole, visual)]
 
         def decoder(tokens: int) -> list[int]:
             return [flops(shape, p, PROFILER_LAST, steps=decode_steps(p, tokens)) for p in prefills]
 
-        counts = {"vision tower": vision, "decoder": decoder(1)}
+        counts = {"vision tower": [a - b for a, b in zip(vision, projector, strict=True)], "projector": projector}
+        counts["decoder"] = decoder(1)
         counts["prefill"] = [a + b for a, b in zip(vision, decoder(1), strict=True)]
         for n in answers:
             counts[f"end to end {n}"] = [a + b for a, b in zip(vision, decoder(n), strict=True)]
