@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from thinsight.costs.inputs import random_inputs
 from thinsight.costs.parity import device_parity
 from thinsight.costs.shapes import resized
 from thinsight.costs.speed import RANDOM_WEIGHTS, TimedModel, machine_card
-from thinsight.costs.timing import DeviceClock, Spread
+from thinsight.costs.timing import Arm, DeviceClock, Spread, time_pass
 from thinsight.errors import UserError, about, command
 from thinsight.models.image_tokens import largest_image
 from thinsight.models.loading import random_model, torch_device
@@ -122,13 +123,22 @@ class Benchmark:
         self.result["timings"].append(entry)
         groups = [methods[n : n + part.group] for n in range(0, len(methods), part.group)]
         for number, group in enumerate(groups):
-            if self.left < LEAST:
+            if self.left < LEAST + self.least_seconds(model, group, inputs, part):
                 left = [method.name for rest in groups[number:] for method in rest]
                 why = f"the time of the benchmark was over; without {', '.join(left)}"
                 self.result["not_run"].append({"part": part.title, "why": why})
                 return
             entry["records"] += self.compare(model, group, inputs, part)
             self.save()
+
+    def least_seconds(
+        self, model: TimedModel, group: Sequence[Method], inputs: Mapping[str, Any], part: Timings
+    ) -> float:
+        """What a group takes with one round, if every method were as slow as the plain model."""
+        arm = Arm("plain", attention=model.fastest)
+        taken = time_pass(model.model, arm, inputs)["prefill"]
+        answer = max(part.answers, default=0) * taken / 10  # a token of an answer is far cheaper than a prompt
+        return (len(group) + 1) * (7 * taken + 2 * answer)  # lengths, to warm up, one round, memory
 
     def compare(
         self, model: TimedModel, group: Sequence[Method], inputs: Mapping[str, Any], part: Timings
@@ -223,23 +233,28 @@ def cpu_parts(shape: str, labels: Sequence[int], rounds: int) -> list[Timings]:
     return [Timings("llava_1_5_7b", "float32", 1, label, shape, rounds=rounds, group=99) for label in labels]
 
 
-def gpu_parts(shapes: Mapping[str, str | None], dtype: str, rounds: int) -> dict[str, list[Timings]]:
-    """On a GPU: what its benchmark times, by the place in its order."""
+def gpu_parts(rounds: int, smoke: bool = False) -> tuple[list[Timings], list[Timings]]:
+    """On a GPU: what is timed before the checks of its results and after them, the most important first.
+
+    smoke  tiny shapes, small batches and a method of each kind: for a machine without a GPU
+    """
     small, large = "llava_1_5_7b", "llava_next_vicuna_7b"
+    batch = 2 if smoke else 8
 
-    def part(model: str, batch: int, label: int, **more: Any) -> Timings:
-        return Timings(model, dtype, batch, label, shapes[model], rounds=rounds, **more)
+    def part(model: str, size: int, label: int, answers: tuple[int, ...] = ()) -> Timings:
+        methods = DECODED if smoke or answers else ()
+        shape, answers = (SMOKE, answers[:2]) if smoke else (None, answers)
+        return Timings(model, "bfloat16", size, label, shape, answers, methods, rounds)
 
-    return {
-        "first": [part(small, 8, 64), part(small, 8, 192), part(small, 1, 64), part(small, 8, 128)],
-        "second": [
-            part(small, 1, 64, answers=(1, 32), methods=DECODED),
-            *(part(small, 1, label) for label in (192, 128)),
-            *(part(large, 1, label) for label in (64, 192, 128)),
-            part(small, 8, 64, answers=(1, 32, 256), methods=DECODED),
-            *(part(large, 8, label) for label in (64, 192, 128)),
-        ],
-    }
+    first = [part(small, batch, 64), part(small, batch, 192), part(small, 1, 64), part(small, batch, 128)]
+    second = [
+        part(small, 1, 64, (1, 32, 256)),
+        *(part(small, 1, label) for label in (192, 128)),
+        *(part(large, 1, label) for label in (64, 192, 128)),
+        part(small, batch, 64, (1, 32, 256)),
+        *(part(large, batch, label) for label in (64, 192, 128)),
+    ]
+    return first, second
 
 
 def slug(name: str) -> str:
@@ -273,18 +288,17 @@ def main(arguments: list[str]) -> None:
     rounds = 1 if smoke else options.rounds
     if not gpu:
         for part in cpu_parts(SMOKE if smoke else options.shape, LABELS[-1:] if smoke else LABELS, rounds):
-            benchmark.run(part.title, lambda part=part: benchmark.time(part))
+            benchmark.run(part.title, partial(benchmark.time, part))
         result["not_run"].append({"part": "CUDA", "why": "no GPU was at hand"})
     else:
-        tiny = SMOKE if smoke else None
-        parts = gpu_parts({"llava_1_5_7b": tiny, "llava_next_vicuna_7b": tiny}, "bfloat16", rounds)
-        for part in parts["first"]:
-            benchmark.run(part.title, lambda part=part: benchmark.time(part))
-        benchmark.run("select_layer", lambda: benchmark.select_layer(parts["first"][0]))
+        first, second = gpu_parts(rounds, smoke)
+        for part in first:
+            benchmark.run(part.title, partial(benchmark.time, part))
+        benchmark.run("select_layer", partial(benchmark.select_layer, first[0]))
         benchmark.run("parity", benchmark.parity)
         benchmark.run("golden files", benchmark.golden)
-        for part in parts["second"]:
-            benchmark.run(part.title, lambda part=part: benchmark.time(part))
+        for part in second:
+            benchmark.run(part.title, partial(benchmark.time, part))
     benchmark.save()
     print(out)
 

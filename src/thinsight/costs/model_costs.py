@@ -7,9 +7,8 @@ refuses a method, or a method decides by the picture, the sentence that says so 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 from omegaconf import DictConfig
 
 from thinsight.config.catalogue import MethodEntry
@@ -25,6 +24,9 @@ from thinsight.models.families import family_of, find_tower
 from thinsight.models.image_tokens import largest_image
 from thinsight.models.loading import meta_model
 from thinsight.reduction.method import Method
+
+if TYPE_CHECKING:  # a bare machine with a GPU need not have it to take times
+    import pandas as pd
 
 SUBSTITUTES = {"space": "llm", "graph": "v", "merge": "mean", "positions": "keep"}
 """What these fields are set to on a model without a CLIP-like tower and with several axes of positions (Qwen-VL)."""
@@ -115,13 +117,17 @@ def method_cost(
     }
 
 
-def method_costs(sizes: Sequence[ModelSizes], entries: Sequence[MethodEntry], shares: Sequence[float]) -> pd.DataFrame:
+def method_costs(
+    sizes: Sequence[ModelSizes], entries: Sequence[MethodEntry], shares: Sequence[float]
+) -> "pd.DataFrame":
     """One line per method, share of the visual tokens that its ``keep`` is set to, and model.
 
     A method that has only a layer to choose (VTW) is given the one whose mean over layers is nearest to the share.
     Columns: method, title, family, share, model; fields, kept, layer_mean; the columns of `method_cost`;
     ``fastv_left`` and ``profiler_left``, shares of the whole model's; why: the sentence in place of numbers.
     """
+    import pandas as pd
+
     whole = {size.name: method_cost(size, size.whole) for size in sizes}
     lines = []
     for entry in entries:
