@@ -123,7 +123,9 @@ def time_method(config: DictConfig, words: Words) -> dict[str, Any]:
 def _arms(timed: Any) -> str:
     """Whether the method's attention is the plain model's fastest."""
     if timed.attention == timed.fastest:
-        return f"The method runs on {timed.fastest}, which is also the plain model's fastest here: one plain arm for both."
+        return (
+            f"The method runs on {timed.fastest}, which is also the plain model's fastest here: one plain arm for both."
+        )
     return f"The plain model is fastest on {timed.fastest}; the method runs on {timed.attention}, and so does a second plain arm."
 
 
@@ -166,7 +168,14 @@ def _block(batch: int, runs: Sequence[Mapping[str, Any]], answers: Sequence[int]
     from thinsight.costs.speed import phases
 
     *plain, method = runs
-    heads = [f"batch {batch}, ms", *(run["arm"] for run in plain), method["method"], "speed-up", "by FLOPs", "share of it"]
+    heads = [
+        f"batch {batch}, ms",
+        *(run["arm"] for run in plain),
+        method["method"],
+        "speed-up",
+        "by FLOPs",
+        "share of it",
+    ]
     rows = []
     for phase in phases(answers):
         cells = [phase, *(_milliseconds(run["seconds"].get(phase)) for run in [*plain, method])]
@@ -180,7 +189,9 @@ def _block(batch: int, runs: Sequence[Mapping[str, Any]], answers: Sequence[int]
     peaks = [f"{run['peak_bytes'] / 1e6:,.1f}" for run in [*plain, method]]
     rows.append(["peak memory, MB", *peaks, "", "", ""])
     widths = [max(len(row[n]) for row in [heads, *rows]) for n in range(len(heads))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in [heads, *rows]]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in [heads, *rows]
+    ]
 
 
 def _milliseconds(spread: Mapping[str, float] | None) -> str:

@@ -220,8 +220,8 @@ class Benchmark:
         done = subprocess.run(
             line, cwd=ROOT, capture_output=True, text=True, check=False, timeout=max(self.left, LEAST)
         )
-        lines = done.stdout.strip().splitlines()
-        counts = {word: int(n) for n, word in re.findall(r"(\d+) (passed|failed|error|skipped)", lines[-1] if lines else "")}
+        last = (done.stdout.strip().splitlines() or [""])[-1]
+        counts = {word: int(n) for n, word in re.findall(r"(\d+) (passed|failed|error|skipped)", last)}
         failed = re.findall(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
         self.result["golden"] = {"status": done.returncode, **counts, "failed_tests": failed}
         if not counts:
@@ -269,7 +269,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--seconds", type=float, help="when no new part begins (cpu: 900, gpu: 440)")
     parser.add_argument("--rounds", type=int, default=5, help="of each part, in which every arm runs once")
     parser.add_argument("--shape", default="8x512+8x256", help="of the model on a CPU")
-    parser.add_argument("--smoke", action="store_true", help="tiny shapes, one round: does every line run? On any device")
+    parser.add_argument("--smoke", action="store_true", help="tiny shapes, one round, any device: does every line run?")
     parser.add_argument("--note", default="", help="a sentence that stands in the file and on the page")
     parser.add_argument("--out", type=Path, help="the file (default: data/benchmarks/DEVICE.json)")
     options = parser.parse_args(arguments)

@@ -1,7 +1,7 @@
 """Whether a device computes what the CPU does: every method on one small random model, in two number types.
 
-The tests prove each method on the CPU, against the plain model with hidden columns and against the released codes. A GPU
-sums in another order; what may differ for that is a last digit, and a choice where two scores are as good as equal.
+The tests prove each method on the CPU, against the plain model with hidden columns and against the released codes. A
+GPU sums in another order; what may differ for that is a last digit, and a choice where two scores are nearly equal.
 """
 
 import copy
@@ -34,7 +34,7 @@ def device_parity(device: torch.device, methods: Sequence[str] | None = None) ->
     """One record per method and number type: the device against the CPU in the same type.
 
     kept    share of the visual tokens left that are the same, the mean over two prompts
-    logits  largest difference of the last row, as a share of the largest logit; of the methods whose tokens are the same
+    logits  largest difference of the last row, as a share of the largest logit; None where the tokens differ
     whole   whether a budget that keeps everything gives the plain model's logits to the bit, on the device
     why     in place of all: what the method was refused with
     """

@@ -3,8 +3,8 @@
     shape=8x512          8 decoder layers of width 512
     shape=8x512+6x256    and a vision tower of 6 blocks of width 256
 
-All else stays: pictures, patches and so visual tokens, the vocabulary, the width of a head, how many query heads share a
-key head, and how much wider the MLP is.
+All else stays: pictures, patches and so visual tokens, the vocabulary, the width of a head, how many query heads share
+a key head, and how much wider the MLP is.
 """
 
 import copy
@@ -64,9 +64,7 @@ def resized(model: DictConfig, shape: str) -> DictConfig:
     return changed
 
 
-def _resized(
-    node: Mapping[str, Any], size: StackSize, width: str, depth: str, heads: str, what: str
-) -> dict[str, Any]:
+def _resized(node: Mapping[str, Any], size: StackSize, width: str, depth: str, heads: str, what: str) -> dict[str, Any]:
     """The fields of a stack that change."""
     head = node.get("head_dim") or node[width] // node[heads]
     if size.width % head:

@@ -1,8 +1,8 @@
 """A model on its device, timed under methods: realised speed-ups beside those that FLOPs allow, as plain data.
 
-Random weights of the true shape are honest about time and memory, not about answers: what a method computes and how many
-tokens stay does not depend on the numbers, as long as its budget is fixed. A method that lets the picture decide is
-refused there, and so is one that draws its layer.
+Random weights of the true shape are honest about time and memory, not about answers: what a method computes and how
+many tokens stay does not depend on the numbers, as long as its budget is fixed. A method that lets the picture decide
+is refused there, and so is one that draws its layer.
 """
 
 import os
@@ -43,7 +43,7 @@ from thinsight.models.loading import meta_model
 from thinsight.reduction.method import Method
 
 ATTENTIONS = {"cpu": ("sdpa", "eager"), "cuda": ("sdpa", "flash_attention_2")}
-"""What the plain model is tried on; eager maps are slower on any GPU and need memory that a long prompt does not leave."""
+"""What the plain model is tried on; whole maps are slower on any GPU, and a long prompt leaves no memory for them."""
 
 NO_READER = {"space": "llm", "rewriting": "none"}
 """What these fields are set to on a model without tokenizer and text tower, which random weights have not."""
@@ -136,8 +136,8 @@ class TimedModel:
         """The plain model and ``methods``, all interleaved, on one batch of ``inputs``: one record each.
 
         The plain one comes first, on its fastest attention, then on the methods' if that is another. A record has
-        ``arm``, ``batch``, ``seconds`` (phase -> median, quartiles), and of a method ``speedup`` and ``bound`` (phase ->
-        plain time over its time, and FLOPs over FLOPs), ``own_share`` of the plain prefill, and what is left of the
+        ``arm``, ``batch``, ``seconds`` (phase -> median, quartiles), and of a method ``speedup`` and ``bound`` (phase
+        -> plain time over its time, and FLOPs over FLOPs), ``own_share`` of the plain prefill, and what is left of the
         visual tokens. ``memory``: with ``peak_bytes``. A method that the model refuses has ``why`` instead.
         """
         shown, refused = [], []
@@ -236,8 +236,8 @@ def _plain(spread: Spread) -> dict[str, float]:
 
 def _fields(method: Method) -> str:
     """The knobs that its budget goes by."""
-    shown = {key: method.fields[key] for key in ("keep", "layer") if method.fields.get(key) is not None}
-    return " ".join(f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}" for key, value in shown.items())
+    shown = [(key, method.fields[key]) for key in ("keep", "layer") if method.fields.get(key) is not None]
+    return " ".join(f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}" for key, value in shown)
 
 
 def _driver() -> str | None:
