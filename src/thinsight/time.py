@@ -123,10 +123,8 @@ def time_method(config: DictConfig, words: Words) -> dict[str, Any]:
 def _arms(timed: Any) -> str:
     """Whether the method's attention is the plain model's fastest."""
     if timed.attention == timed.fastest:
-        return (
-            f"The method runs on {timed.fastest}, which is also the plain model's fastest here: one plain arm for both."
-        )
-    return f"The plain model is fastest on {timed.fastest}; the method runs on {timed.attention}, and so does a second plain arm."
+        return f"The method runs on {timed.fastest}, the plain model's fastest here: one plain arm stands for both."
+    return f"The plain model is fastest on {timed.fastest}; a second plain arm runs on the method's {timed.attention}."
 
 
 def _questions(config: DictConfig, model: Any, processor: Any) -> Any:
@@ -168,14 +166,8 @@ def _block(batch: int, runs: Sequence[Mapping[str, Any]], answers: Sequence[int]
     from thinsight.costs.speed import phases
 
     *plain, method = runs
-    heads = [
-        f"batch {batch}, ms",
-        *(run["arm"] for run in plain),
-        method["method"],
-        "speed-up",
-        "by FLOPs",
-        "share of it",
-    ]
+    heads = [f"batch {batch}, ms", *(run["arm"] for run in plain), method["method"]]
+    heads += ["speed-up", "by FLOPs", "share of it"]
     rows = []
     for phase in phases(answers):
         cells = [phase, *(_milliseconds(run["seconds"].get(phase)) for run in [*plain, method])]
@@ -188,10 +180,9 @@ def _block(batch: int, runs: Sequence[Mapping[str, Any]], answers: Sequence[int]
         rows.append(cells + [""] * (len(heads) - len(cells)))
     peaks = [f"{run['peak_bytes'] / 1e6:,.1f}" for run in [*plain, method]]
     rows.append(["peak memory, MB", *peaks, "", "", ""])
-    widths = [max(len(row[n]) for row in [heads, *rows]) for n in range(len(heads))]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in [heads, *rows]
-    ]
+    lines = [heads, *rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]
 
 
 def _milliseconds(spread: Mapping[str, float] | None) -> str:

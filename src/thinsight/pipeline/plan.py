@@ -157,7 +157,7 @@ def page_code(path: Path) -> str:
 
 
 def _data(starts: Iterable[str]) -> list[str]:
-    """Hashes of the papers' numbers and ways of counting, and of the benchmarks, where ``starts`` reach their readers."""
+    """Hashes of the papers' numbers and ways of counting, and of the benchmarks, if ``starts`` reach their readers."""
     modules, files = reach(starts)[0], []
     if published.__name__ in modules:
         files += sorted([*published.FOLDER.rglob("*.csv"), *published.FOLDER.rglob("*.yaml")])
