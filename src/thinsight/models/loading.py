@@ -115,7 +115,7 @@ def random_model(name_or_config: str | DictConfig, seed: int = 0) -> "PreTrained
     """The same architecture on its own device with random weights: for time and memory, which hardly depend on them."""
     config = model_config(name_or_config)
     place = torch_device(config.device)
-    with torch.random.fork_rng([place] if place.type == "cuda" else []):
+    with torch.random.fork_rng([torch.cuda.current_device()] if place.type == "cuda" else []):
         torch.manual_seed(seed)
         return _untrained(config, place)
 
