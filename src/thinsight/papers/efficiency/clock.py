@@ -89,7 +89,8 @@ def clock_figure(clock: Clock) -> Figure:
     size = (7, 0.9 + len(places) * (0.55 + 0.17 * count))
     figure, axes = subplots(len(places), len(labels), figsize=size, squeeze=False, sharex=True, sharey=True)
     printed = printed_speedups(clock)
-    titles = list(dict.fromkeys(table.sort_values(["family", "title"])["title"]))
+    order = table.assign(place=table["family"].map(FAMILIES.index)).sort_values(["place", "title"])
+    titles = list(dict.fromkeys(order["title"]))
     for row, (device, model, batch) in enumerate(places):
         here = table[(table["device"] == device) & (table["model"] == model) & (table["batch"] == batch)]
         for axis, label in zip(axes[row], labels, strict=True):
@@ -133,8 +134,7 @@ def printed_speedups(clock: Clock) -> pd.DataFrame:
         number, how = row["number"], row["column"]
         if row["column"] in (*SECONDS, *RATES):
             same = wholes[(wholes[CELL] == row[CELL]).all(axis=1) & (wholes["column"] == row["column"])]
-            variant = row["row"].partition(", ")[2]
-            same = same[same["row"].str.partition(", ")[2] == variant]
+            same = same[[_variant(name) == _variant(row["row"]) for name in same["row"]]]
             if len(same) != 1:
                 continue
             whole = same["number"].iloc[0]
@@ -155,6 +155,11 @@ def printed_speedups(clock: Clock) -> pd.DataFrame:
         out.append(line | {"how": how, "row": row["row"], "protocol": row["protocol"]})
     columns = ["paper", "model", "title", "tokens", "printed", "how", "row", "protocol"]
     return pd.DataFrame(out, columns=columns).astype({"tokens": "Int64"})
+
+
+def _variant(row: str) -> str:
+    """What stands behind the comma: a quantisation, a setting."""
+    return row.partition(", ")[2]
 
 
 def printed_table(clock: Clock) -> str:
