@@ -51,7 +51,8 @@ class Clock:
 
     @property
     def _named(self) -> pd.DataFrame:
-        named = [(e.name, e.short, e.family) for e in self.entries if not e.is_control]
+        compared = [e for e in self.entries if not e.is_control and "ablation" not in e.about]
+        named = [(e.name, e.short, e.family) for e in compared]
         return pd.DataFrame(named, columns=["method", "title", "family"])
 
     @property
@@ -117,12 +118,13 @@ def _panel(axis: Axes, table: pd.DataFrame, printed: pd.DataFrame, titles: Seque
     axis.set(yticks=range(len(titles)), yticklabels=titles, ylim=(len(titles) - 0.4, -0.6), xscale="log")
     axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axis.xaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:g}"[0] in "235" else "")
-    axis.tick_params(which="both", labelsize=6)
+    axis.tick_params(which="both", labelsize=6, pad=2, length=2)
     axis.grid(visible=False, axis="y")
 
 
 def printed_speedups(clock: Clock) -> pd.DataFrame:
-    """One line per printed speed-up of a method that is here: paper, table, model, title, tokens, printed (times), how.
+    """One line per printed speed-up of a method that is here: paper, model, title, tokens, value (as it
+    stands there), printed (times; missing for a range), how.
 
     Printed as such, or as a saving of latency; or else of two times in one table, the whole model's and the method's.
     """
@@ -153,7 +155,7 @@ def printed_speedups(clock: Clock) -> pd.DataFrame:
             "printed": number,
         }
         out.append(line | {"how": how, "row": row["row"], "protocol": row["protocol"]})
-    columns = ["paper", "model", "title", "tokens", "printed", "how", "row", "protocol"]
+    columns = ["paper", "model", "title", "tokens", "value", "printed", "how", "row", "protocol"]
     return pd.DataFrame(out, columns=columns).astype({"tokens": "Int64"})
 
 
@@ -177,7 +179,8 @@ def printed_table(clock: Clock) -> str:
     frame = pd.DataFrame(
         {
             "method": printed["row"], "model": printed["model"], "tokens": printed["tokens"].astype(object),
-            "printed": printed["printed"].map("{:.2f}".format), "read off": printed["how"],
+            "printed": printed["value"].where(printed["printed"].isna(), printed["printed"].map("{:.2f}".format)),
+            "read off": printed["how"],
             "by FLOPs,\nmeasured model": bounds, "measured,\nCPU": measured["cpu"],
             "measured,\nGPU": measured["cuda"] if clock.facts["gpu"] else "not run",
         }
