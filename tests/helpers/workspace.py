@@ -73,6 +73,7 @@ def build(root: Path) -> None:
         "data/pocket/clip/weights",
         "data/pocket/tasks/exist.parquet",
         "data/published/vtw.csv",
+        "data/benchmarks/README.md",
     ):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text("stand-in")
