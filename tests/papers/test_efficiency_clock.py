@@ -103,9 +103,12 @@ class TestPrinted:
         return [float(row["value"]) for row in rows if all(row[key] == value for key, value in where.items())]
 
     def test_a_printed_speed_up_is_taken_as_it_is(self, table):
-        (value,) = self.cells(file="ficoco", column="speed-up", model="LLaVA-1.5-7B", method="FiCoCo-V")
+        where = {"paper": "FiCoCo", "model": "LLaVA-1.5-7B", "method": "FiCoCo-V"}
+        (value,) = self.cells(file="ficoco", column="speed-up", **where)
         found = self.line(table, paper="FiCoCo", model="LLaVA-1.5-7B", title="FiCoCo-V", how="speed-up")
         assert (found["printed"], found["tokens"]) == (value, 64)
+        of_the_same = table[(table["paper"] == "FiCoCo") & (table["model"] == "LLaVA-1.5-7B")]
+        assert sorted(of_the_same["title"]) == ["FiCoCo-L", "FiCoCo-V"]  # their rates in images/s say the same
 
     def test_two_times_of_one_table_make_one(self, table):
         times = {"file": "peers", "paper": "HoloV", "column": "latency"}

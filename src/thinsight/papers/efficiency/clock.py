@@ -126,7 +126,8 @@ def printed_speedups(clock: Clock) -> pd.DataFrame:
     """One line per printed speed-up of a method that is here: paper, model, title, tokens, value (as it
     stands there), printed (times; missing for a range), how.
 
-    Printed as such, or as a saving of latency; or else of two times in one table, the whole model's and the method's.
+    Printed as such, or as a saving of latency; or else of two times or rates in one table, the whole model's and the
+    method's.
     """
     titles = {e.short for e in clock.entries if not e.is_control}
     rows = clock.published[clock.published["method"].isin(titles)]
@@ -155,6 +156,8 @@ def printed_speedups(clock: Clock) -> pd.DataFrame:
             "printed": number,
         }
         out.append(line | {"how": how, "row": row["row"], "protocol": row["protocol"]})
+    said = {(line["paper"], line["model"], line["row"]) for line in out if line["how"] == "speed-up"}
+    out = [line for line in out if line["how"] == "speed-up" or (line["paper"], line["model"], line["row"]) not in said]
     columns = ["paper", "model", "title", "tokens", "value", "printed", "how", "row", "protocol"]
     return pd.DataFrame(out, columns=columns).astype({"tokens": "Int64"})
 
@@ -274,7 +277,7 @@ def not_run_table(clock: Clock) -> str:
         hardware = benchmark["hardware"]
         threads = f"{hardware['threads']} thread{'s' * (hardware['threads'] > 1)}"
         on = f"driver {hardware['driver']}" if hardware.get("driver") else threads
-        run = f"{len(benchmark['timings'])} parts in {benchmark.get('minutes', 0):.0f} minutes"
+        run = f"parts: {len(benchmark['timings'])}, minutes: {benchmark.get('minutes', 0):.0f}"
         checks = _checks(benchmark)
         missing = "; ".join(f"{part['part']}: {part['why']}" for part in benchmark["not_run"])
         lines.append((benchmark["device"], on, versions, run, checks, missing or "nothing", benchmark.get("note", "")))
