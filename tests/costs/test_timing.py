@@ -88,6 +88,33 @@ class TestPhases:
         with torch.inference_mode():
             assert torch.equal(model(**inputs).logits, before)
 
+    def test_a_gpu_is_timed_by_events_that_are_waited_for(self, loaded, monkeypatch):
+        """With events of a stand-in: the whole prefill has no events of single hooks in it."""
+        model, inputs = loaded
+        waited, recorded = [], []
+
+        class Event:
+            def __init__(self, enable_timing):
+                assert enable_timing
+
+            def record(self):
+                self.at = time.perf_counter()
+                recorded.append(len(waited))
+
+            def elapsed_time(self, end):
+                assert len(waited) > recorded[-1]  # nothing is read before it is reached
+                return 1000 * (end.at - self.at)
+
+        def started(clock, device):
+            clock.device, clock.cuda = device, True
+
+        monkeypatch.setattr(timing.DeviceClock, "__init__", started)
+        monkeypatch.setattr(torch.cuda, "Event", Event)
+        monkeypatch.setattr(torch.cuda, "synchronize", waited.append)
+        found = time_pass(model, Arm("fastv", load_method("fastv", layer=1)), inputs, [1, 2])
+        assert recorded.count(1) == 2  # between the first two waits only the pass itself begins and ends
+        assert all(found[phase] > 0 for phase in ("own work", "prefill", "decode"))
+
     def test_the_plain_model_has_no_hook(self, loaded):
         model, inputs = loaded
         assert time_pass(model, Arm("plain"), inputs)["own work"] == 0
