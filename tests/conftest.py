@@ -19,6 +19,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="folder of golden files made with the official implementations (default: tests/golden)",
     )
     parser.addoption(
+        "--device",
+        default="cpu",
+        help="where tests/test_golden.py runs the whole models: cuda compares a GPU with the released codes",
+    )
+    parser.addoption(
         "--write-docs",
         action="store_true",
         help="write docs/generation.md: tests/runtime/test_generation.py tries all methods on all families (minutes)",
@@ -46,6 +51,11 @@ class Folder(type(Path())):
 @pytest.fixture(scope="session")
 def golden(request: pytest.FixtureRequest) -> Path:
     return Folder(request.config.getoption("--golden"))
+
+
+@pytest.fixture(scope="session")
+def device(request: pytest.FixtureRequest) -> str:
+    return request.config.getoption("--device")
 
 
 @pytest.fixture(scope="session")

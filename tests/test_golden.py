@@ -35,7 +35,7 @@ def official(golden):
 
 
 @pytest.fixture(scope="module", params=["sdpa", "eager"])
-def model(request, official):
+def model(request, official, device):
     """A bare Llama of the sizes that the file's metadata and weights state."""
     meta = official["metadata"]
     weights = {name.removeprefix("weights."): t for name, t in official.items() if name.startswith("weights.")}
@@ -57,12 +57,12 @@ def model(request, official):
     )
     model = LlamaForCausalLM(config)
     model.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
-    return model.eval().requires_grad_(False)
+    return model.eval().requires_grad_(False).to(device)
 
 
 @pytest.fixture(scope="module")
-def inputs(official):
-    return official["inputs_embeds"].float()
+def inputs(official, device):
+    return official["inputs_embeds"].float().to(device)
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ def layers_of(official, case: str) -> list[int]:
 
 def test_plain_model(official, model, inputs):
     logits = model(inputs_embeds=inputs).logits[:, -1]
-    assert_scores(logits, official["base.logits_last"], 1e-5)
+    assert_scores(logits.cpu(), official["base.logits_last"], 1e-5)
 
 
 @pytest.mark.parametrize("case", POSITIONS)
@@ -90,7 +90,7 @@ def test_logits(official, model, inputs, visual, case):
     for layer in layers:
         with reduce(model, load_method("vtw", layer=layer, positions=POSITIONS[case]), visual=visual) as trace:
             logits = model(inputs_embeds=inputs, logits_to_keep=1).logits[:, -1]
-        assert_scores(logits, official[f"{case}.k{layer}.logits_last"], 1e-5)
+        assert_scores(logits.cpu(), official[f"{case}.k{layer}.logits_last"], 1e-5)
         shown, depth = int(visual.sum()), model.config.num_hidden_layers
         assert trace.lengths == [[shown] * layer + [0] * (depth - layer)]
 

@@ -20,6 +20,11 @@ COMMANDS = {
         "the fields that bring a method to a budget",
         "thinsight solve model=pocket method=fastv layer_mean=64",
     ),
+    "time": (
+        "thinsight.time",
+        "seconds and memory of a method, beside the plain model and what FLOPs allow",
+        "thinsight time model=llava_1_5_7b method=vtw weights=random shape=8x512+6x256",
+    ),
     "report": (
         "thinsight.report.__main__",
         "write the page of an executed notebook, or the index of all pages",

@@ -8,14 +8,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.live_bytes import Alive
 from helpers.prompts import BATCHES
 
 from thinsight import load_method, reduce
+from thinsight.analysis.clocks import timing_frame
 from thinsight.config.catalogue import method_entries, method_entry
 from thinsight.costs.budgets import simulate
 from thinsight.costs.conventions import FASTV, PYRAMIDDROP
 from thinsight.costs.flops import DecoderShape, flops, kv_bytes
+from thinsight.costs.live_bytes import Alive
 from thinsight.costs.memory import memory_traffic, peak_memory, tower_peak, weight_bytes
 from thinsight.costs.model_costs import method_cost, method_costs, model_sizes
 from thinsight.ledger.published import load_all
@@ -27,6 +28,7 @@ from thinsight.papers.efficiency.claims import (
     printed_memory,
     published_budgets,
 )
+from thinsight.papers.efficiency.clock import Clock
 from thinsight.papers.efficiency.page import Efficiency, about_efficiency, efficiency_finding
 from thinsight.papers.efficiency.tables import costs_table
 from thinsight.paths import ROOT
@@ -232,7 +234,7 @@ def test_what_is_refused_says_why(costs):
 
 
 def test_the_board_shows_every_method_once_a_budget(sizes, costs):
-    page = Efficiency(sizes, None, costs, None, None, None, None)
+    page = Efficiency(sizes, None, costs, None, None, None, None, None)
     html = costs_table(page)
     assert html.count("<table") == len(sizes)
     assert html.count("FastV") == len(sizes) * len(SHARES)
@@ -319,7 +321,8 @@ def test_the_memory_table_holds_what_is_printed(sizes):
 def test_the_finding_is_made_of_the_tables(sizes, costs):
     whole = baseline_conventions(load_all(), "LLaVA-1.5-7B", sizes["LLaVA-1.5-7B"].prefill.shape, 576)
     printed = printed_memory(load_all(), sizes, [method_entry("fastv")])
-    facts = Efficiency(sizes, whole, costs, None, None, printed, None).facts
+    clock = Clock([], timing_frame([]), [method_entry("fastv")], load_all())
+    facts = Efficiency(sizes, whole, costs, None, None, printed, None, clock).facts
     text = efficiency_finding(json.loads(json.dumps(facts)))
     assert facts["lowest"] == "3.228"
     assert facts["highest"] == "8.54"

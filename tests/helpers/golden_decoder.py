@@ -38,29 +38,29 @@ def official(name: str, case: dict):
     return load_method(name, fidelity="official", **fields(name, case))
 
 
-def run(golden: Path, name: str, attention: str, case: dict):
+def run(golden: Path, name: str, attention: str, case: dict, device: str):
     """A case's prompt, and one token after it if the file has one, under the official method and a spy's eyes."""
-    model, method = build(golden / f"{name}.safetensors", attention), official(name, case)
+    model, method = build(golden / f"{name}.safetensors", attention).to(device), official(name, case)
     spy = Spy(method.reductions[0].filter)
     method = replace(method, reductions=(replace(method.reductions[0], filter=spy),))
     with reduce(model, method, visual=visual(case)) as trace:
-        out = model(inputs_embeds=case["inputs_embeds"], use_cache=True)
-        found = {"logits_last": out.logits[:, -1]}
+        out = model(inputs_embeds=case["inputs_embeds"].to(device), use_cache=True)
+        found = {"logits_last": out.logits[:, -1].cpu()}
         lengths = [out.past_key_values.get_seq_length(n) for n in range(model.config.num_hidden_layers)]
         if "decode_embed" in case:
-            after = model(inputs_embeds=case["decode_embed"], past_key_values=out.past_key_values)
-            found["decode_logits"] = after.logits[:, -1]
+            after = model(inputs_embeds=case["decode_embed"].to(device), past_key_values=out.past_key_values)
+            found["decode_logits"] = after.logits[:, -1].cpu()
     return found | {"cache_lengths": torch.tensor(lengths), "kept_sequence": torch.tensor(trace.columns[0])}, spy
 
 
 @pytest.mark.parametrize("attention", ATTENTION)
 @pytest.mark.parametrize("name", NAMES)
-def test_end_to_end(golden, name, attention):
+def test_end_to_end(golden, name, attention, device):
     """Logits of prompt and first generated token, lengths of every layer's cache, columns left."""
     cases = [case for case in read(golden / f"{name}.safetensors")[0] if "inputs_embeds" in case]
     assert cases
     for case in cases:
-        found, spy = run(golden, name, attention, case)
+        found, spy = run(golden, name, attention, case, device)
         for what in found.keys() & case.keys():
             exact = case[what].dtype == torch.int64
             same = found[what][: len(case[what])] if what == "cache_lengths" else found[what]

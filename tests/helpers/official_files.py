@@ -85,9 +85,10 @@ class Spy:
     def __call__(self, tokens: Tokens, evidence: Evidence, leave: int) -> torch.Tensor:
         leaving = self.filter(tokens, evidence, leave)
         if hasattr(self.filter, "scores"):
-            self.scores.append(self.filter.scores(tokens.index, evidence))
+            self.scores.append(self.filter.scores(tokens.index, evidence).cpu())
         if hasattr(self.filter, "chosen"):
-            self.heads.append(self.filter.chosen(self.filter.attention(tokens.index, evidence)))
-        self.rows.append(tokens.rest(leaving))
-        self.columns.append(tokens.index[self.rows[-1]])
+            self.heads.append(self.filter.chosen(self.filter.attention(tokens.index, evidence)).cpu())
+        rest = tokens.rest(leaving)
+        self.rows.append(rest.cpu())
+        self.columns.append(tokens.index[rest].cpu())
         return leaving

@@ -6,6 +6,7 @@ import shutil
 import pandas as pd
 import pytest
 
+from thinsight.analysis import clocks
 from thinsight.config.compose import load_config
 from thinsight.errors import UserError
 from thinsight.ledger import published
@@ -100,6 +101,16 @@ def test_a_page_with_a_ledger_runs_again_for_a_printed_number(tmp_path, monkeypa
     (tmp_path / "published" / "peers.csv").write_text("another number")
     after = [page_code(notebook) for notebook in notebooks]
     assert [text == old for text, old in zip(after, before, strict=True)] == [False, True]
+
+
+def test_the_page_that_shows_benchmarks_runs_again_for_a_new_one(tmp_path, monkeypatch):
+    notebooks = [ROOT / "notebooks" / f"{page}.ipynb" for page in ("efficiency", "vtw")]
+    before = [page_code(notebook) for notebook in notebooks]
+    monkeypatch.setattr(clocks, "FOLDER", tmp_path / "benchmarks")
+    assert before[1] == page_code(notebooks[1])
+    here = [line for line in before[0].splitlines() if "  data/benchmarks/" in line]
+    assert len(here) == len(list((ROOT / "data" / "benchmarks").glob("*.json")))
+    assert not any("  data/benchmarks/" in line for line in [*page_code(notebooks[0]).splitlines(), before[1]])
 
 
 def test_the_code_of_a_run_has_the_values_of_its_tasks():

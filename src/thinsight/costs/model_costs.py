@@ -7,9 +7,8 @@ refuses a method, or a method decides by the picture, the sentence that says so 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 from omegaconf import DictConfig
 
 from thinsight.config.catalogue import MethodEntry
@@ -25,6 +24,9 @@ from thinsight.models.families import family_of, find_tower
 from thinsight.models.image_tokens import largest_image
 from thinsight.models.loading import meta_model
 from thinsight.reduction.method import Method
+
+if TYPE_CHECKING:  # a bare machine with a GPU need not have it to take times
+    import pandas as pd
 
 SUBSTITUTES = {"space": "llm", "graph": "v", "merge": "mean", "positions": "keep"}
 """What these fields are set to on a model without a CLIP-like tower and with several axes of positions (Qwen-VL)."""
@@ -59,7 +61,11 @@ class ModelSizes:
 
 def model_sizes(name: str, text: int) -> ModelSizes:
     """The `ModelSizes` of ``conf/model/NAME.yaml`` with ``text`` prompt tokens besides the picture."""
-    config = load_config([f"model={name}", f"text_tokens={text}"])
+    return sizes_of(load_config([f"model={name}", f"text_tokens={text}"]))
+
+
+def sizes_of(config: DictConfig) -> ModelSizes:
+    """The same of ``config.model`` with ``config.text_tokens`` prompt tokens."""
     model = meta_model(config.model)
     image = largest_image(model.config, config.model.processor)
     counts, tower, refusal = tower_flops(model, image), None, ""
@@ -68,7 +74,7 @@ def model_sizes(name: str, text: int) -> ModelSizes:
     except UserError as error:
         refusal = str(error)
     return ModelSizes(
-        name=name,
+        name=config.model.name,
         prefill=prefill_sizes_of(model, config),
         heads=model.config.get_text_config().num_attention_heads,
         tiles=image.tiles,
@@ -111,13 +117,17 @@ def method_cost(
     }
 
 
-def method_costs(sizes: Sequence[ModelSizes], entries: Sequence[MethodEntry], shares: Sequence[float]) -> pd.DataFrame:
+def method_costs(
+    sizes: Sequence[ModelSizes], entries: Sequence[MethodEntry], shares: Sequence[float]
+) -> "pd.DataFrame":
     """One line per method, share of the visual tokens that its ``keep`` is set to, and model.
 
     A method that has only a layer to choose (VTW) is given the one whose mean over layers is nearest to the share.
     Columns: method, title, family, share, model; fields, kept, layer_mean; the columns of `method_cost`;
     ``fastv_left`` and ``profiler_left``, shares of the whole model's; why: the sentence in place of numbers.
     """
+    import pandas as pd
+
     whole = {size.name: method_cost(size, size.whole) for size in sizes}
     lines = []
     for entry in entries:

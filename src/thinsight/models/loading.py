@@ -108,11 +108,23 @@ def transformers_config(config: DictConfig) -> "PreTrainedConfig":
 
 def meta_model(name_or_config: str | DictConfig) -> "PreTrainedModel":
     """The same architecture on ``torch.device("meta")``: true shapes, no weights, nothing downloaded."""
+    return _untrained(model_config(name_or_config), torch.device("meta"))
+
+
+def random_model(name_or_config: str | DictConfig, seed: int = 0) -> "PreTrainedModel":
+    """The same architecture on its own device with random weights: for time and memory, which hardly depend on them."""
+    config = model_config(name_or_config)
+    place = torch_device(config.device)
+    with torch.random.fork_rng([torch.cuda.current_device()] if place.type == "cuda" else []):
+        torch.manual_seed(seed)
+        return _untrained(config, place)
+
+
+def _untrained(config: DictConfig, place: torch.device) -> "PreTrainedModel":
     from transformers import AutoModelForImageTextToText
 
-    config = model_config(name_or_config)
     shape = transformers_config(config)
-    with _building(config), torch.device("meta"):
+    with _building(config), place:
         model = AutoModelForImageTextToText.from_config(
             shape, dtype=torch_dtype(config.dtype), attn_implementation=config.attn_implementation
         )

@@ -5,7 +5,8 @@
     data/configs/<run>.yaml     the resolved config of a run
     data/plan/runs/<run>.txt    the code that the run can reach (see `thinsight.code_hash`), and the files of the next
     data/plan/outside.txt       local models and tasks that runs read from outside data/pocket, which DVC does not watch
-    data/plan/pages/<page>.txt  the code, the values in conf/ and the papers' numbers that a page's notebook can reach
+    data/plan/pages/<page>.txt  the code, the values in conf/, the papers' numbers and the benchmarks that a page's
+                                notebook can reach
     data/plan/pages/report.txt  the code that makes HTML of the notebooks
     data/plan/parameters.json   values of the preset for parameters of the pages' notebooks
     data/plan/contents.json     the pages and their titles
@@ -35,6 +36,7 @@ from typing import Any
 import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 
+from thinsight.analysis import clocks
 from thinsight.analysis.runs import finished
 from thinsight.code_hash import EVALUATION, PACKAGE, code_lines, imports, reach, targets
 from thinsight.config.compose import load_config, load_task, to_yaml
@@ -161,14 +163,16 @@ def page_code(path: Path) -> str:
             read[file] = {key: value for key, value in values.items() if key in WORDS | {"name", "title"}}
     values = [f"{_value_hash(value)}  conf/{file}" for file, value in read.items()]
     starts = [PACKAGE.name, *imports(syntax(source)), *targets(list(read.values()))]
-    return _code_text(starts, [*values, *_templates(starts), *_printed(starts)])
+    return _code_text(starts, [*values, *_templates(starts), *_data(starts)])
 
 
-def _printed(starts: Iterable[str]) -> list[str]:
-    """Hashes of the papers' numbers and ways of counting, if the code that ``starts`` reach reads them."""
-    if published.__name__ not in reach(starts)[0]:
-        return []
-    files = sorted([*published.FOLDER.rglob("*.csv"), *published.FOLDER.rglob("*.yaml")])
+def _data(starts: Iterable[str]) -> list[str]:
+    """Hashes of the papers' numbers and ways of counting, and of the benchmarks, if ``starts`` reach their readers."""
+    modules, files = reach(starts)[0], []
+    if published.__name__ in modules:
+        files += sorted([*published.FOLDER.rglob("*.csv"), *published.FOLDER.rglob("*.yaml")])
+    if clocks.__name__ in modules:
+        files += sorted(clocks.FOLDER.glob("*.json"))
     return [f"{_file_hash(file)[:12]}  {file.relative_to(ROOT)}" for file in files]
 
 

@@ -104,6 +104,15 @@ def hook_owners(module: nn.Module) -> list[object]:
     return [owner for owner in owners if owner is not None]
 
 
+def listeners(model: nn.Module) -> list[Listener]:
+    """All that listens inside ``model`` right now: hooks, and what stands between the halves of split blocks."""
+    found = []
+    for module in model.modules():
+        found += [*module._forward_pre_hooks.values(), *module._forward_hooks.values()]
+        found.append(getattr(vars(module).get("forward"), "between", None))
+    return [hook for hook in found if isinstance(hook, Listener)]
+
+
 def hooked_children(model: nn.Module) -> list[tuple[nn.Module, str, nn.Module]]:
     """(parent, name, child) of every module below ``model`` that something listens to or whose forward is replaced."""
     return [
@@ -125,7 +134,10 @@ def split(
             f"the forward of this {type(block).__name__} has been replaced (device_map?), so nothing can be reduced "
             "in it: load the model on one device"
         )
-    stack.callback(Replacement(block, "forward", halves(block, names, between)).remove)
+    listener = Listener(between)
+    replacement = Replacement(block, "forward", halves(block, names, listener))
+    replacement.between = listener
+    stack.callback(replacement.remove)
 
 
 def full_precision(device: torch.device) -> AbstractContextManager:

@@ -7,6 +7,7 @@ A family's file has
     largest_image(config, settings)    -> `ImageTokens` of the largest picture
     tower_size(config, image)          -> `TowerSize`
     encode(parts, config, image, empty)  takes a picture through tower and projector; returns the projector
+    pixel_inputs(config, image, count, noise)  what the model is given of ``count`` such pictures, by name
 
 and, where it applies,
 
@@ -15,7 +16,8 @@ and, where it applies,
     COUNTS_CACHE                see `ModelParts.counts_cache`
     PROCESSOR_SETTINGS          setting -> function that puts it in place, where it is not just set
 
-with ``config`` the model's, ``settings`` those of its processor, and ``empty`` a function shape -> tensor without data.
+with ``config`` the model's, ``settings`` those of its processor, and
+``empty`` and ``noise`` functions shape -> tensor, without data and with random numbers.
 A type that no file names is taken to be like LLaVA if its config has a vision part, else to be a bare decoder.
 """
 

@@ -35,5 +35,11 @@ def encode(parts: ModelParts, config: Any, image: ImageTokens, empty: Callable[.
     return assembler.multi_modal_projector
 
 
+def pixel_inputs(config: Any, image: ImageTokens, count: int, noise: Callable[..., torch.Tensor]) -> dict[str, Any]:
+    """The tiles of all pictures one after the other."""
+    side = first_side(config.vision_config.image_size)
+    return {"pixel_values": noise(count * image.tiles, config.vision_config.num_channels, side, side)}
+
+
 def _patches(config: Any) -> int:
     return (first_side(config.vision_config.image_size) // first_side(config.vision_config.patch_size)) ** 2

@@ -78,6 +78,15 @@ def encode(parts: ModelParts, config: Any, image: ImageTokens, empty: Callable[.
     return parts.assembler.multi_modal_projector
 
 
+def pixel_inputs(config: Any, image: ImageTokens, count: int, noise: Callable[..., torch.Tensor]) -> dict[str, Any]:
+    """One picture a prompt; tiles of one picture stand in a row, with the picture's size."""
+    side, channels = first_side(config.vision_config.image_size), config.vision_config.num_channels
+    if not hasattr(config, "image_grid_pinpoints"):
+        return {"pixel_values": noise(count, channels, side, side)}
+    pixels = noise(count, image.tiles, channels, side, side)
+    return {"pixel_values": pixels, "image_sizes": torch.tensor([image.size] * count)}
+
+
 def set_padding(processor: Any, value: bool) -> None:
     """CLIP's image processor takes ``do_pad`` and ignores it; LLaVA's pads to a square with the mean colour, as the
     original code does, so asking for padding swaps the class."""

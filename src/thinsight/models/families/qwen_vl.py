@@ -47,6 +47,14 @@ def encode(parts: ModelParts, config: Any, image: ImageTokens, empty: Callable[.
     return tower.merger
 
 
+def pixel_inputs(config: Any, image: ImageTokens, count: int, noise: Callable[..., torch.Tensor]) -> dict[str, Any]:
+    """All patches of all pictures in one sequence, and each picture's grid."""
+    vision = config.vision_config
+    grid = torch.tensor([[1, *(pixels // vision.patch_size for pixels in image.size)]] * count)
+    patch = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
+    return {"pixel_values": noise(int(grid.prod(1).sum()), patch), "image_grid_thw": grid}
+
+
 def tower_flops(config: Any, image: ImageTokens) -> dict[str, int]:
     """FLOPs of tower and projector, two per multiply-add and no biases, equal to what torch counts, which takes half a
     minute for the windows of Qwen2.5-VL.

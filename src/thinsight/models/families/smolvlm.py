@@ -37,5 +37,11 @@ def encode(parts: ModelParts, config: Any, image: ImageTokens, empty: Callable[.
     return parts.assembler.connector
 
 
+def pixel_inputs(config: Any, image: ImageTokens, count: int, noise: Callable[..., torch.Tensor]) -> dict[str, Any]:
+    """The tiles of a picture in a row."""
+    vision = config.vision_config
+    return {"pixel_values": noise(count, image.tiles, vision.num_channels, vision.image_size, vision.image_size)}
+
+
 def _patches(config: Any) -> int:
     return (config.vision_config.image_size // config.vision_config.patch_size) ** 2

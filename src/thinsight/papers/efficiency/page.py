@@ -19,6 +19,7 @@ from thinsight.papers.efficiency.claims import (
     printed_memory,
     published_budgets,
 )
+from thinsight.papers.efficiency.clock import Clock, printed_speedups, target_frame
 from thinsight.paths import ROOT
 from thinsight.report.render import finding
 
@@ -43,6 +44,7 @@ class Efficiency:
     attention: pd.DataFrame  # `attention_bytes` on the first model
     memory: pd.DataFrame  # `printed_memory`
     ledger: pd.DataFrame  # of the printed numbers that are about efficiency
+    clock: Clock  # what machines have measured
 
     @property
     def title(self) -> str:
@@ -77,6 +79,7 @@ class Efficiency:
                 title: (whole[title]["vision_share"], float(random[model.name])) for title, model in self.sizes.items()
             },
             "weights_share": sum(first.weights.values()) / whole[self.title]["peak"],
+            "clock": self.clock.facts,
             "memory": {
                 "printed": len(calculated),
                 "moved": int(calculated["meets"].sum()),
@@ -89,7 +92,8 @@ class Efficiency:
         """The frames that the page saves."""
         return {
             "ledger": self.ledger, "costs": self.costs, "baselines": self.baselines, "labels": self.budgets,
-            "attention": self.attention, "memory": self.memory,
+            "attention": self.attention, "memory": self.memory, "timings": self.clock.timings,
+            "targets": target_frame(self.clock), "speedups": printed_speedups(self.clock),
         }  # fmt: skip
 
 
@@ -113,6 +117,7 @@ def build(runs: str, reads: Sequence[str], text_tokens: int, shares: Sequence[fl
         attention=attention_bytes(first, compared),
         memory=printed_memory(published, sizes, compared),
         ledger=ledger(about_efficiency(published), results, answers, every=published),
+        clock=Clock.read(entries, published),
     )
 
 

@@ -1,4 +1,4 @@
-"""A torch dispatch mode that counts the bytes of live tensors."""
+"""Peak memory where no allocator counts it: a torch dispatch mode that counts the bytes of live tensors."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
