@@ -23,7 +23,8 @@ from typing import TextIO
 from tqdm import tqdm
 
 from thinsight.analysis.runs import group_of, is_wanted
-from thinsight.config.compose import load_config
+from thinsight.code_hash import code_hash
+from thinsight.config.compose import load_config, load_task
 from thinsight.errors import UserError, command
 from thinsight.paths import ROOT, save_whole
 from thinsight.pipeline.params import read_params
@@ -38,9 +39,16 @@ QUIET = 30.0
 MODULES = (
     "dvc.cli", "dvc.repo", "dvc.commands.repro", "dvc.stage", "ipykernel.kernelapp", "papermill", "nbconvert",
     "thinsight.evaluation.run", "transformers.models.llava.modeling_llava", "transformers.models.clip.modeling_clip",
-    "transformers.models.llama.modeling_llama",
+    "transformers.models.llama.modeling_llama", "thinsight.pipeline.repro:read_tasks",
 )  # fmt: skip
 """What most stages import. Not matplotlib, which takes its backend from the environment when it is imported."""
+
+
+def read_tasks() -> None:
+    """Compose every task and read the code of an evaluation, which every run does, so that it is done already."""
+    for task in read_params(ROOT / "params.yaml").tasks:
+        load_task(task)
+    code_hash()
 
 
 class Lines:

@@ -59,13 +59,19 @@ def ask(module: str, arguments: Sequence[str]) -> int | None:
 
 
 def serve(path: Path, modules: Sequence[str]) -> NoReturn:
-    """Import ``modules``, then answer requests at the socket ``path`` until killed. Has to be the only thread."""
+    """Import ``modules``, then answer requests at the socket ``path`` until killed. Has to be the only thread.
+
+    Of a module with a function, ``module:function``, the function is called: what it leaves in caches is there in copies.
+    """
     sys.path.pop(0)  # the folder of this file
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(path))
     listener.listen(64)  # who comes early waits
-    for module in modules:
-        import_module(module)
+    for name in modules:
+        module, _, function = name.partition(":")
+        imported = import_module(module)
+        if function:
+            getattr(imported, function)()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # copies that end leave nothing to wait for
     while True:
         client, _ = listener.accept()
