@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TextIO
 
@@ -46,9 +47,10 @@ MODULES = (
 
 def read_tasks() -> None:
     """Compose every task and read the code of an evaluation, which every run does, so that it is done already."""
-    for task in read_params(ROOT / "params.yaml").tasks:
-        load_task(task)
-    code_hash()
+    with suppress(UserError):  # whoever needs it says what is wrong
+        for task in read_params(ROOT / "params.yaml").tasks:
+            load_task(task)
+        code_hash()
 
 
 class Lines:

@@ -61,7 +61,7 @@ def ask(module: str, arguments: Sequence[str]) -> int | None:
 def serve(path: Path, modules: Sequence[str]) -> NoReturn:
     """Import ``modules``, then answer requests at the socket ``path`` until killed. Has to be the only thread.
 
-    Of a module with a function, ``module:function``, the function is called: what it leaves in caches is there in copies.
+    Of ``module:function`` the function is called, too: what it leaves in caches is there in the copies.
     """
     sys.path.pop(0)  # the folder of this file
     listener = socket.socket(socket.AF_UNIX)
