@@ -57,12 +57,14 @@ class Lines:
     """A stream without a terminal: what would overwrite a line becomes a line of its own."""
 
     def __init__(self, stream: TextIO) -> None:
-        self.stream = stream
+        self.stream, self.last = stream, ""
 
     def write(self, text: str) -> None:
-        """Write ``text`` as a line, unless it only moves the cursor."""
-        if text.strip():
-            self.stream.write(text.strip("\r\n") + "\n")
+        """Write ``text`` as a line, unless it only moves the cursor or says the same as the line before."""
+        text = text.strip()
+        if text not in ("", self.last):
+            self.stream.write(text + "\n")
+            self.last = text
 
     def flush(self) -> None:
         """Flush the stream."""
@@ -72,13 +74,13 @@ class Lines:
 class Progress:
     """The one line: runs and pages done of all, answers per second, time left, what is running."""
 
-    def __init__(self, answers: int, done: int, runs: int, pages: int) -> None:
+    def __init__(self, answers: int, done: int, runs: int, pages: int, counts: tuple[int, int] = (0, 0)) -> None:
         live = sys.stderr.isatty()
         self.runs, self.pages, self.shown = runs, pages, time.monotonic()
         counted = " | {n_fmt} of {total_fmt} answers, {rate_fmt}, {remaining} left" if answers > done else ""
         bar = "{l_bar}{bar}" if live and counted else "{desc}"
         self.bar = tqdm(
-            total=answers, initial=done, desc=self._counts(0, 0), unit=" answers", smoothing=0.05, miniters=1,
+            total=answers, initial=done, desc=self._counts(*counts), unit=" answers", smoothing=0.05, miniters=1,
             file=sys.stderr if live else Lines(sys.stderr), mininterval=0.2 if live else QUIET, maxinterval=QUIET,
             dynamic_ncols=live, bar_format=f"{bar}{counted}{{postfix}}",
         )  # fmt: skip
@@ -222,7 +224,8 @@ def reproduce_all(environment: Mapping[str, str], jobs: int) -> dict[str, str]:
     with ThreadPoolExecutor(jobs) as pool:
         if stale:
             compute_runs(pipeline, pool, jobs)
-        progress = Progress(0, 0, len(stale), len(needs))
+        counts = len(pipeline.finished), len(pipeline.made)
+        progress = Progress(0, 0, len(stale), len(needs), counts)
         while not pipeline.over:
             pipeline.start(pool, jobs)
             show(pipeline, progress, 1.0)
