@@ -6,13 +6,13 @@ each visual token to the question.
 
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from thinsight.errors import UserError
 from thinsight.methods.prompt_relevance import Relevance
 from thinsight.reduction.evidence import Evidence
+from thinsight.reduction.sources import take_at
 from thinsight.reduction.ties import above, cosines, descending, double, first_largest
 from thinsight.reduction.tokens import Tokens
 
@@ -50,42 +50,46 @@ class ConditionalDpp:
         weight = scale_relevance(double(self.relevance(tokens, evidence)), self.bounds)
         if self.theta is not None:
             weight = (weight * self.theta / (2 * (1 - self.theta))).exp()
-        kernel = weight[:, None] * cosines(tokens.states).to(weight.device) * weight
+        kernel = weight[..., :, None] * cosines(tokens.states) * weight[..., None, :]
         return tokens.rest(greedy_map(kernel, len(tokens) - leave))
 
 
 def scale_relevance(relevance: Tensor, bounds: tuple[float, float] | None = None) -> Tensor:
     """(..., N) -> (r - least + 1e-6) / (largest - least): the least is not quite 0, the largest a little above 1."""
-    low, high = bounds if bounds is not None else (relevance.amin(), relevance.amax())
-    if not bool(above(relevance, low).any()):
-        return torch.ones_like(relevance)
-    return (relevance - low + 1e-6) / (high - low)
+    low, high = (relevance.amin(-1, True), relevance.amax(-1, True)) if bounds is None else bounds
+    differ = above(relevance, low).any(-1, keepdim=True)
+    return torch.where(differ, (relevance - low + 1e-6) / (high - low), 1.0)
 
 
 def greedy_map(kernel: Tensor, keep: int) -> Tensor:
-    """(keep,) rows of ``kernel`` (N, N), in the order in which each adds most to the determinant of those chosen.
+    """(..., keep) rows of ``kernel`` (..., N, N), in the order in which each adds most to the determinant of those
+    chosen.
 
     Cholesky's factor grows by a row for each choice (Chen et al., arXiv:1709.05135): with d_i^2 = K_ii at first,
     e_i = (K_ji - sum_u c_uj c_ui) / d_j and d_i^2 -= e_i^2. When every token is spent, the rest is filled up by K_ii.
     All in float64, since every step subtracts. What is compared is d_i, a distance, and of equal ones the first counts.
     """
-    numbers = double(kernel).cpu().numpy()
-    diagonal = numbers.diagonal()
-    left, floor, largest = diagonal.copy(), SPENT * diagonal, float(np.sqrt(diagonal.max(initial=0)))
-    factor = np.zeros((keep, len(numbers)))
-    order: list[int] = []
+    numbers = double(kernel)
+    diagonal = numbers.diagonal(dim1=-2, dim2=-1)
+    left, floor, scale = diagonal.clone(), SPENT * diagonal, diagonal.amax(-1, keepdim=True).clamp(min=0).sqrt()
+    # what is spent or chosen goes on by its rank: below every gain, and all of it in the end where nothing is left
+    rank = -1.0 - descending(diagonal).argsort(dim=-1)
+    factor = numbers.new_zeros(*numbers.shape[:-2], keep, numbers.shape[-1])
+    chosen = torch.zeros(left.shape, dtype=torch.bool, device=left.device)
+    order = []
     for step in range(keep):
-        usable = np.where(left > floor, left, 0.0)
-        best = first_largest(np.sqrt(usable), largest)
-        if usable[best] == 0:
-            break
+        usable = torch.where((left > floor) & ~chosen, left, 0.0).sqrt()
+        spent = usable.amax(-1, keepdim=True) == 0
+        filling = rank.masked_fill(chosen, -torch.inf)
+        best = torch.where(spent[..., 0], filling.argmax(-1), first_largest(usable, scale))[..., None]
+        row = take_at(numbers, best).squeeze(-2)
+        if step:
+            before = factor[..., :step, :]
+            own = before.gather(-1, best[..., None, :].expand(*before.shape[:-1], 1))
+            row = row - (own.transpose(-2, -1) @ before).squeeze(-2)
+        row = torch.where(spent, 0.0, row / left.gather(-1, best).clamp(min=torch.finfo(left.dtype).tiny).sqrt())
+        factor[..., step, :] = row
+        left = left - row**2
+        chosen.scatter_(-1, best, True)
         order.append(best)
-        row = (numbers[best] - factor[:step, best] @ factor[:step]) / np.sqrt(left[best])
-        factor[step] = row
-        left -= row**2
-        left[best] = -np.inf
-    if len(order) < keep:
-        chosen = set(order)
-        ranked = descending(kernel.diagonal()).tolist()
-        order += [row for row in ranked if row not in chosen][: keep - len(order)]
-    return torch.tensor(order, dtype=torch.int64)
+    return torch.cat(order, -1) if order else torch.zeros(*left.shape[:-1], 0, dtype=torch.int64, device=left.device)

@@ -5,11 +5,11 @@ Greedy solution of the max-min diversity problem over the cosine distances D_ij 
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from thinsight.reduction.evidence import Evidence
+from thinsight.reduction.sources import take_at
 from thinsight.reduction.ties import cosines, double, first_largest
 from thinsight.reduction.tokens import Tokens
 
@@ -29,17 +29,21 @@ class MaxMin:
 
 
 def dispersed(distance: Tensor, keep: int) -> Tensor:
-    """(keep,) rows of ``distance`` (N, N) in the order in which they are chosen."""
-    if keep == 0:
-        return torch.empty(0, dtype=torch.int64)
-    if len(distance) == 1:
-        return torch.zeros(1, dtype=torch.int64)
-    apart = np.sqrt(2 * double(distance).cpu().numpy().clip(min=0))  # of unit vectors, which rounding moves evenly
+    """(..., keep) rows of ``distance`` (..., N, N) in the order in which they are chosen."""
+    if keep == 0 or distance.shape[-1] == 1:
+        return torch.zeros(*distance.shape[:-2], keep, dtype=torch.int64, device=distance.device)
+    apart = (2 * double(distance).clamp(min=0)).sqrt_()  # of unit vectors, which rounding moves evenly
     # the smallest entry of a column is the token's distance to itself, about 0: the second one is its neighbour's
-    order = [first_largest(np.partition(apart, 1, axis=0)[1], scale=1.0)]
-    nearest = apart[order[0]].copy()
+    nearest = apart.kthvalue(2, dim=-2).values
+    order = [first_largest(nearest, scale=1.0)[..., None]]
+    nearest = _row(apart, order[0]).clone()
     for _ in range(keep - 1):
-        nearest[order[-1]] = -np.inf
-        order.append(first_largest(nearest, scale=1.0))
-        np.minimum(nearest, apart[order[-1]], out=nearest)
-    return torch.tensor(order, dtype=torch.int64)
+        nearest.scatter_(-1, order[-1], -torch.inf)
+        order.append(first_largest(nearest, scale=1.0)[..., None])
+        nearest = torch.minimum(nearest, _row(apart, order[-1]))
+    return torch.cat(order, -1)
+
+
+def _row(matrix: Tensor, row: Tensor) -> Tensor:
+    """matrix (..., N, N), row (..., 1) -> (..., N)."""
+    return take_at(matrix, row).squeeze(-2)

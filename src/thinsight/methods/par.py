@@ -271,6 +271,7 @@ class PromptAware:
     router: Router = field(default_factory=Router)
     among = "visual"
     adaptive = True
+    alone = True
 
     def __post_init__(self) -> None:
         if self.graph not in GRAPHS:

@@ -57,23 +57,31 @@ class Reduction:
         keep = min(getattr(self.filter, "reaches", lambda k, _: k)(keep, present), present)
         return keep, 0 if adds is None or keep == present else adds(present - keep, keep)
 
+    @property
+    def alone(self) -> bool:
+        """Whether it takes one sample at a time, because the filter decides how many leave, or text may."""
+        decides = getattr(self.filter, "adaptive", False) and getattr(self.schedule, "keep", 0) is None
+        text = self.filter.among == "prompt"
+        return (decides and not getattr(self.filter, "spares", False)) or text or getattr(self.filter, "alone", False)
+
     def __call__(self, tokens: Tokens, evidence: Evidence) -> Tokens:
         """The tokens that stay, in their order; the very same object when none leaves."""
-        present, protected = int(tokens.visual.sum()), int((~tokens.visual).sum())
-        pictures = len(evidence.image[evidence.image >= 0].unique())
-        whole = replace(self, schedule=of_pictures(self.schedule, pictures))
-        counts = whole.tokens_left(present, evidence.stage, evidence.stages, evidence.total)
+        present, protected, pictures = tokens.patches, len(tokens) - tokens.patches, evidence.counted.pictures
+        whole = replace(self, schedule=of_pictures(self.schedule, len(pictures)))
+        counts = whole.tokens_left(present, evidence.stage, evidence.stages, sum(pictures))
         leave = None if counts is None else present - counts[0]
         if leave == 0 and self.filter.among != "prompt":  # text may leave all the same
             return tokens
         with torch.no_grad():  # a choice has no gradient
             leaving = self.filter(tokens, evidence, leave)
-        if len(leaving) == 0:
+        if leaving.shape[-1] == 0:
             return tokens
-        assert leave is None or len(leaving) == leave or protected, (self.filter, len(leaving), leave)
+        assert leave is None or leaving.shape[-1] == leave or protected, (self.filter, leaving.shape, leave)
         weights = None if self.correlate is None else self.correlate(tokens, leaving, evidence)
         after = self.compress(tokens, leaving, weights)
-        return after.take(self.order(after, evidence)).in_given_order()
+        after = after.take(self.order(after, evidence), after.count)
+        raster = isinstance(self.order, Raster) or getattr(self.order, "order", "") == "raster"
+        return after if raster else after.in_given_order()
 
 
 @dataclass(frozen=True)
@@ -114,12 +122,17 @@ class Method:
 
 
 def apply_reduction(reduction: Reduction, tokens: Tokens, evidence: Evidence, columns: int) -> Tokens:
-    """All tokens of a sample over ``columns`` columns, with states -> those that are left, by ascending index."""
-    if reduction.merges:
-        tokens = tokens.with_sources(columns)
-    shown = tokens.visual.clone()
-    if reduction.filter.among == "prompt":
-        shown |= tokens.index < evidence.last  # which has to answer
-    elif reduction.filter.among == "all":
-        shown[:] = True
-    return reduction(tokens.take(shown), evidence).union(tokens.take(~shown))
+    """All tokens of samples over ``columns`` columns, with states -> those that are left, by ascending index; the very
+    same where none leaves."""
+    every = tokens.with_sources(columns) if reduction.merges else tokens
+    if reduction.filter.among == "all" or (reduction.filter.among == "visual" and tokens.patches == len(tokens)):
+        after = reduction(every, evidence)
+        return tokens if after is every else after
+    if reduction.filter.among == "visual":
+        shown = every.shown(visual=True)
+        after = reduction(shown, evidence)
+        return tokens if after is shown else after.union(every.shown(visual=False))
+    shown = every.visual | (every.index < evidence.last)  # which has to answer; one sample at a time
+    own = every.take(shown)
+    after = reduction(own, evidence)
+    return tokens if after is own else after.union(every.take(~shown))

@@ -1,6 +1,8 @@
 """What a reduction did: tokens at each layer, kept patches, sources of merged ones."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -8,12 +10,16 @@ import torch
 from torch import Tensor
 
 from thinsight.reduction.prompt import Prompt
+from thinsight.reduction.sources import Known
 from thinsight.reduction.tokens import Tokens
 
 
 @dataclass
 class PrefillTrace:
     """Lengths per sample and decoder layer, and which patches are left, of one prompt.
+
+    The lengths are known while the prompt goes through. All else stays on the device until somebody reads it: only then
+    is it fetched, and the sources of merged tokens are multiplied.
 
     lengths           per sample, per layer: visual tokens that enter the layer (a merged one counts once)
     sequence_lengths  the same for all tokens, padding and filling excluded
@@ -30,7 +36,7 @@ class PrefillTrace:
     lengths: list[list[int]] = field(default_factory=list)
     sequence_lengths: list[list[int]] = field(default_factory=list)
     tower: list[list[int]] = field(default_factory=list)
-    _steps: dict[str, list[Tokens]] = field(default_factory=dict)
+    _steps: dict[str, Callable[[], list[Tokens]]] = field(default_factory=dict)
     _entered: list[list[Tokens]] = field(default_factory=list)
     _prompt: Prompt | None = None
     _tokens: list[Tokens] = field(default_factory=list)
@@ -40,14 +46,15 @@ class PrefillTrace:
         """The record of a prompt that is about to enter."""
         return cls([[] for _ in prompt.alive], [[] for _ in prompt.alive], _prompt=prompt)
 
-    def step(self, where: str, tokens: list[Tokens]) -> None:
-        """Note what a place has left of each sample."""
-        self._steps[where] = self._tokens = list(tokens)
+    def step(self, where: str, tokens: list[Tokens] | Callable[[], list[Tokens]]) -> None:
+        """Note what a place has left of each sample, or how to find out when somebody asks."""
+        self._steps[where] = tokens if callable(tokens) else partial(list, tokens)
+        self._tokens = self._tokens if callable(tokens) else list(tokens)
 
     def record(self, tokens: list[Tokens]) -> None:
         """Note what enters the next layer."""
         for sample, entering in enumerate(tokens):
-            self.lengths[sample].append(int(entering.visual.sum()))
+            self.lengths[sample].append(entering.patches)
             self.sequence_lengths[sample].append(len(entering))
         self._tokens = list(tokens)
         self._entered.append(self._tokens)
@@ -81,8 +88,10 @@ class PrefillTrace:
     def steps(self) -> dict[str, list[list[tuple[int, list[int]]]]]:
         """Where something was reduced -> per sample, per token left there: its patch and the patches merged into it."""
         steps = {}
-        for where, tokens in self._steps.items():
-            pairs = zip(self._kept(tokens), self._merged(tokens), strict=True)
+        known: Known = {}
+        for where, made in self._steps.items():
+            tokens = made()
+            pairs = zip(self._kept(tokens), self._merged(tokens, known), strict=True)
             steps[where] = [
                 [(patch, patches) for patch, (patches, _) in zip(kept, merged, strict=True)] for kept, merged in pairs
             ]
@@ -91,9 +100,10 @@ class PrefillTrace:
     @property
     def shares(self) -> dict[str, list[list[list[float]]]]:
         """The same shape as `steps`: per sample, per token left there, the share of each patch that went in."""
+        known: Known = {}
         return {
-            where: [[shares for _, shares in sample] for sample in self._merged(tokens)]
-            for where, tokens in self._steps.items()
+            where: [[shares for _, shares in sample] for sample in self._merged(made(), known)]
+            for where, made in self._steps.items()
         }
 
     @property
@@ -103,17 +113,17 @@ class PrefillTrace:
         return [torch.bincount(row[row >= 0]).tolist() for row in images]
 
     def _kept(self, samples: list[Tokens]) -> list[list[int]]:
-        return [self._patches(sample, tokens.origins[tokens.visual]) for sample, tokens in enumerate(samples)]
+        return [self._patches(sample, _visual(tokens)) for sample, tokens in enumerate(samples)]
 
-    def _merged(self, samples: list[Tokens]) -> list[list[tuple[list[int], list[float]]]]:
-        merged = []
+    def _merged(self, samples: list[Tokens], known: Known | None = None) -> list[list[tuple[list[int], list[float]]]]:
+        merged, known = [], {} if known is None else known
         for sample, tokens in enumerate(samples):
-            if tokens.sources is None:
-                kept = self._patches(sample, tokens.origins[tokens.visual])
+            if tokens.made is None:
+                kept = self._patches(sample, _visual(tokens))
                 merged.append([([patch], [1.0]) if patch >= 0 else ([], []) for patch in kept])
                 continue
             visual = self._prompt.visual[sample]
-            shares = tokens.sources[tokens.visual] * visual
+            shares = tokens.made.dense(known)[tokens.visual.cpu()] * visual
             rows = [row.nonzero().squeeze(1) for row in shares]
             merged.append([(self._patches(sample, at), row[at].tolist()) for at, row in zip(rows, shares, strict=True)])
         return merged
@@ -166,3 +176,8 @@ def layer_runs(lengths: list[int]) -> str:
         parts.append(f"{length} (layer {layer})" if end == layer else f"{length} (layers {layer}-{end})")
         layer = end + 1
     return ", ".join(parts)
+
+
+def _visual(tokens: Tokens) -> Tensor:
+    """(n,) the columns that the visual tokens are named after, on the CPU."""
+    return tokens.origins.cpu()[tokens.visual.cpu()]
