@@ -85,9 +85,10 @@ class Spy:
     def __call__(self, tokens: Tokens, evidence: Evidence, leave: int) -> torch.Tensor:
         leaving = self.filter(tokens, evidence, leave)
         if hasattr(self.filter, "scores"):
-            self.scores.append(self.filter.scores(tokens.index, evidence))
+            self.scores.extend(self.filter.scores(tokens.index, evidence))
         if hasattr(self.filter, "chosen"):
-            self.heads.append(self.filter.chosen(self.filter.attention(tokens.index, evidence)))
-        self.rows.append(tokens.rest(leaving))
-        self.columns.append(tokens.index[self.rows[-1]])
+            self.heads.extend(self.filter.chosen(self.filter.attention(tokens.index, evidence)))
+        rows = tokens.rest(leaving)
+        self.rows.extend(rows)
+        self.columns.extend(tokens.index.gather(-1, rows))
         return leaving

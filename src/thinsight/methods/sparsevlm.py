@@ -92,14 +92,19 @@ class TextRaters:
 
     def scores(self, index: Tensor, evidence: Evidence) -> Tensor:
         """(n,) fp32: phi of the visual tokens ``index``."""
+        if self.heads is not None:
+            attention = self.attention(index, evidence)
+            return take_at(attention, self.chosen(attention)).mean(-2)
         rows, votes = raters(index, evidence)
-        if self.heads is None:
-            attention = self.divided(evidence.attention(rows, index), rows, index, evidence)
-            return (votes[..., None, :] @ attention).squeeze(-2) / votes.sum(-1, keepdim=True)
+        attention = self.divided(evidence.attention(rows, index), rows, index, evidence)
+        return (votes[..., None, :] @ attention).squeeze(-2) / votes.sum(-1, keepdim=True)
+
+    def attention(self, index: Tensor, evidence: Evidence) -> Tensor:
+        """(heads, n) fp32: the raters' mean attention to the visual tokens ``index``."""
+        rows, votes = raters(index, evidence)
         attention = self.divided(evidence.attention(rows, index, heads=True), rows, index, evidence)
         votes = votes[..., None, None, :]
-        attention = (votes @ attention).squeeze(-2) / votes.sum(-1)  # (heads, n)
-        return take_at(attention, self.chosen(attention)).mean(-2)
+        return (votes @ attention).squeeze(-2) / votes.sum(-1)
 
     def divided(self, attention: Tensor, rows: Tensor, index: Tensor, evidence: Evidence) -> Tensor:
         """attention (rows, n) or (heads, rows, n), divided by the prior if there is one."""

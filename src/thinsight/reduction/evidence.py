@@ -199,7 +199,7 @@ class Evidence:
             self,
             image=self.image[0],
             content=lambda: self.content()[0],
-            sequence=self.sequence.only(),
+            sequence=self.sequence.first(),
             attention_at={name: cache(lambda make=make: make().only()) for name, make in self.attention_at.items()},
             providers={name: first(make) for name, make in self.providers.items()},
             notes=self.notes.of_samples()[0],
@@ -219,13 +219,14 @@ class Evidence:
         """The counts, counted where nobody has said them."""
         if self.counts is not None:
             return self.counts
-        image = self.image.flatten(0, -2)[0] if self.image.dim() > 1 else self.image
+        image, sequence = self.image, self.sequence
+        if image.dim() > 1:  # all samples are alike
+            image, sequence = image[0], None if sequence is None else sequence.first()
         pictures = tuple(torch.bincount(image[image >= 0]).tolist())
-        if self.sequence is None:
+        if sequence is None:
             return Counts(pictures)
-        text = self.sequence.index[..., ~self.sequence.visual.reshape(-1, len(self.sequence))[0]]
-        last = (image >= 0).nonzero().max() if pictures else -1
-        return Counts(pictures, text.shape[-1], int((text.reshape(-1, text.shape[-1])[0] > last).sum()), cut=True)
+        text, last = sequence.index[~sequence.visual], (image >= 0).nonzero().max() if pictures else -1
+        return Counts(pictures, len(text), int((text > last).sum()), cut=True)
 
     @property
     def total(self) -> int:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from thinsight.errors import UserError
 from thinsight.reduction.evidence import Evidence
@@ -73,15 +74,20 @@ class Reduction:
         if leave == 0 and self.filter.among != "prompt":  # text may leave all the same
             return tokens
         with torch.no_grad():  # a choice has no gradient
-            leaving = self.filter(tokens, evidence, leave)
+            leaving = for_all(self.filter(tokens, evidence, leave), tokens)
         if leaving.shape[-1] == 0:
             return tokens
         assert leave is None or leaving.shape[-1] == leave or protected, (self.filter, leaving.shape, leave)
         weights = None if self.correlate is None else self.correlate(tokens, leaving, evidence)
         after = self.compress(tokens, leaving, weights)
-        after = after.take(self.order(after, evidence), after.count)
+        after = after.take(for_all(self.order(after, evidence), after), after.count)
         raster = isinstance(self.order, Raster) or getattr(self.order, "order", "") == "raster"
         return after if raster else after.in_given_order()
+
+
+def for_all(rows: Tensor, tokens: Tokens) -> Tensor:
+    """Rows (n,) that a stage chose for all samples alike, for each of them."""
+    return rows.to(tokens.index.device).expand(*tokens.index.shape[:-1], rows.shape[-1])
 
 
 @dataclass(frozen=True)

@@ -64,8 +64,8 @@ class Tokens:
             each.append(Tokens(*own[:4], made, own[4], self.count))
         return each
 
-    def only(self) -> "Tokens":
-        """The one sample without its axis."""
+    def first(self) -> "Tokens":
+        """The first sample without its axis."""
         return self.split([len(self)])[0]
 
     def __len__(self) -> int:
@@ -172,4 +172,4 @@ def _side_by_side(parts: Sequence[Tensor], filled: Sequence[int], value: float) 
 
 def places(chosen: Tensor, count: int) -> Tensor:
     """chosen (..., n) bool with ``count`` true ones each -> (..., count) int64 where they stand, ascending."""
-    return (~chosen).to(torch.uint8).sort(dim=-1, stable=True).indices[..., :count]
+    return (~chosen).to(torch.uint8).sort(dim=-1, stable=True).indices[..., :count].contiguous()

@@ -210,7 +210,7 @@ class DecoderState:
         with full_precision(hidden.device):
             if reduction.alone:
                 own = replace(evidence.only(), notes=self.start.notes[samples[0]])
-                only = tokens.only()
+                only = tokens.first()
                 after = apply_reduction(reduction, only, own, self.prompt.alive.shape[1])
                 if after is not only:
                     self.after[samples[0]] = after

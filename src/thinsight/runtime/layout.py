@@ -57,7 +57,7 @@ class Layout:
         """Every column of the prompt."""
         batch, columns = prompt.alive.shape
         alive = prompt.alive.to(device)
-        held = torch.arange(columns, device=device).expand(batch, columns)
+        held = torch.arange(columns, device=device).repeat(batch, 1)
         none = torch.zeros_like(alive)
         padding = tuple((~prompt.alive).sum(1).tolist())
         facts = {"padding": padding, "whole": not any(padding), "filled": False, "packs": False, "moved": False}

@@ -173,7 +173,7 @@ class VisionReducer(threading.local):
                 with full_precision(hidden.device):
                     if reduction.alone:
                         own = replace(evidence.only(), notes=self.encoded.notes[self.first + images[0]])
-                        after[images[0]] = apply_reduction(reduction, before.only(), own, self.columns)
+                        after[images[0]] = apply_reduction(reduction, before.first(), own, self.columns)
                         continue
                     tokens = apply_reduction(reduction, before, evidence, self.columns)
                 for image, notes in zip(images, evidence.notes.of_samples(len(images)), strict=True):
