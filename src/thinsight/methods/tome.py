@@ -95,15 +95,11 @@ class BipartiteSources:
 
 @dataclass(frozen=True)
 class BipartitePartners:
-    """Each leaver goes whole to the token in an odd place that it is most similar to."""
+    """Each leaver goes whole to the token in an odd place that it is most similar to; follows `BipartiteSources`."""
 
     needs = frozenset({"attention"})
 
     def __call__(self, tokens: Tokens, leaving: Tensor, evidence: Evidence) -> Tensor:
-        if bool((leaving % 2).any()):
-            raise UserError(
-                "BipartitePartners follows a filter by which tokens in even places leave (BipartiteSources)"
-            )
         similarity = pair_similarity(tokens.index, tokens.visual, evidence, leaving)
         partner = 2 * largest(-distances(similarity), scale=1.0) + 1
         staying = tokens.rest(leaving)

@@ -11,7 +11,7 @@ from thinsight.reduction.evidence import Evidence
 from thinsight.reduction.schedules import Geometric, Keep, Schedule, of_pictures
 from thinsight.reduction.sites import BeforeProjector, Projected, Site
 from thinsight.reduction.stages import Compress, Correlate, Discard, Filter, Order, Raster
-from thinsight.reduction.tokens import Tokens
+from thinsight.reduction.tokens import Tokens, places
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,8 @@ class Reduction:
         assert leave is None or leaving.shape[-1] == leave or protected, (self.filter, leaving.shape, leave)
         weights = None if self.correlate is None else self.correlate(tokens, leaving, evidence)
         after = self.compress(tokens, leaving, weights)
+        if self.filter.among == "prompt":
+            after = replace(after, count=None)  # text may be among those that left
         after = after.take(for_all(self.order(after, evidence), after), after.count)
         raster = isinstance(self.order, Raster) or getattr(self.order, "order", "") == "raster"
         return after if raster else after.in_given_order()
@@ -139,6 +141,10 @@ def apply_reduction(reduction: Reduction, tokens: Tokens, evidence: Evidence, co
         after = reduction(shown, evidence)
         return tokens if after is shown else after.union(every.shown(visual=False))
     shown = every.visual | (every.index < evidence.last)  # which has to answer; one sample at a time
-    own = every.take(shown)
+    count = len(evidence.sequence) - 1
+    own = every.take(places(shown, count), tokens.patches)
     after = reduction(own, evidence)
-    return tokens if after is own else after.union(every.take(~shown))
+    if after is own:
+        return tokens
+    after = after.union(every.take(places(~shown, len(tokens) - count), 0))
+    return replace(after, count=after.patches)  # how many of each kind have left has to be counted

@@ -51,7 +51,7 @@ class Prompt:
     @cached_property
     def patches(self) -> list[int]:
         """Per sample: how many visual tokens it has."""
-        return self.visual.sum(1).tolist()
+        return self.visual.numpy().sum(1).tolist()
 
     def counts(self, sample: int) -> Counts:
         """What is known of the sample without a look at its tokens."""
@@ -138,7 +138,8 @@ def _contents(inputs: PromptInputs, alive: Tensor, image: Tensor) -> Callable[[i
     matched = inputs.pictures is not None and len(inputs.pictures) == sum(count)  # not so where pictures come in tiles
 
     def content(sample: int) -> bytes:
-        parts = as_bytes(inputs.data[sample, :end][alive[sample, :end].to(inputs.data.device)])
+        rows = torch.from_numpy(np.flatnonzero(alive[sample, :end].numpy()))
+        parts = as_bytes(inputs.data[sample].index_select(0, rows.to(inputs.data.device)))
         if matched:
             of = sample // inputs.repeats
             first = sum(count[:of])

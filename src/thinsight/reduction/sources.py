@@ -124,4 +124,6 @@ def take_at(values: Tensor, rows: Tensor) -> Tensor:
         return values.gather(-1, rows)
     samples, tokens, width = values.shape
     flat = rows + tokens * torch.arange(samples, device=rows.device)[:, None]
-    return values.reshape(samples * tokens, width).index_select(0, flat.flatten()).reshape(samples, rows.shape[1], width)
+    return (
+        values.reshape(samples * tokens, width).index_select(0, flat.flatten()).reshape(samples, rows.shape[1], width)
+    )

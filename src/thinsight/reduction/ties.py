@@ -32,6 +32,9 @@ ROUNDING = 2.0**-19
 """Up to which share two values count as equal: 16 units in the last place of float32. On pocket a change of every pixel
 by one such unit moves features and attention by some 5e-7 of themselves, 2e-6 at most."""
 
+MANY = 256
+"""So many notes on what is no number are made one."""
+
 _noticed: ContextVar[list[Tensor] | None] = ContextVar("noticed", default=None)
 
 
@@ -133,9 +136,9 @@ def noticing(found: list[Tensor]) -> Iterator[None]:
 
 def refuse(found: list[Tensor]) -> None:
     """Refuse NaN that was noted; the list is empty afterwards."""
-    noted = [flag.reshape(1) for flag in found]
+    noted = list(found)
     found.clear()
-    if noted and bool(torch.cat(noted).any()):
+    if noted and bool(torch.stack(noted).any()):
         raise UserError(
             "a score of a token is no number (NaN), so that nothing can be ranked: the model's states have overflowed, "
             "as those in float16 may; load the model with dtype=float32 or bfloat16"
@@ -168,6 +171,8 @@ def _check(values: Tensor) -> None:
         refuse([values.isnan().any()])
     else:
         noted.append(values.isnan().any())
+        if len(noted) > MANY:
+            noted[:] = [torch.stack(noted).any()]
 
 
 def _first(chosen: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from thinsight.reduction.evidence import StageNotes, Word
 from thinsight.reduction.method import Method
 from thinsight.reduction.prompt import Prompt, PromptInputs, read_prompt
 from thinsight.reduction.sources import take_at
+from thinsight.reduction.ties import refuse
 from thinsight.reduction.tokens import Tokens
 from thinsight.runtime.caches import fill, filled_by
 from thinsight.runtime.call_state import CallState, Encoded, Generation
@@ -32,6 +33,7 @@ from thinsight.runtime.decoder_inputs import (
     seen_later,
 )
 from thinsight.runtime.hooks import (
+    OwnMethod,
     Replacement,
     as_called,
     hook_owners,
@@ -43,6 +45,7 @@ from thinsight.runtime.hooks import (
 )
 from thinsight.runtime.layer_check import LAYER_PARTS, check_attention, check_halves
 from thinsight.runtime.refusals import (
+    CHOICES_OF_FEATURES,
     check_cache,
     check_call,
     check_features,
@@ -88,6 +91,7 @@ def attached(
     with ExitStack() as stack:
         attachment.enter(model, stack)
         yield attachment
+    refuse(attachment.trace.noticed)
 
 
 class Attachment:
@@ -116,7 +120,7 @@ class Attachment:
         self.state = CallState()
         self.vision: VisionReducer | None = None
         if method.before_projector or "features" in method.needs:
-            self.vision = VisionReducer(find_tower(model), method, self.reader)
+            self.vision = VisionReducer(find_tower(model), method, self.reader, self.trace.noticed)
         looking = [r for r in self.method.after_projector if "attention" in r.needs]
         self.captured_layers = {n if r.site.inside else n - 1 for r in looking for n in r.site.layers} - {-1}
         self.closed, self.lock = False, threading.Condition()
@@ -157,6 +161,9 @@ class Attachment:
             split(parts.layers[number], LAYER_PARTS, partial(self.inside_layer, number), stack)
         if self.vision is not None:
             self.vision.enter(stack)
+        for block in unread_blocks(model):
+            own = block.forward
+            stack.callback(Replacement(block, "forward", partial(self.on_unread_block, own)).remove)
         self.hooked = hooked_children(model)
         stack.callback(self.close)
 
@@ -243,7 +250,14 @@ class Attachment:
         """Pictures are encoded: note how many tokens each becomes."""
         if self.vision is not None:
             check_features(self.parts.assembler.config, signature(own).bind_partial(*args, **kwargs).arguments)
-        encoded = own(*args, **kwargs)
+        me = threading.get_ident()
+        inside = self.running[me] > 0 or me in self.generating  # else somebody reads the tower's own outputs
+        given = signature(own).bind_partial(*args, **kwargs).arguments
+        self.state.unread = inside and all(given.get(name) is None for name in CHOICES_OF_FEATURES)
+        try:
+            encoded = own(*args, **kwargs)
+        finally:
+            self.state.unread = False
         self.state.ahead += 1
         features, pixels = getattr(encoded, "pooler_output", None), kwargs.get("pixel_values", *args[:1])
         several = isinstance(features, list | tuple) or (isinstance(features, Tensor) and features.dim() == 3)
@@ -255,6 +269,10 @@ class Attachment:
         if self.state.ahead > 1:  # embeddings may be of these or of earlier ones
             self.state.pictures = self.state.tokens = None
         return encoded
+
+    def on_unread_block(self, own: Callable, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """A block of the tower behind the last one that the projector reads: it does not have to run."""
+        return hidden_states if self.state.unread else own(hidden_states, *args, **kwargs)
 
     def recall(self, encoded: Any) -> None:
         """Pictures come that were encoded ahead: what is known of them, wherever others were encoded since."""
@@ -288,7 +306,7 @@ class Attachment:
             return
         if is_filled(arguments.get("past_key_values")):
             raise UserError("a new image cannot join a cached conversation here: pass the whole prompt, no cache")
-        if ids is not None and not ids.is_meta and not (ids == self.parts.image_token).any():
+        if ids is not None and not ids.is_meta and not (ids.numpy(force=True) == self.parts.image_token).any():
             raise UserError("an image was given, but the prompt has no image token to stand for it")
 
     def on_decoder(self, arguments: dict) -> dict | None:
@@ -326,7 +344,7 @@ class Attachment:
         prompt = self.describe_prompt(arguments, inputs)
         if self.strict:
             check_prompt(prompt)
-            if self.vision is not None and self.state.ahead > 1 and bool(prompt.visual.any()):
+            if self.vision is not None and self.state.ahead > 1 and any(prompt.patches):
                 raise UserError(
                     "several calls have encoded pictures since the last prompt, and embeddings do not say whose they "
                     "are: encode the pictures of one prompt, then let it through the model"
@@ -337,7 +355,7 @@ class Attachment:
         norm = as_called(self.parts.decoder.norm, inputs.data.device)
         ids, device = inputs.ids, torch.device("cpu") if inputs.data.is_meta else inputs.data.device
         if ids is not None and not ids.is_meta and {"words", "text"} & self.method.needs:
-            ids = ids.cpu()  # once, before anything is computed
+            ids = torch.from_numpy(ids.numpy(force=True))  # once, before anything is computed
         providers = [{"words": cache(partial(self.words, prompt, ids, n)), "norm": lambda: norm} for n in samples]
         if hasattr(self.reader, "front") and ids is not None and not ids.is_meta:
             for n in samples:
@@ -451,6 +469,16 @@ def modules_around(model: nn.Module, decoder: nn.Module) -> list[nn.Module]:
     parts = name.split(".")[:-1]
     inner = [model.get_submodule(".".join(parts[: n + 1])) for n in range(len(parts))]
     return [model, *inner] if name else [model]
+
+
+def unread_blocks(model: nn.Module) -> list[nn.Module]:
+    """The blocks of the vision tower whose output nothing reads; none where the tower is of another kind, or where the
+    forward of a block has been replaced already."""
+    try:
+        tower = find_tower(model)
+    except UserError:
+        return []
+    return [block for block in tower.blocks[tower.used :] if isinstance(vars(block).get("forward"), OwnMethod | None)]
 
 
 def is_attached(decoder: nn.Module) -> bool:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,6 +14,7 @@ from thinsight.reduction.evidence import Counts, Evidence, Reader, StageNotes
 from thinsight.reduction.method import Method, Reduction, apply_reduction
 from thinsight.reduction.prompt import Prompt
 from thinsight.reduction.sources import take_at
+from thinsight.reduction.ties import noticing
 from thinsight.reduction.tokens import Tokens, places
 from thinsight.runtime.hooks import full_precision
 from thinsight.runtime.layout import Layout, Layouts, take_rows
@@ -170,7 +172,11 @@ class DecoderState:
             if layer not in layers:
                 continue
             counts, alike = self._counts(sample), self.start.notes[sample].alike
-            key = (tokens.patches, counts.pictures, layers.index(layer), len(layers), alike, tokens.made is None, tokens.states is None)
+            key = (tokens.patches, counts.pictures, layers.index(layer), len(layers), alike)
+            key += (tokens.made is None, tokens.states is None)
+            if reduction.alone:
+                key = (tokens.patches, counts.pictures, layers.index(layer), len(layers), alike)
+            key += (tokens.made is None, tokens.states is None)
             if reduction.alone:
                 key = (sample,)
             elif "text" in reduction.needs:
@@ -187,9 +193,9 @@ class DecoderState:
         text = len(tokens) - tokens.patches - self.drafts
         if text == counts.text:
             return counts
-        last = int(self.prompt.visual[sample].nonzero().max()) if counts.pictures else -1
-        behind = int((tokens.shown(visual=False).index > last).sum())  # text has left: a method that looks at its own
-        return counts._replace(text=text, behind=behind, cut=True)
+        last = np.flatnonzero(self.prompt.visual[sample].numpy()).max(initial=-1)
+        left = tokens.shown(visual=False).index.numpy(force=True)  # text has left: a method that looks at its own
+        return counts._replace(text=text, behind=int(((left > last) & (left < self.prompt.end)).sum()), cut=True)
 
     def _reduce(
         self,
@@ -207,7 +213,7 @@ class DecoderState:
             rows = torch.searchsorted(columns, tokens.index.clamp(min=0)).to(hidden.device)
             tokens = tokens.with_states(take_at(side_by_side(hidden, samples), rows))
         evidence = self._evidence(samples, place, tokens, attention)
-        with full_precision(hidden.device):
+        with full_precision(hidden.device), noticing(self.trace.noticed):
             if reduction.alone:
                 own = replace(evidence.only(), notes=self.start.notes[samples[0]])
                 only = tokens.first()

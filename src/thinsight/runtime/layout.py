@@ -59,7 +59,7 @@ class Layout:
         alive = prompt.alive.to(device)
         held = torch.arange(columns, device=device).repeat(batch, 1)
         none = torch.zeros_like(alive)
-        padding = tuple((~prompt.alive).sum(1).tolist())
+        padding = tuple((~prompt.alive.numpy()).sum(1).tolist())
         facts = {"padding": padding, "whole": not any(padding), "filled": False, "packs": False, "moved": False}
         position = prompt.position.to(device)
         first = position.masked_fill(~alive, torch.iinfo(torch.int64).max).amin(1, keepdim=True)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from thinsight.reduction.prompt import Prompt
 from thinsight.reduction.sources import Known
+from thinsight.reduction.ties import refuse
 from thinsight.reduction.tokens import Tokens
 
 
@@ -31,20 +32,23 @@ class PrefillTrace:
     steps             where something was reduced ("features", "before layer 3") -> kept and sources after it
     shares            the same for weights
     pictures          per sample: how many patches each of its images came with
+    noticed           whether any score was no number, on a device that is read off only in the end
     """
 
     lengths: list[list[int]] = field(default_factory=list)
     sequence_lengths: list[list[int]] = field(default_factory=list)
     tower: list[list[int]] = field(default_factory=list)
+    noticed: list[Tensor] = field(default_factory=list, repr=False)
     _steps: dict[str, Callable[[], list[Tokens]]] = field(default_factory=dict)
     _entered: list[list[Tokens]] = field(default_factory=list)
     _prompt: Prompt | None = None
     _tokens: list[Tokens] = field(default_factory=list)
 
     @classmethod
-    def of(cls, prompt: Prompt) -> "PrefillTrace":
+    def of(cls, prompt: Prompt, noticed: list[Tensor] | None = None) -> "PrefillTrace":
         """The record of a prompt that is about to enter."""
-        return cls([[] for _ in prompt.alive], [[] for _ in prompt.alive], _prompt=prompt)
+        noticed = [] if noticed is None else noticed
+        return cls([[] for _ in prompt.alive], [[] for _ in prompt.alive], noticed=noticed, _prompt=prompt)
 
     def step(self, where: str, tokens: list[Tokens] | Callable[[], list[Tokens]]) -> None:
         """Note what a place has left of each sample, or how to find out when somebody asks."""
@@ -61,7 +65,7 @@ class PrefillTrace:
 
     def entered(self, layer: int) -> list[list[int]]:
         """Per sample: column in the padded prompt of every token that entered decoder layer ``layer``, ascending."""
-        return [tokens.index.tolist() for tokens in self._entered[layer]]
+        return self._columns(self._entered[layer])
 
     @property
     def kept(self) -> list[list[int]]:
@@ -72,7 +76,7 @@ class PrefillTrace:
     @property
     def columns(self) -> list[list[int]]:
         """Per sample: column in the padded prompt of every token alive at the end, ascending."""
-        return [tokens.index.tolist() for tokens in self._tokens]
+        return self._columns(self._tokens)
 
     @property
     def sources(self) -> list[list[list[int]]]:
@@ -112,10 +116,16 @@ class PrefillTrace:
         images = [] if self._prompt is None else self._prompt.image
         return [torch.bincount(row[row >= 0]).tolist() for row in images]
 
+    def _columns(self, samples: list[Tokens]) -> list[list[int]]:
+        refuse(self.noticed)
+        return [tokens.index.tolist() for tokens in samples]
+
     def _kept(self, samples: list[Tokens]) -> list[list[int]]:
+        refuse(self.noticed)
         return [self._patches(sample, _visual(tokens)) for sample, tokens in enumerate(samples)]
 
     def _merged(self, samples: list[Tokens], known: Known | None = None) -> list[list[tuple[list[int], list[float]]]]:
+        refuse(self.noticed)
         merged, known = [], {} if known is None else known
         for sample, tokens in enumerate(samples):
             if tokens.made is None:
@@ -139,15 +149,17 @@ class Trace:
     method    its name
     prefills  how many prompts have gone through; where several threads share a model, the last one of any of them
     last      that of the last prompt
+    noticed   as for `PrefillTrace`, of all prompts
     """
 
     method: str = ""
     prefills: int = 0
     last: PrefillTrace = field(default_factory=PrefillTrace)
+    noticed: list[Tensor] = field(default_factory=list, repr=False)
 
     def begin(self, prompt: Prompt) -> PrefillTrace:
         """A prompt enters: a new record for it."""
-        self.prefills, self.last = self.prefills + 1, PrefillTrace.of(prompt)
+        self.prefills, self.last = self.prefills + 1, PrefillTrace.of(prompt, self.noticed)
         return self.last
 
     def __getattr__(self, name: str) -> Any:

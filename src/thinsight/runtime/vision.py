@@ -4,6 +4,7 @@ import threading
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
+from itertools import accumulate
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from thinsight.reduction.method import Method, Reduction, apply_reduction
 from thinsight.reduction.prompt import Prompt, as_bytes
 from thinsight.reduction.sites import Features, Vision
 from thinsight.reduction.sources import Placed
+from thinsight.reduction.ties import noticing
 from thinsight.reduction.tokens import Tokens
 from thinsight.runtime.decoder import DecoderStart
 from thinsight.runtime.hooks import (
@@ -54,9 +56,13 @@ class EncodedImages:
 
 
 class VisionReducer(threading.local):
-    """The hooks on a vision tower, and the images that go through it; every thread sees its own."""
+    """The hooks on a vision tower, and the images that go through it; every thread sees its own.
 
-    def __init__(self, tower: VisionTower, method: Method, reader: Reader | None) -> None:
+    noticed  whether any score was no number, see `thinsight.reduction.ties.noticing`
+    """
+
+    def __init__(self, tower: VisionTower, method: Method, reader: Reader | None, noticed: list[Tensor]) -> None:
+        self.noticed = noticed
         self.tower, self.method, self.reader, self.encoded = tower, method, reader, EncodedImages()
         self.active, self.needs_features = bool(method.before_projector), "features" in method.needs
         self.inside: dict[int, VisionPlan] = {}
@@ -170,7 +176,7 @@ class VisionReducer(threading.local):
                 if before.states is None:
                     before = before.with_states(side_by_side(hidden, images)[:, : len(before)])
                 evidence = self.evidence(images, number, before, stage, stages, reduction.site)
-                with full_precision(hidden.device):
+                with full_precision(hidden.device), noticing(self.noticed):
                     if reduction.alone:
                         own = replace(evidence.only(), notes=self.encoded.notes[self.first + images[0]])
                         after[images[0]] = apply_reduction(reduction, before.first(), own, self.columns)
@@ -258,7 +264,7 @@ class VisionReducer(threading.local):
         encoded, samples = self.encoded, range(len(prompt.alive))
         if not keep:
             self.encoded = EncodedImages()
-        if not prompt.visual.any():
+        if not any(prompt.patches):
             return None
         trace.tower = encoded.lengths
         numbers = _images(prompt, len(encoded.tokens) or len(encoded.features), repeats)
@@ -332,12 +338,12 @@ def _numbers(images: list[int], device: torch.device) -> Tensor:
 def _images(prompt: Prompt, count: int, repeats: int) -> list[list[int]] | None:
     """Per row: the numbers of its images among ``count`` encoded ones; None where columns and images do not match
     (tiles, packing)."""
-    image = prompt.image[::repeats]
-    each = (image.amax(1) + 1).tolist()
+    image = prompt.image[::repeats].numpy()
+    each = (image.max(1) + 1).tolist()
     if count == 0 or sum(each) != count:
         return None
     sizes = {int((row == n).sum()) for row, m in zip(image, each, strict=True) for n in range(m)}
     if len(sizes) != 1:
         return None
-    ends = torch.tensor(each).cumsum(0).tolist()
+    ends = accumulate(each)
     return [list(range(end - m, end)) for end, m in zip(ends, each, strict=True) for _ in range(repeats)]
