@@ -83,9 +83,13 @@ class LongTailHead:
         """A class token, or the attention of the layer that the projector reads."""
         return frozenset({"cls" if self.cls == "token" else "attention"})
 
+    def decides(self, tokens: Tokens, evidence: Evidence) -> Tensor:
+        """How many leave of each picture: all behind the inflection point."""
+        return len(tokens) - head_length(self.scores(tokens.index, evidence))
+
     def __call__(self, tokens: Tokens, evidence: Evidence, leave: int | None) -> Tensor:
         scores = self.scores(tokens.index, evidence)
-        leave = len(tokens) - head_length(scores) if leave is None else leave
+        leave = len(tokens) - int(head_length(scores)) if leave is None else leave
         return lowest(scores, leave, scale=1.0 if self.cls == "token" else None)
 
     def scores(self, index: Tensor, evidence: Evidence) -> Tensor:
@@ -96,16 +100,18 @@ class LongTailHead:
         return (normalize(patches, dim=-1) @ normalize(token, dim=-1).transpose(-2, -1))[..., 0]
 
 
-def head_length(scores: Tensor) -> int:
-    """How many scores (n,) stand before the inflection point of their descending curve, at least one.
+def head_length(scores: Tensor) -> Tensor:
+    """(...,) int64: how many scores (..., n) stand before the inflection point of their descending curve, at least one.
 
     The point is the one farthest below the straight line from the largest to the smallest score: where the steep head
     turns into the flat tail. A curve that nowhere runs below that line has no tail, and all of it is head.
     """
     curve = double(scores).sort(descending=True).values
-    line = torch.lerp(curve[0], curve[-1], torch.linspace(0, 1, len(curve), dtype=curve.dtype, device=curve.device))
+    count = curve.shape[-1]
+    place = torch.linspace(0, 1, count, dtype=curve.dtype, device=curve.device)
+    line = torch.lerp(curve[..., :1], curve[..., -1:], place)
     below, scale = line - curve, curve.abs().amax(-1, keepdim=True)
-    return int(torch.where(above(below, 0.0, scale).any(), largest(below, scale).clamp(min=1), len(curve)))
+    return torch.where(above(below, 0.0, scale).any(-1), largest(below, scale).clamp(min=1), count)
 
 
 @dataclass(frozen=True)

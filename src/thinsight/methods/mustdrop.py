@@ -110,15 +110,24 @@ class Windows:
             check_keep(self.keep)
 
     def __call__(self, tokens: Tokens, evidence: Evidence, leave: int | None) -> Tensor:
+        leave = int(self.decides(tokens, evidence)) if leave is None else leave
         members = whole_tiles(tokens, evidence, self.window)
-        similarity = similar_windows(tokens.states, members)
-        merge = int(at_least(similarity, self.threshold, scale=1.0).sum()) if self.number is None else self.number
-        if self.keep is not None:
-            merge = min(merge, (len(tokens) - count(self.keep, evidence.total)) // (self.window**2 - 1))
-        chosen = members[descending(similarity, scale=1.0)[: max(merge, 0)]]
+        order = descending(similar_windows(tokens.states, members), scale=1.0)
+        chosen = take_at(members, order[..., : leave // (self.window**2 - 1)])
         middle = self.window**2 // 2
-        evidence.notes.ranked = tokens.index[chosen[:, middle]]
-        return torch.cat([chosen[:, :middle], chosen[:, middle + 1 :]], 1).flatten()
+        evidence.notes.ranked = take_at(tokens.index, chosen[..., middle])
+        return torch.cat([chosen[..., :middle], chosen[..., middle + 1 :]], -1).flatten(-2)
+
+    def decides(self, tokens: Tokens, evidence: Evidence) -> Tensor:
+        """How many leave of each picture."""
+        others = self.window**2 - 1
+        similarity = similar_windows(tokens.states, whole_tiles(tokens, evidence, self.window))
+        merge = at_least(similarity, self.threshold, scale=1.0).sum(-1)
+        if self.number is not None:
+            merge = merge.fill_(min(self.number, similarity.shape[-1]))
+        if self.keep is not None:
+            merge = merge.clamp(max=(len(tokens) - count(self.keep, evidence.total)) // others)
+        return merge.clamp(min=0) * others
 
 
 @dataclass(frozen=True)
@@ -129,21 +138,23 @@ class ToMiddle:
 
     def __call__(self, tokens: Tokens, leaving: Tensor, evidence: Evidence) -> Tensor:
         members = whole_tiles(tokens, evidence, self.window)
-        middle = torch.full_like(tokens.index, -1)
-        middle[members] = members[:, self.window**2 // 2, None]
+        middle = members[..., self.window**2 // 2, None].expand_as(members).flatten(-2)
+        goes = torch.full_like(tokens.index, -1).scatter(-1, members.flatten(-2), middle)
         staying = tokens.rest(leaving)
-        return one_each(torch.searchsorted(staying, middle[leaving]), len(staying))
+        return one_each(torch.searchsorted(staying, take_at(goes, leaving)), staying.shape[-1])
 
 
 def whole_tiles(tokens: Tokens, evidence: Evidence, window: int) -> Tensor:
-    """`tiles` of all patches of one picture, or of those that are left of it."""
+    """`tiles` of all patches of one picture; of one sample also of what is left of several."""
     cells, pictures = evidence.cells(tokens.index), evidence.counted.pictures
     if len(pictures) > 1 or len(tokens) < sum(pictures):
+        if cells.dim() > 2:
+            raise UserError("windows of patches are of whole pictures: put this reduction before all others")
         return tiles(cells, window)
     _, row, column = (cells // window).unbind(-1)
     many = math.isqrt(len(tokens)) // window
-    order = torch.where((row < many) & (column < many), row * many + column, many**2).argsort(stable=True)
-    return order[: many**2 * window**2].reshape(-1, window**2)
+    number = torch.where((row < many) & (column < many), row * many + column, many**2)
+    return number.argsort(dim=-1, stable=True)[..., : many**2 * window**2].unflatten(-1, (-1, window**2))
 
 
 def tiles(cells: Tensor, window: int) -> Tensor:
@@ -160,5 +171,6 @@ def tiles(cells: Tensor, window: int) -> Tensor:
 
 def similar_windows(states: Tensor, members: Tensor) -> Tensor:
     """(windows,) fp32: the mean cosine of two different members of each window, summed in float64."""
-    pairs, size = cosines(states[members]), members.shape[1]
-    return ((pairs.sum((1, 2)) - pairs.diagonal(dim1=1, dim2=2).sum(1)) / (size * (size - 1))).float()
+    size = members.shape[-1]
+    pairs = cosines(take_at(states, members.flatten(-2)).unflatten(-2, (-1, size)))
+    return ((pairs.sum((-2, -1)) - pairs.diagonal(dim1=-2, dim2=-1).sum(-1)) / (size * (size - 1))).float()

@@ -14,8 +14,8 @@ from thinsight.errors import nearest
 from thinsight.methods.prompt_relevance import Relevance, grid_if_wordless
 from thinsight.reduction.evidence import Evidence
 from thinsight.reduction.sources import Merged, take_at
-from thinsight.reduction.stages import Appended, Compress, Correlate, Discard, Order, Raster, count_outliers
-from thinsight.reduction.ties import descending
+from thinsight.reduction.stages import Appended, Compress, Correlate, Discard, Order, Raster, outliers
+from thinsight.reduction.ties import descending, double
 from thinsight.reduction.tokens import Tokens
 
 BEFORE, AFTER = "features", "mean"
@@ -109,12 +109,17 @@ class SimilarityOutliers:
         """What the relevance needs."""
         return self.relevance.needs
 
+    def decides(self, tokens: Tokens, evidence: Evidence) -> Tensor:
+        """How many leave of each sample: all that do not stand out; none where the question has no word."""
+        embedded, count = self.relevance.embed(tokens, evidence), len(tokens)
+        keep = outliers(self.relevance.scores(embedded).softmax(-1), self.reach)
+        if self.down:
+            keep = (count * (double(keep) / count)).long()
+        wordless = torch.tensor(embedded.wordless, device=keep.device)
+        return (count - keep).masked_fill(wordless, 0)
+
     def __call__(self, tokens: Tokens, evidence: Evidence, leave: int | None) -> Tensor:
+        leave = int(self.decides(tokens, evidence)) if leave is None else leave
         embedded = self.relevance.embed(tokens, evidence)
-        if leave is None and embedded.wordless:
-            return tokens.index[:0]
-        score = self.relevance.scores(embedded).softmax(-1)
-        keep = count_outliers(score, self.reach) if leave is None else len(tokens) - leave
-        if leave is None and self.down:
-            keep = int(len(tokens) * (keep / len(tokens)))
+        score, keep = self.relevance.scores(embedded).softmax(-1), len(tokens) - leave
         return grid_if_wordless(descending(score)[..., keep:], embedded, tokens, evidence)

@@ -59,18 +59,34 @@ class Reduction:
         return keep, 0 if adds is None or keep == present else adds(present - keep, keep)
 
     @property
-    def alone(self) -> bool:
-        """Whether it takes one sample at a time, because the filter decides how many leave, or text may."""
-        decides = getattr(self.filter, "adaptive", False) and getattr(self.schedule, "keep", 0) is None
-        text = self.filter.among == "prompt"
-        return (decides and not getattr(self.filter, "spares", False)) or text or getattr(self.filter, "alone", False)
+    def decides(self) -> bool:
+        """Whether the filter says of several samples at once how many leave of each (`Filter.decides`)."""
+        return self._adapts and hasattr(self.filter, "decides")
 
-    def __call__(self, tokens: Tokens, evidence: Evidence) -> Tokens:
-        """The tokens that stay, in their order; the very same object when none leaves."""
+    @property
+    def alone(self) -> bool:
+        """Whether it takes one sample at a time, because the filter finds out how many leave, or because text may."""
+        adapts = self._adapts and not hasattr(self.filter, "decides")
+        return adapts or self.filter.among == "prompt" or getattr(self.filter, "alone", False)
+
+    @property
+    def _adapts(self) -> bool:
+        open_ = getattr(self.filter, "adaptive", False) and getattr(self.schedule, "keep", 0) is None
+        return open_ and not getattr(self.filter, "spares", False)
+
+    def leaving(self, tokens: Tokens, evidence: Evidence) -> list[int]:
+        """How many leave of each sample, which is read off the device; only where the filter `decides`."""
+        with torch.no_grad():
+            return self.filter.decides(tokens.shown(visual=True), evidence).tolist()
+
+    def __call__(self, tokens: Tokens, evidence: Evidence, leave: int | None = None) -> Tokens:
+        """The tokens that stay, in their order; the very same object when none leaves. ``leave``: how many do, where
+        the filter has decided it."""
         present, protected, pictures = tokens.patches, len(tokens) - tokens.patches, evidence.counted.pictures
-        whole = replace(self, schedule=of_pictures(self.schedule, len(pictures)))
-        counts = whole.tokens_left(present, evidence.stage, evidence.stages, sum(pictures))
-        leave = None if counts is None else present - counts[0]
+        if leave is None:
+            whole = replace(self, schedule=of_pictures(self.schedule, len(pictures)))
+            counts = whole.tokens_left(present, evidence.stage, evidence.stages, sum(pictures))
+            leave = None if counts is None else present - counts[0]
         if leave == 0 and self.filter.among != "prompt":  # text may leave all the same
             return tokens
         with torch.no_grad():  # a choice has no gradient
@@ -129,16 +145,18 @@ class Method:
         return replace(self, reductions=reductions)
 
 
-def apply_reduction(reduction: Reduction, tokens: Tokens, evidence: Evidence, columns: int) -> Tokens:
+def apply_reduction(
+    reduction: Reduction, tokens: Tokens, evidence: Evidence, columns: int, leave: int | None = None
+) -> Tokens:
     """All tokens of samples over ``columns`` columns, with states -> those that are left, by ascending index; the very
-    same where none leaves."""
+    same where none leaves. ``leave``: as for `Reduction`."""
     every = tokens.with_sources(columns) if reduction.merges else tokens
     if reduction.filter.among == "all" or (reduction.filter.among == "visual" and tokens.patches == len(tokens)):
-        after = reduction(every, evidence)
+        after = reduction(every, evidence, leave)
         return tokens if after is every else after
     if reduction.filter.among == "visual":
         shown = every.shown(visual=True)
-        after = reduction(shown, evidence)
+        after = reduction(shown, evidence, leave)
         return tokens if after is shown else after.union(every.shown(visual=False))
     shown = every.visual | (every.index < evidence.last)  # which has to answer; one sample at a time
     count = len(evidence.sequence) - 1

@@ -231,8 +231,10 @@ class Filter(Protocol):
     """``filter(tokens, evidence, leave)`` -> rows (samples, leave) of the tokens that leave, int64, any order.
 
     ``among`` says what it is shown: "visual" tokens, or all of the "prompt" but its last token, which has to answer, or
-    "all". A filter with ``adaptive = True`` also takes None for ``leave``, and decides by itself how many leave; it is
-    shown one sample at a time then, unless it ``spares`` all of them. Where it reads attention, ``attention_rows`` says
+    "all". A filter with ``adaptive = True`` also takes None for ``leave``, and finds out by itself how many leave. It
+    is shown one sample at a time then, without the axis of samples, unless it ``spares`` all of them or has a function
+    ``decides(tokens, evidence)`` -> (samples,) int64, how many leave of each: the numbers of all samples are read off
+    the device at once, and those with equal ones go side by side. Where it reads attention, ``attention_rows`` says
     how many rows of a layer it asks for at most, for the page on costs: "one" (or a few), those of the "question", or
     all "visual" ones.
     """
@@ -308,6 +310,12 @@ class ScoreOrder:
 
 def count_outliers(scores: Tensor, reach: float = 1.5) -> int:
     """How many ``scores`` (any shape) lie above Q3 + ``reach`` (Q3 - Q1), quartiles interpolated linearly."""
-    scores = double(scores.flatten())
-    first, third = scores.quantile(torch.tensor([0.25, 0.75], dtype=scores.dtype, device=scores.device))
-    return int(above(scores, third + reach * (third - first)).sum())
+    return int(outliers(scores.flatten(), reach))
+
+
+def outliers(scores: Tensor, reach: float = 1.5) -> Tensor:
+    """(...,) int64: the same for each row of scores (..., n)."""
+    scores = double(scores)
+    quartiles = torch.tensor([0.25, 0.75], dtype=scores.dtype, device=scores.device)
+    first, third = scores.quantile(quartiles, dim=-1, keepdim=True)
+    return above(scores, third + reach * (third - first)).sum(-1)

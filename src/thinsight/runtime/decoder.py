@@ -204,6 +204,7 @@ class DecoderState:
         place: "Place",
         hidden: Tensor,
         attention: ReachAttention | None,
+        leave: int | None = None,
     ) -> None:
         """Samples side by side through one reduction."""
         before = [self.after[sample] for sample in samples]
@@ -221,7 +222,13 @@ class DecoderState:
                 if after is not only:
                     self.after[samples[0]] = after
                 return
-            after = apply_reduction(reduction, tokens, evidence, self.prompt.alive.shape[1])
+            if reduction.decides and leave is None:
+                numbers = reduction.leaving(tokens, evidence)
+                for leave in sorted(set(numbers)):
+                    own = [sample for sample, number in zip(samples, numbers, strict=True) if number == leave]
+                    self._reduce(reduction, own, place, hidden, attention, leave)
+                return
+            after = apply_reduction(reduction, tokens, evidence, self.prompt.alive.shape[1], leave)
         for sample, notes in zip(samples, evidence.notes.of_samples(len(samples)), strict=True):
             self.start.notes[sample].update(notes)
         if len(after) == len(tokens) and (after.made is None or after.made is tokens.made):

@@ -172,24 +172,43 @@ class VisionReducer(threading.local):
         after = list(self.images)
         for reduction, stage, stages in plan:
             for images in [[n] for n in range(len(after))] if reduction.alone else alike(after):
-                before = Tokens.stacked([after[image] for image in images])
-                if before.states is None:
-                    before = before.with_states(side_by_side(hidden, images)[:, : len(before)])
-                evidence = self.evidence(images, number, before, stage, stages, reduction.site)
-                with full_precision(hidden.device), noticing(self.noticed):
-                    if reduction.alone:
-                        own = replace(evidence.only(), notes=self.encoded.notes[self.first + images[0]])
-                        after[images[0]] = apply_reduction(reduction, before.first(), own, self.columns)
-                        continue
-                    tokens = apply_reduction(reduction, before, evidence, self.columns)
-                for image, notes in zip(images, evidence.notes.of_samples(len(images)), strict=True):
-                    self.encoded.notes[self.first + image].update(notes)
-                for image, own in zip(images, tokens.split([len(tokens)] * len(images)), strict=True):
-                    after[image] = own
+                self.reduce_side_by_side(after, images, (reduction, stage, stages), number, hidden)
         self.images = [tokens.with_states(None) for tokens in after]
         self.encoded.steps.setdefault(where, []).extend(self.images)
         states = [hidden[n, : len(t)] if t.states is None else t.states for n, t in enumerate(after)]
         return pad_sequence(states, batch_first=True)
+
+    def reduce_side_by_side(
+        self,
+        after: list[Tokens],
+        images: list[int],
+        planned: tuple[Reduction, int, int],
+        number: int,
+        hidden: Tensor,
+        leave: int | None = None,
+    ) -> None:
+        """These of the images ``after`` side by side through one reduction; the list is changed."""
+        reduction, stage, stages = planned
+        before = Tokens.stacked([after[image] for image in images])
+        if before.states is None:
+            before = before.with_states(side_by_side(hidden, images)[:, : len(before)])
+        evidence = self.evidence(images, number, before, stage, stages, reduction.site)
+        with full_precision(hidden.device), noticing(self.noticed):
+            if reduction.alone:
+                own = replace(evidence.only(), notes=self.encoded.notes[self.first + images[0]])
+                after[images[0]] = apply_reduction(reduction, before.first(), own, self.columns)
+                return
+            if reduction.decides and leave is None:
+                numbers = reduction.leaving(before, evidence)
+                for leave in sorted(set(numbers)):
+                    own = [image for image, decided in zip(images, numbers, strict=True) if decided == leave]
+                    self.reduce_side_by_side(after, own, planned, number, hidden, leave)
+                return
+            tokens = apply_reduction(reduction, before, evidence, self.columns, leave)
+        for image, notes in zip(images, evidence.notes.of_samples(len(images)), strict=True):
+            self.encoded.notes[self.first + image].update(notes)
+        for image, own in zip(images, tokens.split([len(tokens)] * len(images)), strict=True):
+            after[image] = own
 
     def evidence(
         self, images: list[int], number: int, tokens: Tokens, stage: int, stages: int, site: object
