@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from thinsight import load_method, load_model, reduce
 from thinsight.config.compose import load_task
@@ -19,19 +20,27 @@ from thinsight.config.schema import names
 from thinsight.models.text import QuestionReader
 from thinsight.reduction import prompt, ties
 from thinsight.runtime import attach
+from thinsight.runtime.decoder import DecoderState
 from thinsight.tasks.rows import collate, load_rows
 
 SIZED = ("nonzero", "masked_select", "_unique2", "unique_dim", "unique_consecutive", "bincount", "repeat_interleave")
+TORCH = str(Path(torch.__file__).parent)
 WAITS = {*SIZED, "item", "_local_scalar_dense", "is_nonzero", "equal"}
 """Operations whose result, or its size, the host has to know."""
 
 FETCHES = {torch.Tensor.cpu, torch.Tensor.tolist}
-"""What moves numbers to the host; on the CPU no operation is seen of it."""
+"""What moves numbers to the host; on the CPU no operation is seen of it. (NumPy takes tensors of the host only.)"""
 
 HOST = [(attach, "read_prompt"), (QuestionReader, "words"), (QuestionReader, "front"), (prompt, "as_bytes")]
 """What reads the prompt on the host, before anything is computed: ids, words, and bytes that a draw depends on."""
 
-ADAPTIVE = {"interaction": 1, "mustdrop": 1, "par": 1, "prumerge": 0, "prumerge_plus": 0, "trim": 1}
+BUDGETED = [name for name in names("method") if "keep" in load_method(name).fields]
+OPEN = {"interaction": 1, "mustdrop": 5, "par": 1, "prumerge": 1, "trim": 1}
+"""Methods that find out by themselves how many leave, and their places: so often one sample may be asked for it."""
+
+DEPENDS = {"mustdrop": 1, "par": 3, "vtw_random_tokens": 3}
+"""How often those ask that do so under a fixed budget: MustDrop once for the windows of all pictures; PAR, whose graph
+is SciPy's, once a sample for all that it works on; a draw among text and patches once a sample: how many are text."""
 
 
 class Waits:
@@ -41,15 +50,12 @@ class Waits:
         self.found, self.reading = Counter(), False
 
     def note(self, name: str) -> None:
-        if not self.reading:
-            files = [
-                frame
-                for frame in extract_stack()
-                if "thinsight/" in frame.filename or "transformers/" in frame.filename
-            ]
-            last = files[-1]
-            ours = "thinsight/" in last.filename
-            self.found[name, f"{Path(last.filename).name}:{last.lineno}" if ours else "transformers"] += 1
+        if self.reading:
+            return
+        frames = [frame for frame in extract_stack() if not frame.filename.startswith((TORCH, __file__))]
+        last = frames[-1]
+        if "transformers/" not in last.filename:  # which looks at its masks in the plain model, too
+            self.found[name, f"{Path(last.filename).name}:{last.lineno}"] += 1
 
     def unnoted(self, function):
         """The same function, in which nothing is noted: it reads the prompt."""
@@ -96,29 +102,83 @@ class Calls(TorchFunctionMode):
 
 @pytest.fixture(scope="module")
 def pocket():
-    model, processor = load_model("pocket", device="cpu")
-    task = load_task("count")
-    return model, collate(processor, load_rows(task, 3), task)
+    return load_model("pocket", device="cpu")
 
 
-def waiting(pocket, method, monkeypatch) -> Counter:
+def waiting(pocket, method, monkeypatch, samples=3) -> Counter:
     """What one prefill waits for, the plain model's own waits and the reading of the prompt left out."""
-    model, inputs = pocket
+    (model, processor), task = pocket, load_task("count")
+    inputs = collate(processor, load_rows(task, samples), task)
     monkeypatch.setattr(ties, "_at_hand", lambda values: False)  # as on another device
-    plain, waits = Waits(), Waits()
-    with torch.inference_mode(), Operations(plain), Calls(plain):
-        model(**inputs, logits_to_keep=1)
+    waits = Waits()
     for owner, name in HOST:
         monkeypatch.setattr(owner, name, waits.unnoted(getattr(owner, name)))
     with torch.inference_mode(), reduce(model, method) as trace:
         with Operations(waits), Calls(waits):
             model(**inputs, logits_to_keep=1)
-        assert len(trace.kept) == 3
-    return waits.found - plain.found
+        assert len(trace.kept) == samples
+    return waits.found
 
 
 @pytest.mark.parametrize("name", names("method"))
-def test_nothing_waits(pocket, name, monkeypatch):
-    fields = {"keep": 0.3333} if "keep" in load_method(name).fields else {}
-    found = waiting(pocket, load_method(name, **fields), monkeypatch)
-    assert not found, found
+def test_fixed_budgets(pocket, name, monkeypatch):
+    method = load_method(name, **({"keep": 0.3333} if name in BUDGETED else {}))
+    found = waiting(pocket, method, monkeypatch)
+    if name == "par":  # goes on on the host
+        found = Counter({key: n for key, n in found.items() if key[0] == "cpu"})
+    assert found.total() == DEPENDS.get(name, 0), found
+
+
+@pytest.mark.parametrize("name", OPEN)
+def test_open_budgets(pocket, name, monkeypatch):
+    found = waiting(pocket, load_method(name, keep=None), monkeypatch, samples=1)
+    if name == "par":
+        found = Counter({key: n for key, n in found.items() if key[0] == "cpu"})
+    assert found.total() <= OPEN[name], found
+
+
+def test_what_is_counted():
+    """Each kind of waiting is seen, and a rank or a gather is none."""
+    values, waits = torch.rand(2, 9), Waits()
+    with Operations(waits), Calls(waits):
+        for wait in (
+            lambda: int(values.sum()),
+            lambda: bool(values.any()),
+            values.nonzero,
+            lambda: values[values > 0.5],
+        ):
+            before = waits.found.total()
+            wait()
+            assert waits.found.total() > before
+        before = waits.found.total()
+        values.cpu()
+        values.tolist()
+        assert waits.found.total() == before + 2
+        values.gather(1, values.argsort(dim=1)[:, :3])
+        assert waits.found.total() == before + 2
+
+
+@pytest.mark.parametrize("name", names("method"))
+def test_decoder_methods_without_data(name, monkeypatch):
+    """On the meta device there is nothing to read, and no mixing with the host's tensors."""
+    method, own = load_method(name), DecoderState.__init__
+    if method.before_projector or {"words", "text_tower", "features"} & method.needs or name == "vtw_random_tokens":
+        pytest.skip("acts elsewhere, reads words, or asks how many of a draw are text")
+
+    def there(self, method, prompt, depth, start, trace):
+        start.device = "meta"
+        own(self, method, prompt, depth, start, trace)
+
+    monkeypatch.setattr(DecoderState, "__init__", there)
+    config = LlamaConfig(
+        hidden_size=32, intermediate_size=64, num_hidden_layers=8, num_attention_heads=4, vocab_size=101
+    )
+    with torch.device("meta"):
+        model = LlamaForCausalLM(config).eval()
+    visual = torch.zeros(3, 30, dtype=torch.bool)
+    visual[:, 4:20] = True
+    with torch.inference_mode(), reduce(model, method, visual=visual) as trace:
+        model(inputs_embeds=torch.empty(3, 30, 32, device="meta"))
+    assert all(len(lengths) == 8 for lengths in trace.lengths)
+    if method.reductions:
+        assert trace.lengths[0][-1] < 16

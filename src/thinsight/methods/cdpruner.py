@@ -12,7 +12,6 @@ from torch import Tensor
 from thinsight.errors import UserError
 from thinsight.methods.prompt_relevance import Relevance
 from thinsight.reduction.evidence import Evidence
-from thinsight.reduction.sources import take_at
 from thinsight.reduction.ties import above, cosines, descending, double, first_largest
 from thinsight.reduction.tokens import Tokens
 
@@ -69,27 +68,24 @@ def greedy_map(kernel: Tensor, keep: int) -> Tensor:
     e_i = (K_ji - sum_u c_uj c_ui) / d_j and d_i^2 -= e_i^2. When every token is spent, the rest is filled up by K_ii.
     All in float64, since every step subtracts. What is compared is d_i, a distance, and of equal ones the first counts.
     """
-    numbers = double(kernel)
-    diagonal = numbers.diagonal(dim1=-2, dim2=-1)
+    lead, count = kernel.shape[:-2], kernel.shape[-1]
+    numbers = double(kernel).reshape(-1, count, count)
+    diagonal, rows = numbers.diagonal(dim1=-2, dim2=-1), numbers.reshape(-1, count)
+    before = count * torch.arange(len(numbers), device=rows.device)[:, None]
     left, floor, scale = diagonal.clone(), SPENT * diagonal, diagonal.amax(-1, keepdim=True).clamp(min=0).sqrt()
-    # what is spent or chosen goes on by its rank: below every gain, and all of it in the end where nothing is left
-    rank = -1.0 - descending(diagonal).argsort(dim=-1)
-    factor = numbers.new_zeros(*numbers.shape[:-2], keep, numbers.shape[-1])
-    chosen = torch.zeros(left.shape, dtype=torch.bool, device=left.device)
-    order = []
+    # the place of each token in the end: its step, or behind all of them its rank; one column for steps without a gain
+    place = torch.nn.functional.pad(keep + descending(kernel.diagonal(dim1=-2, dim2=-1)).argsort(dim=-1), (0, 1))
+    place = place.reshape(len(numbers), count + 1)
+    factor = numbers.new_zeros(len(numbers), keep, count)
     for step in range(keep):
-        usable = torch.where((left > floor) & ~chosen, left, 0.0).sqrt()
-        spent = usable.amax(-1, keepdim=True) == 0
-        filling = rank.masked_fill(chosen, -torch.inf)
-        best = torch.where(spent[..., 0], filling.argmax(-1), first_largest(usable, scale))[..., None]
-        row = take_at(numbers, best).squeeze(-2)
+        usable = torch.where(left > floor, left, 0.0).sqrt_()
+        best = first_largest(usable, scale)
+        gain = usable.gather(-1, best)
+        row = rows.index_select(0, (before + best).flatten())
         if step:
-            before = factor[..., :step, :]
-            own = before.gather(-1, best[..., None, :].expand(*before.shape[:-1], 1))
-            row = row - (own.transpose(-2, -1) @ before).squeeze(-2)
-        row = torch.where(spent, 0.0, row / left.gather(-1, best).clamp(min=torch.finfo(left.dtype).tiny).sqrt())
-        factor[..., step, :] = row
-        left = left - row**2
-        chosen.scatter_(-1, best, True)
-        order.append(best)
-    return torch.cat(order, -1) if order else torch.zeros(*left.shape[:-1], 0, dtype=torch.int64, device=left.device)
+            own = factor[:, :step].gather(-1, best[:, None].expand(-1, step, 1))
+            row = row - (own.transpose(-2, -1) @ factor[:, :step]).squeeze(-2)
+        factor[:, step] = row = row / gain  # no number where nothing is left, nor is it asked for from then on
+        left = torch.addcmul(left, row, row, value=-1.0).scatter_(-1, best, -torch.inf)
+        place.scatter_(-1, torch.where(gain > 0, best, count), step)
+    return place[:, :count].argsort(dim=-1)[:, :keep].reshape(*lead, keep)

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from thinsight.reduction.evidence import Evidence
-from thinsight.reduction.sources import take_at
 from thinsight.reduction.ties import cosines, double, first_largest
 from thinsight.reduction.tokens import Tokens
 
@@ -30,20 +29,17 @@ class MaxMin:
 
 def dispersed(distance: Tensor, keep: int) -> Tensor:
     """(..., keep) rows of ``distance`` (..., N, N) in the order in which they are chosen."""
-    if keep == 0 or distance.shape[-1] == 1:
+    count = distance.shape[-1]
+    if keep == 0 or count == 1:
         return torch.zeros(*distance.shape[:-2], keep, dtype=torch.int64, device=distance.device)
     apart = (2 * double(distance).clamp(min=0)).sqrt_()  # of unit vectors, which rounding moves evenly
-    # the smallest entry of a column is the token's distance to itself, about 0: the second one is its neighbour's
-    nearest = apart.kthvalue(2, dim=-2).values
-    order = [first_largest(nearest, scale=1.0)[..., None]]
-    nearest = _row(apart, order[0]).clone()
+    apart.diagonal(dim1=-2, dim2=-1).fill_(torch.inf)  # a token is no neighbour of its own
+    nearest, rows = apart.amin(-2).reshape(-1, count), apart.reshape(-1, count)
+    before = count * torch.arange(len(nearest), device=rows.device)[:, None]
+    order = [first_largest(nearest, 1.0)]
+    nearest = rows.index_select(0, (before + order[0]).flatten())
     for _ in range(keep - 1):
         nearest.scatter_(-1, order[-1], -torch.inf)
-        order.append(first_largest(nearest, scale=1.0)[..., None])
-        nearest = torch.minimum(nearest, _row(apart, order[-1]))
-    return torch.cat(order, -1)
-
-
-def _row(matrix: Tensor, row: Tensor) -> Tensor:
-    """matrix (..., N, N), row (..., 1) -> (..., N)."""
-    return take_at(matrix, row).squeeze(-2)
+        order.append(first_largest(nearest, 1.0))
+        torch.minimum(nearest, rows.index_select(0, (before + order[-1]).flatten()), out=nearest)
+    return torch.cat(order, -1).reshape(*distance.shape[:-2], keep)

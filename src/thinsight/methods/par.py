@@ -60,7 +60,7 @@ class Clusters:
         count = len(similarity)
         if self.rule == "none" or count < 2:
             return torch.arange(count)
-        cosines = similarity.double().cpu().numpy()
+        cosines = similarity.double().numpy()
         least = self._least(cosines)
         near = cosines >= least - slack(least, scale=1.0)
         if self.rule == "mutual_knn":

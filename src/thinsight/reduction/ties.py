@@ -96,8 +96,8 @@ def above(scores: Tensor, bound: Tensor | float, scale: float | None = None) -> 
 
 
 def double(values: Tensor) -> Tensor:
-    """The same in float64; on the CPU where the device has no such type (mps)."""
-    return (values.cpu() if values.device.type == "mps" else values).double()
+    """The same in float64; in float32 where the device has no such type (mps)."""
+    return values.float() if values.device.type == "mps" else values.double()
 
 
 def cosines(states: Tensor, others: Tensor | None = None) -> Tensor:
@@ -112,10 +112,10 @@ def distances(cosines: Tensor) -> Tensor:
 
 
 def first_largest(values: Tensor, scale: float | Tensor) -> Tensor:
-    """`largest` of numbers (..., n) without a look at whether they are any, for loops that choose one after the other;
-    ``scale``: a number, or (..., 1)."""
-    best = values.amax(-1, keepdim=True)
-    return _first(values >= best - _slack(best, scale))
+    """(..., 1): `largest` of numbers (..., n) that are no less than 0 (or -inf: out of the question), without a look at
+    whether they are any, for loops that choose one after the other; ``scale``: a number, or (..., 1)."""
+    bound = values.amax(-1, keepdim=True) * (1 - ROUNDING) - ROUNDING * scale
+    return (values >= bound).view(torch.uint8).argmax(-1, keepdim=True)
 
 
 def slack(bound: Tensor | float, scale: float) -> Tensor | float:
@@ -177,7 +177,7 @@ def _check(values: Tensor) -> None:
 
 def _first(chosen: Tensor) -> Tensor:
     """Place of the first true entry along the last axis; the first of all where none is."""
-    return chosen.to(torch.uint8).argmax(-1)
+    return chosen.view(torch.uint8).argmax(-1)
 
 
 def _slack(bound: Tensor, scale: Tensor | float) -> Tensor:
