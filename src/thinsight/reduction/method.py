@@ -65,9 +65,11 @@ class Reduction:
 
     @property
     def alone(self) -> bool:
-        """Whether it takes one sample at a time, because the filter finds out how many leave, or because text may."""
+        """Whether it takes one sample at a time, because the filter finds out how many leave, because text may, or
+        because a stage says so (``alone``)."""
         adapts = self._adapts and not hasattr(self.filter, "decides")
-        return adapts or self.filter.among == "prompt" or getattr(self.filter, "alone", False)
+        stages = (self.filter, self.correlate, self.compress, self.order)
+        return adapts or self.filter.among == "prompt" or any(getattr(stage, "alone", False) for stage in stages)
 
     @property
     def _adapts(self) -> bool:
