@@ -304,8 +304,8 @@ class ScoreOrder:
     def __call__(self, tokens: Tokens, evidence: Evidence) -> Tensor:
         ranked = evidence.notes.ranked
         same = tokens.index[..., :, None] == ranked[..., None, :]  # (tokens, ranked)
-        place = torch.where(same.any(-1), same.to(torch.uint8).argmax(-1), ranked.shape[-1])
-        return place.argsort(dim=-1, stable=True)
+        early = torch.arange(ranked.shape[-1], 0, -1, device=ranked.device)
+        return (same * early).sum(-1).argsort(dim=-1, descending=True, stable=True)
 
 
 def count_outliers(scores: Tensor, reach: float = 1.5) -> int:
