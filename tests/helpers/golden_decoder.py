@@ -94,7 +94,9 @@ def test_raters(golden, name):
         assert_scores(scores[None], case["rater_scores"])
         every = Tokens.fresh(torch.arange(len(embeds)), image >= 0)
         evidence = Evidence(3, 8, image, bytes, sequence=every, providers={"embeddings": lambda e=embeds: e})
-        assert torch.equal(raters(columns, evidence) - text[0], case["raters"])
+        shown, votes = raters(columns, evidence)
+        assert torch.equal(shown, text)
+        assert torch.equal(votes.nonzero().squeeze(1), case["raters"])
 
 
 def test_recycling(golden):

@@ -85,10 +85,10 @@ class Spy:
     def __call__(self, tokens: Tokens, evidence: Evidence, leave: int) -> torch.Tensor:
         leaving = self.filter(tokens, evidence, leave)
         if hasattr(self.filter, "scores"):
-            self.scores.append(self.filter.scores(tokens.index, evidence).cpu())
+            self.scores.extend(self.filter.scores(tokens.index, evidence).cpu())
         if hasattr(self.filter, "chosen"):
-            self.heads.append(self.filter.chosen(self.filter.attention(tokens.index, evidence)).cpu())
-        rest = tokens.rest(leaving)
-        self.rows.append(rest.cpu())
-        self.columns.append(tokens.index[rest].cpu())
+            self.heads.extend(self.filter.chosen(self.filter.attention(tokens.index, evidence)).cpu())
+        rows = tokens.rest(leaving)
+        self.rows.extend(rows.cpu())
+        self.columns.extend(tokens.index.gather(-1, rows).cpu())
         return leaving

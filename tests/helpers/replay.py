@@ -11,7 +11,7 @@ class Tape:
     def __init__(self, stage, answers: list | None = None) -> None:
         self.stage, self.answers, self.playing = stage, answers or [], answers is not None
         self.among, self.needs = getattr(stage, "among", "visual"), () if self.playing else getattr(stage, "needs", ())
-        for name in ("adds", "reaches", "adaptive"):
+        for name in ("adds", "reaches", "adaptive", "alone", "spares", "decides"):
             if hasattr(stage, name):
                 setattr(self, name, getattr(stage, name))
 

@@ -172,7 +172,7 @@ class TestRelevance:
             Relevance(**fields)
 
     def test_needs(self):
-        assert Relevance().needs == frozenset()
+        assert Relevance().needs == {"text"}
         assert Relevance(rewriting="rules").needs == {"words"}
         assert Relevance(space="clip").needs == {"words", "text_tower", "features"}
 

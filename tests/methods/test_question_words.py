@@ -280,7 +280,7 @@ class TestWithoutWords:
         from thinsight.methods.controls import even_grid
 
         fields = {"merge": "none", "keep": 24, "space": "clip"}
-        assert kept(["???"], name, **fields) == [even_grid(144, 24).tolist()]
+        assert kept(["???"], name, **fields) == [even_grid(144, 24)]
 
     def test_diversity_alone_decides(self, loaded, picture, kept):
         """CDPruner without a question keeps what the determinant of the cosines keeps."""
@@ -290,7 +290,7 @@ class TestWithoutWords:
 
         class Blind(Relevance):
             def __call__(self, tokens, evidence):
-                return torch.ones(len(tokens))
+                return torch.ones(tokens.index.shape)
 
         (one,) = method.reductions
         blind = replace(method, reductions=(replace(one, filter=replace(one.filter, relevance=Blind(space="clip"))),))

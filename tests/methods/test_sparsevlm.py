@@ -19,6 +19,13 @@ from thinsight.reduction.stages import Discard, WeightedMerge
 FEW = settings(max_examples=25, deadline=None)
 
 
+def rated(tokens, evidence) -> list[int]:
+    """The text tokens that vote."""
+    text, votes = raters(tokens.index, evidence)
+    assert set(votes.tolist()) <= {0.0, 1.0}
+    return text[votes > 0].tolist()
+
+
 def test_raters_by_hand():
     """Two visual tokens and three words: exp(2), exp(0), exp(0) from one, exp(1), exp(1), exp(0) from the other."""
     embeds = torch.tensor([[2.0, 0], [1, 1], [1, 0], [0, 1], [0, 0]])
@@ -28,17 +35,17 @@ def test_raters_by_hand():
     one, two = e**2 + 2, 2 * e + 1
     expected = [(e**2 / one + e / two) / 2, (1 / one + e / two) / 2, (1 / one + 1 / two) / 2]
     assert rater_relevance(embeds, tokens.index, evidence.question).tolist() == pytest.approx(expected)
-    assert raters(tokens.index, evidence).tolist() == [2]
-    assert evidence.notes.raters.tolist() == [2]  # the same in every layer, whatever is left of the picture
+    assert rated(tokens, evidence) == [2]
+    assert evidence.notes.raters.tolist() == [1, 0, 0]  # the same in every layer, whatever is left of the picture
 
 
 def test_raters_where_nobody_stands_out():
     tokens, evidence = sample(3, after=1, embeddings=torch.ones(6, 2))
-    assert raters(tokens.index, evidence).tolist() == [5]
+    assert rated(tokens, evidence) == [5]
     tokens, evidence = sample(3, after=0, embeddings=torch.ones(5, 2))
-    assert raters(tokens.index, evidence).tolist() == [4]
+    assert rated(tokens, evidence) == [4]
     tokens, evidence = sample(3, after=2, embeddings=torch.ones(7, 2))
-    assert raters(tokens.index, evidence).tolist() == [5, 6]
+    assert rated(tokens, evidence) == [5, 6]
 
 
 def test_scores_by_hand():
@@ -47,10 +54,10 @@ def test_scores_by_hand():
     attended[0, 4:6, :4] = torch.tensor([[4.0, 0, 2, 2], [0.0, 2, 2, 0]])
     attended[1, 4:6, 6] = 1.0
     tokens, evidence = sample(4, before=0, after=3, attended=attended)
-    evidence.notes.raters = torch.tensor([4, 5])
+    evidence.notes.raters = torch.tensor([1.0, 1.0, 0.0])
     assert TextRaters().scores(tokens.index, evidence).tolist() == [1, 0.5, 1, 0.5]
     assert TextRaters(heads=1).scores(tokens.index, evidence).tolist() == [2, 1, 2, 1]
-    assert TextRaters(heads=14).chosen(attended).tolist() == [0, 1]
+    assert TextRaters(heads=14).chosen(attended.sum(1)).tolist() == [0, 1]
     assert TextRaters()(tokens, evidence, 2).tolist() == [1, 3]
 
 

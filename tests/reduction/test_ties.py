@@ -38,7 +38,7 @@ def test_equal_ones_go_by_place():
     assert ascending(scores).tolist() == [0, 5, 1, 2, 4, 3]
     assert lowest(scores, 2).tolist() == [0, 5]
     assert largest(torch.tensor([0.1, 0.9, 0.9 * (1 + NOISE)])) == 1
-    assert first_largest(np.array([0.1, 0.9, 0.9 * (1 + NOISE)]), 0.0) == 1
+    assert first_largest(torch.tensor([0.1, 0.9, 0.9 * (1 + NOISE)]), 0.0) == 1
 
 
 def test_neighbours_are_chained():
@@ -71,7 +71,7 @@ def test_infinities_and_rows():
     scores = torch.tensor([[-torch.inf, 1.0, torch.inf, torch.inf], [2.0, 2.0, -torch.inf, -torch.inf]])
     assert descending(scores).tolist() == [[2, 3, 1, 0], [0, 1, 2, 3]]
     assert largest(scores).tolist() == [2, 0]
-    assert first_largest(np.array([-np.inf, -np.inf]), 1.0) == 0
+    assert first_largest(torch.tensor([-torch.inf, -torch.inf]), 1.0) == 0
     assert descending(torch.zeros(0)).tolist() == []
 
 

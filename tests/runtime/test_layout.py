@@ -18,7 +18,7 @@ def prompt():
 
 def withdrawn(prompt, pack=False):
     stay = [((IMAGE[b] < 0) & ALIVE[b]).nonzero().squeeze(1) for b in range(2)]
-    return Layout.full(prompt).narrow(prompt, stay, torch.tensor([pack, pack]))
+    return Layout.full(prompt).narrow(stay, [pack, pack])
 
 
 def test_narrow(prompt):
@@ -33,7 +33,7 @@ def test_filling_takes_padding_first(prompt):
     """The second sample keeps two of five: padding fills before a withdrawn column does."""
     full = Layout.full(prompt)
     stay = [torch.tensor([0, 1, 4, 5]), torch.tensor([4, 5])]
-    layout = full.narrow(prompt, stay, torch.tensor([False, True]))
+    layout = full.narrow(stay, [False, True])
     assert layout.columns.tolist() == [[0, 1, 4, 5], [0, 1, 4, 5]]
     assert layout.alive.tolist() == [[True] * 4, [False, False, True, True]]
     assert layout.filling.tolist() == [[False] * 4, [False, True, False, False]]
@@ -54,7 +54,7 @@ def test_four_dimensions(prompt, kind):
 
 def test_two_dimensions_as_flash_attention_takes_them(prompt):
     full = Layout.full(prompt)
-    layout = full.narrow(prompt, [torch.tensor([0, 1, 4, 5]), torch.tensor([4, 5])], torch.zeros(2).bool())
+    layout = full.narrow([torch.tensor([0, 1, 4, 5]), torch.tensor([4, 5])], [False, False])
     mask = torch.cat([ALIVE, torch.ones(2, 2, dtype=torch.bool)], 1)  # two generated tokens
     cut = cut_mask(mask, layout, full, queries=1, keys=6, flash=True)
     assert cut.tolist() == [[True] * 6, [False, False, True, True, True, True]]
@@ -66,7 +66,7 @@ def test_two_dimensions_as_flash_attention_takes_them(prompt):
 def test_a_causal_mask_is_made_for_filling(prompt):
     """transformers passes None for plain causality; filling has to be hidden all the same, and stay finite."""
     full = Layout.full(prompt)
-    layout = full.narrow(prompt, [torch.tensor([0, 1, 5]), torch.tensor([4, 5])], torch.zeros(2).bool())
+    layout = full.narrow([torch.tensor([0, 1, 5]), torch.tensor([4, 5])], [False, False])
     assert layout.columns[1].tolist() == [0, 4, 5]
     prefill = cut_mask(None, layout, full, queries=3, keys=3, flash=False)[1, 0]
     assert prefill.tolist() == [[True, False, False], [False, True, False], [False, True, True]]

@@ -63,8 +63,9 @@ def test_words_in_front_and_behind_are_one_question(pocket):
         original = type(stage).embed
 
         def embed(self, tokens, evidence):
-            found.extend(word.text for word in evidence.words)
-            assert set(torch.cat([word.index for word in evidence.words]).tolist()) <= set(evidence.question.tolist())
+            (own,), (question,) = evidence.words, evidence.question
+            found.extend(word.text for word in own)
+            assert set(torch.cat([word.index for word in own]).tolist()) <= set(question.tolist())
             return original(self, tokens, evidence)
 
         with pytest.MonkeyPatch.context() as patch, reduce(model, method), torch.no_grad():

@@ -33,6 +33,7 @@ class FixedChoice:
     rows: Iterator[Tensor]
     among = "visual"
     adaptive = True
+    alone = True
 
     def __call__(self, tokens: Tokens, evidence: Evidence, leave: int | None) -> Tensor:
         return tokens.rest(next(self.rows))

@@ -126,7 +126,9 @@ def cost_report(config: DictConfig) -> dict[str, Any]:
     visual = image.tokens
     if text < 2:
         raise UserError(f"text_tokens must be at least 2 (one before the picture, one after), not {text}.")
-    chooses = method.needs or method.before_projector  # what costs operations that are no part of the prefill
+    chooses = (
+        method.needs - {"content"} or method.before_projector
+    )  # what costs operations that are no part of the prefill
     counted = lengths_only(method, prefill_sizes_of(model, config)) if chooses else method
     full = count_prefill(model, load_method("identity"), text, visual)
     reduced = count_prefill(model, counted, text, visual)

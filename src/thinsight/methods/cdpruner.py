@@ -6,7 +6,6 @@ each visual token to the question.
 
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -50,42 +49,43 @@ class ConditionalDpp:
         weight = scale_relevance(double(self.relevance(tokens, evidence)), self.bounds)
         if self.theta is not None:
             weight = (weight * self.theta / (2 * (1 - self.theta))).exp()
-        kernel = weight[:, None] * cosines(tokens.states).to(weight.device) * weight
+        kernel = weight[..., :, None] * cosines(tokens.states) * weight[..., None, :]
         return tokens.rest(greedy_map(kernel, len(tokens) - leave))
 
 
 def scale_relevance(relevance: Tensor, bounds: tuple[float, float] | None = None) -> Tensor:
     """(..., N) -> (r - least + 1e-6) / (largest - least): the least is not quite 0, the largest a little above 1."""
-    low, high = bounds if bounds is not None else (relevance.amin(), relevance.amax())
-    if not bool(above(relevance, low).any()):
-        return torch.ones_like(relevance)
-    return (relevance - low + 1e-6) / (high - low)
+    low, high = (relevance.amin(-1, True), relevance.amax(-1, True)) if bounds is None else bounds
+    differ = above(relevance, low).any(-1, keepdim=True)
+    return torch.where(differ, (relevance - low + 1e-6) / (high - low), 1.0)
 
 
 def greedy_map(kernel: Tensor, keep: int) -> Tensor:
-    """(keep,) rows of ``kernel`` (N, N), in the order in which each adds most to the determinant of those chosen.
+    """(..., keep) rows of ``kernel`` (..., N, N), in the order in which each adds most to the determinant of those
+    chosen.
 
     Cholesky's factor grows by a row for each choice (Chen et al., arXiv:1709.05135): with d_i^2 = K_ii at first,
     e_i = (K_ji - sum_u c_uj c_ui) / d_j and d_i^2 -= e_i^2. When every token is spent, the rest is filled up by K_ii.
     All in float64, since every step subtracts. What is compared is d_i, a distance, and of equal ones the first counts.
     """
-    numbers = double(kernel).cpu().numpy()
-    diagonal = numbers.diagonal()
-    left, floor, largest = diagonal.copy(), SPENT * diagonal, float(np.sqrt(diagonal.max(initial=0)))
-    factor = np.zeros((keep, len(numbers)))
-    order: list[int] = []
+    lead, count = kernel.shape[:-2], kernel.shape[-1]
+    numbers = double(kernel).reshape(-1, count, count)
+    diagonal, rows = numbers.diagonal(dim1=-2, dim2=-1), numbers.reshape(-1, count)
+    before = count * torch.arange(len(numbers), device=rows.device)[:, None]
+    left, floor, scale = diagonal.clone(), SPENT * diagonal, diagonal.amax(-1, keepdim=True).clamp(min=0).sqrt()
+    # the place of each token in the end: its step, or behind all of them its rank; one column for steps without a gain
+    place = torch.nn.functional.pad(keep + descending(kernel.diagonal(dim1=-2, dim2=-1)).argsort(dim=-1), (0, 1))
+    place = place.reshape(len(numbers), count + 1)
+    factor = numbers.new_zeros(len(numbers), keep, count)
     for step in range(keep):
-        usable = np.where(left > floor, left, 0.0)
-        best = first_largest(np.sqrt(usable), largest)
-        if usable[best] == 0:
-            break
-        order.append(best)
-        row = (numbers[best] - factor[:step, best] @ factor[:step]) / np.sqrt(left[best])
-        factor[step] = row
-        left -= row**2
-        left[best] = -np.inf
-    if len(order) < keep:
-        chosen = set(order)
-        ranked = descending(kernel.diagonal()).tolist()
-        order += [row for row in ranked if row not in chosen][: keep - len(order)]
-    return torch.tensor(order, dtype=torch.int64)
+        usable = torch.where(left > floor, left, 0.0).sqrt_()
+        best = first_largest(usable, scale)
+        gain = usable.gather(-1, best)
+        row = rows.index_select(0, (before + best).flatten())
+        if step:
+            own = factor[:, :step].gather(-1, best[:, None].expand(-1, step, 1))
+            row = row - (own.transpose(-2, -1) @ factor[:, :step]).squeeze(-2)
+        factor[:, step] = row = row / gain  # no number where nothing is left, nor is it asked for from then on
+        left = torch.addcmul(left, row, row, value=-1.0).scatter_(-1, best, -torch.inf)
+        place.scatter_(-1, torch.where(gain > 0, best, count), step)
+    return place[:, :count].argsort(dim=-1)[:, :keep].reshape(*lead, keep)

@@ -12,6 +12,7 @@ from torch import Tensor
 from thinsight.errors import UserError, nearest
 from thinsight.reduction.attention import LayerAttention
 from thinsight.reduction.evidence import Evidence
+from thinsight.reduction.sources import take_at
 from thinsight.reduction.ties import descending
 from thinsight.reduction.tokens import Tokens
 
@@ -44,7 +45,7 @@ class ClassScore:
         return frozenset({self.source, "cls"} if self.cls == "token" else {self.source})
 
     def __call__(self, evidence: Evidence, index: Tensor) -> Tensor:
-        """(n,) fp32 on the CPU, of the patches ``index``."""
+        """(n,) fp32 of the patches ``index``."""
         if self.source == "next" and evidence.layer >= evidence.depth:
             raise UserError(
                 "the projector reads the last block of this vision tower, so that there is none behind it to look at: "
@@ -52,12 +53,12 @@ class ClassScore:
             )
         if self.cls == "key_mean":
             keys = self.keys(evidence, index)
-            mean = self.keys(evidence, _patches(evidence)).mean(0, keepdim=True)
-            return -torch.cosine_similarity(mean, keys, dim=-1).cpu()
+            mean = self.keys(evidence, _patches(evidence)).mean(-2, keepdim=True)
+            return -torch.cosine_similarity(mean, keys, dim=-1)
         rows = evidence.cls if self.cls == "token" else _patches(evidence)
         if self.single:
-            return as_one_head(evidence.layer_attention(self.source)).attention(rows, index)[0].mean(0).cpu()
-        return evidence.attention(rows, index, source=self.source).mean(0).cpu()
+            return as_one_head(evidence.layer_attention(self.source)).mean_attention(rows, index).mean(-2)
+        return evidence.attention(rows, index, source=self.source).mean(-2)
 
     def weights(self, evidence: Evidence, index: Tensor) -> Tensor:
         """The same where it has to be attention, to weigh states with."""
@@ -68,7 +69,7 @@ class ClassScore:
     def keys(self, evidence: Evidence, index: Tensor) -> Tensor:
         """(n, width) fp32: keys of the patches ``index``, the mean over heads or all heads in a row."""
         keys = evidence.keys(index, source=self.source).float()
-        return keys.transpose(0, 1).flatten(1) if self.single else keys.mean(0)
+        return keys.transpose(-3, -2).flatten(-2) if self.single else keys.mean(-3)
 
 
 class UsesClassScore:
@@ -103,23 +104,27 @@ class ClassAttention(UsesClassScore):
     among: str = "visual"
 
     def __call__(self, tokens: Tokens, evidence: Evidence, leave: int) -> Tensor:
-        patches = tokens.visual.nonzero().squeeze(1)
-        scores = self.class_score(evidence, tokens.index[patches])
-        order = descending(scores)
-        evidence.notes.ranked = tokens.index[patches[order[: len(order) - leave]]]
-        return patches[order[len(order) - leave :]]
+        patches = tokens.rows(visual=True)
+        order = descending(self.class_score(evidence, take_at(tokens.index, patches)))
+        order, keep = take_at(patches, order), tokens.patches - leave
+        evidence.notes.ranked = take_at(tokens.index, order[..., :keep])
+        return order[..., keep:]
 
 
 def as_one_head(layer: LayerAttention) -> LayerAttention:
     """All heads as one of the full width."""
-    width = layer.keys.shape[0] * layer.keys.shape[2]
+    width = layer.keys.shape[-3] * layer.keys.shape[-1]
 
     def queries(at: Tensor) -> Tensor:
-        return layer.queries(at).transpose(0, 1).flatten(1)[None]
+        return _one_head(layer.queries(at))
 
-    return replace(layer, queries=queries, keys=layer.keys.transpose(0, 1).flatten(1)[None], scaling=width**-0.5)
+    return replace(layer, queries=queries, keys=_one_head(layer.keys), scaling=width**-0.5, _mean=[])
+
+
+def _one_head(states: Tensor) -> Tensor:
+    return states.transpose(-3, -2).flatten(-2)[..., None, :, :]
 
 
 def _patches(evidence: Evidence) -> Tensor:
     """(n,) index of all patches that are left."""
-    return evidence.sequence.index[evidence.sequence.visual]
+    return evidence.sequence.shown(visual=True).index

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from thinsight.errors import UserError, nearest
 from thinsight.reduction.evidence import Evidence
+from thinsight.reduction.sources import take_at
 from thinsight.reduction.stages import lowest
 from thinsight.reduction.ties import cosines, descending, distances
-from thinsight.reduction.tokens import Tokens
+from thinsight.reduction.tokens import Tokens, places
 
 ORDERS = ("norm", "set")
 
@@ -37,7 +38,7 @@ class Pivots:
     order: str = "norm"
     exact: bool = True
     among = "visual"
-    needs = frozenset({"attention", "norm"})
+    needs = frozenset({"attention", "norm", "text"})
 
     def __post_init__(self) -> None:
         if self.order not in ORDERS:
@@ -61,31 +62,32 @@ class Pivots:
         """The pivots among the visual tokens ``index`` and in the text, each by descending norm, given by index."""
         text = evidence.question
         return tuple(
-            candidates[descending(key_norms(candidates, evidence))[:count]]
+            take_at(candidates, descending(key_norms(candidates, evidence))[..., :count])
             for candidates, count in ((index, self.image), (text, self.text))
         )
 
     def visited(self, image: Tensor, text: Tensor, evidence: Evidence) -> Tensor:
         """The pivots in the order in which they choose, by index."""
-        both = torch.cat([image, text])
+        both = torch.cat([image, text], -1)
         if self.order == "norm":
             return both
         positions = torch.searchsorted(evidence.sequence.index, both)
-        return evidence.sequence.index[torch.tensor(list(set(positions.tolist())), dtype=torch.int64)]
+        rows = [list(set(row)) for row in positions.reshape(-1, both.shape[-1]).tolist()]  # the host's order of a set
+        return take_at(evidence.sequence.index, torch.tensor(rows, device=both.device).reshape(both.shape))
 
     def spread(self, index: Tensor, pivots: Tensor, image: Tensor, keep: int, evidence: Evidence) -> Tensor:
         """Rows (keep,) of the visual tokens ``index`` that stay."""
         norm = evidence.get("norm")
-        states = norm(evidence.states(torch.cat([index, pivots])))
-        apart = distances(cosines(states[len(index) :], states[: len(index)])).cpu()  # (pivots, visual)
-        chosen = torch.isin(index, image)
-        each, more = divmod(keep - len(image), len(pivots))
-        for number, row in enumerate(apart):
+        states, visual = norm(evidence.states(torch.cat([index, pivots], -1))), index.shape[-1]
+        apart = distances(cosines(states[..., visual:, :], states[..., :visual, :]))  # (pivots, visual)
+        chosen = (index[..., :, None] == image[..., None, :]).any(-1)
+        each, more = divmod(keep - image.shape[-1], pivots.shape[-1])
+        for number, row in enumerate(apart.unbind(-2)):
             free = descending(row.masked_fill(chosen, -torch.inf), scale=1.0)
-            chosen[free[: each + (number < more)]] = True
-        return chosen.nonzero().squeeze(1)
+            chosen = chosen.scatter(-1, free[..., : each + (number < more)], True)
+        return places(chosen, keep)
 
 
 def key_norms(index: Tensor, evidence: Evidence) -> Tensor:
-    """(n,) fp32 on the CPU: L1 norm of the keys of the tokens ``index``, all heads together."""
-    return evidence.keys(index).float().abs().sum((0, 2)).cpu()
+    """(n,) fp32: L1 norm of the keys of the tokens ``index``, all heads together."""
+    return evidence.keys(index).float().abs().sum((-3, -1))

@@ -5,7 +5,6 @@ Greedy solution of the max-min diversity problem over the cosine distances D_ij 
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,17 +28,18 @@ class MaxMin:
 
 
 def dispersed(distance: Tensor, keep: int) -> Tensor:
-    """(keep,) rows of ``distance`` (N, N) in the order in which they are chosen."""
-    if keep == 0:
-        return torch.empty(0, dtype=torch.int64)
-    if len(distance) == 1:
-        return torch.zeros(1, dtype=torch.int64)
-    apart = np.sqrt(2 * double(distance).cpu().numpy().clip(min=0))  # of unit vectors, which rounding moves evenly
-    # the smallest entry of a column is the token's distance to itself, about 0: the second one is its neighbour's
-    order = [first_largest(np.partition(apart, 1, axis=0)[1], scale=1.0)]
-    nearest = apart[order[0]].copy()
+    """(..., keep) rows of ``distance`` (..., N, N) in the order in which they are chosen."""
+    count = distance.shape[-1]
+    if keep == 0 or count == 1:
+        return torch.zeros(*distance.shape[:-2], keep, dtype=torch.int64, device=distance.device)
+    apart = (2 * double(distance).clamp(min=0)).sqrt_()  # of unit vectors, which rounding moves evenly
+    apart.diagonal(dim1=-2, dim2=-1).fill_(torch.inf)  # a token is no neighbour of its own
+    nearest, rows = apart.amin(-2).reshape(-1, count), apart.reshape(-1, count)
+    before = count * torch.arange(len(nearest), device=rows.device)[:, None]
+    order = [first_largest(nearest, 1.0)]
+    nearest = rows.index_select(0, (before + order[0]).flatten())
     for _ in range(keep - 1):
-        nearest[order[-1]] = -np.inf
-        order.append(first_largest(nearest, scale=1.0))
-        np.minimum(nearest, apart[order[-1]], out=nearest)
-    return torch.tensor(order, dtype=torch.int64)
+        nearest.scatter_(-1, order[-1], -torch.inf)
+        order.append(first_largest(nearest, 1.0))
+        torch.minimum(nearest, rows.index_select(0, (before + order[-1]).flatten()), out=nearest)
+    return torch.cat(order, -1).reshape(*distance.shape[:-2], keep)

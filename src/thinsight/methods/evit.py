@@ -14,6 +14,7 @@ from thinsight.errors import UserError
 from thinsight.methods.class_attention import UsesClassScore
 from thinsight.reduction.evidence import Evidence
 from thinsight.reduction.schedules import Geometric
+from thinsight.reduction.sources import take_at
 from thinsight.reduction.stages import Routes
 from thinsight.reduction.ties import largest
 from thinsight.reduction.tokens import Tokens
@@ -63,8 +64,9 @@ class InattentiveToken(UsesClassScore):
         return int(self.fuse and leave > 0)
 
     def __call__(self, tokens: Tokens, leaving: Tensor, evidence: Evidence) -> Routes:
-        stay = torch.zeros(len(leaving), len(tokens) - len(leaving), dtype=torch.float32)
+        staying = len(tokens) - leaving.shape[-1]
+        stay = torch.zeros(*leaving.shape, staying, dtype=torch.float32, device=leaving.device)
         if not self.fuse:
             return Routes(stay)
-        weights = self.class_score.weights(evidence, tokens.index[leaving])
-        return Routes(stay, weights[:, None], largest(weights)[None])
+        weights = self.class_score.weights(evidence, take_at(tokens.index, leaving))
+        return Routes(stay, weights[..., None], largest(weights)[..., None])

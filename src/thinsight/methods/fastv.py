@@ -47,6 +47,6 @@ class TextAttention:
         return lowest(self.scores(tokens.index, evidence), leave)
 
     def scores(self, index: Tensor, evidence: Evidence) -> Tensor:
-        """(n,) fp32: phi of the tokens ``index``."""
+        """(samples, n) fp32: phi of the tokens ``index``."""
         rows = evidence.last if self.rows == "last" else evidence.sequence.index
-        return evidence.attention(rows, index, source=self.source).mean(0)
+        return evidence.attention(rows, index, source=self.source).mean(-2)

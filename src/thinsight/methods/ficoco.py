@@ -14,6 +14,7 @@ to the text (equation 3). What "vision-aware redundancy" u_i means is read in th
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,7 +24,9 @@ from torch.nn.functional import normalize
 from thinsight.errors import UserError, nearest
 from thinsight.methods.class_attention import ClassScore
 from thinsight.reduction.evidence import Evidence
-from thinsight.reduction.ties import at_least, descending, largest
+from thinsight.reduction.sources import take_at
+from thinsight.reduction.stages import one_each
+from thinsight.reduction.ties import at_least, descending, largest, top
 from thinsight.reduction.tokens import Tokens
 
 SCOPES = ("row", "matrix")
@@ -58,8 +61,12 @@ class StrongestPaths:
     count: int | None = None
     even: bool = False
     convergent: bool = False
-    needs = frozenset({"attention"})
     attention_rows = "visual"
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Attention, and the text, if paths lead through it."""
+        return frozenset({"attention", "text"} if self.direct < 1 else {"attention"})
 
     def __post_init__(self) -> None:
         if self.scope not in SCOPES:
@@ -77,43 +84,44 @@ class StrongestPaths:
         return not self.convergent and (self.count == 0 or (self.count is None and self.scope == "matrix"))
 
     def __call__(self, tokens: Tokens, leaving: Tensor, evidence: Evidence) -> Tensor:
-        return self.edges(self.strengths(tokens.index[leaving], tokens.index[tokens.rest(leaving)], evidence))
+        leave, stay = (take_at(tokens.index, rows) for rows in (leaving, tokens.rest(leaving)))
+        return self.edges(self.strengths(leave, stay, evidence))
 
     def strengths(self, leave: Tensor, stay: Tensor, evidence: Evidence) -> Tensor:
         """C (leaving, staying) fp32 of the tokens with these indices."""
-        text = evidence.behind if self.direct < 1 else torch.empty(0, dtype=torch.int64)
-        count = 1 if self.sums else max(len(text), 1)
+        text = evidence.behind if self.direct < 1 else leave[..., :0]
+        texts = text.shape[-1]
+        count = 1 if self.sums else max(texts, 1)
         if self.logits:
             strengths = evidence.logits(leave, stay)
-            if len(text):
+            if texts:
                 through = evidence.logits(leave, text) @ evidence.logits(text, stay) / count
                 strengths = self.direct * strengths + (1 - self.direct) * through
             return strengths.softmax(-1)
         strengths = evidence.attention(leave, stay)
         if evidence.layer_attention().causal:
-            strengths = strengths + evidence.attention(stay, leave).T
-        if len(text):
-            through = evidence.attention(text, leave).T @ evidence.attention(text, stay) / count
+            strengths = strengths + evidence.attention(stay, leave).transpose(-2, -1)
+        if texts:
+            through = evidence.attention(text, leave).transpose(-2, -1) @ evidence.attention(text, stay) / count
             strengths = self.direct * strengths + (1 - self.direct) * through
         return strengths
 
     def edges(self, strengths: Tensor) -> Tensor:
         """Weights of the same shape: the strongest entries, each row scaled to sum to one (or to zero, if none is)."""
-        if strengths.shape[1] == 0:
+        if strengths.shape[-1] == 0:
             return strengths  # nobody stays who could take anything in
         if self.convergent:
-            return torch.zeros_like(strengths).index_fill_(1, largest(strengths.sum(0)), 1.0)
+            return one_each(largest(strengths.sum(-2)), strengths.shape[-1])[..., None, :].expand_as(strengths)
         weights = torch.ones_like(strengths) if self.even else strengths
-        rows = strengths.reshape(1, -1) if self.count is None and self.scope == "matrix" else strengths
-        entries = rows.shape[1]
+        rows = strengths.flatten(-2)[..., None, :] if self.count is None and self.scope == "matrix" else strengths
+        entries = rows.shape[-1]
         count = entries - math.ceil(self.quantile * (entries - 1) - 1e-9) if self.count is None else self.count
-        best = largest(rows, 0.0)[:, None] if count == 1 else descending(rows, 0.0)[:, :count]
-        edges = torch.zeros_like(rows).scatter_(1, best, weights.reshape(rows.shape).gather(1, best))
-        return _rows_to_one(edges.reshape(strengths.shape))
+        edges = top(rows, count, 0.0).reshape(strengths.shape)
+        return _rows_to_one(weights * edges)
 
 
 def _rows_to_one(weights: Tensor) -> Tensor:
-    return weights / weights.sum(1, keepdim=True).clamp(min=torch.finfo(weights.dtype).tiny)
+    return weights / weights.sum(-1, keepdim=True).clamp(min=torch.finfo(weights.dtype).tiny)
 
 
 READINGS = ("row_softmax", "col_softmax", "row_logit")
@@ -154,21 +162,24 @@ class EncoderRedundancy:
         return _highest(self.scores(tokens, evidence), leave)
 
     def scores(self, tokens: Tokens, evidence: Evidence) -> Tensor:
-        """(tokens,) fp32 on the CPU: redundancy with the local penalty."""
-        redundant = _redundancy(evidence, tokens.index, self.reading).cpu()
+        """(tokens,) fp32: redundancy with the local penalty."""
+        redundant = _redundancy(evidence, tokens.index, self.reading)
         logits = self.reading == "row_logit"
         if self.cls == "token" and logits:
-            matters = evidence.logits(evidence.cls, tokens.index)[0].cpu()
+            matters = evidence.logits(evidence.cls, tokens.index)[..., 0, :]
         else:
             matters = ClassScore(self.cls)(evidence, tokens.index)
         if logits:
-            redundant, matters = normalize(redundant, dim=0), normalize(matters, dim=0)
+            redundant, matters = normalize(redundant, dim=-1), normalize(matters, dim=-1)
         scores = self.weight * redundant - (1 - self.weight) * matters
-        return self.spread(scores, evidence.cells(tokens.index))
+        if self.penalty == 1:
+            return scores
+        return self.spread(scores, evidence.cells(tokens.index), evidence.counted.pictures)
 
-    def spread(self, scores: Tensor, cells: Tensor) -> Tensor:
-        """The local penalty: scores (tokens,), cells (tokens, 3) of image, row and column -> scores."""
-        return _spread(scores, cells, self.window, self.penalty)
+    def spread(self, scores: Tensor, cells: Tensor, sizes: Sequence[int] | None = None) -> Tensor:
+        """The local penalty: scores (tokens,), cells (tokens, 3) of image, row and column -> scores; ``sizes``: patches
+        of each picture."""
+        return _spread(scores, cells, self.window, self.penalty, sizes)
 
 
 @dataclass(frozen=True)
@@ -190,7 +201,7 @@ class DecoderRedundancy:
     penalty: float = 1.0
     window: int = 2
     among = "visual"
-    needs = frozenset({"attention"})
+    needs = frozenset({"attention", "text"})
     attention_rows = "visual"
 
     def __post_init__(self) -> None:
@@ -201,45 +212,49 @@ class DecoderRedundancy:
         return _highest(self.scores(tokens, evidence), leave)
 
     def scores(self, tokens: Tokens, evidence: Evidence) -> Tensor:
-        """(tokens,) fp32 on the CPU."""
+        """(tokens,) fp32."""
         text = evidence.behind
-        if len(text) == 0:
+        if text.shape[-1] == 0:
             raise UserError("FiCoCo-L scores visual tokens by the text behind them, and this prompt has none")
         if self.reading == "row_logit":
-            matters = evidence.logits(tokens.index, text).mean(1)
+            matters = evidence.logits(tokens.index, text).mean(-1)
         else:
-            matters = evidence.attention(text, tokens.index).mean(0)
+            matters = evidence.attention(text, tokens.index).mean(-2)
         redundant = _redundancy(evidence, tokens.index, self.reading) * (len(tokens) if self.sums else 1)
-        scores = (self.weight * redundant - (1 - self.weight) * matters).cpu()
+        scores = self.weight * redundant - (1 - self.weight) * matters
         if self.penalty == 1:
             return scores
-        return _spread(scores, evidence.cells(tokens.index), self.window, self.penalty)
+        cells = evidence.cells(tokens.index)
+        return _spread(scores, cells, self.window, self.penalty, evidence.counted.pictures)
 
 
-def _spread(scores: Tensor, cells: Tensor, window: int, penalty: float) -> Tensor:
+def _spread(scores: Tensor, cells: Tensor, window: int, penalty: float, sizes: Sequence[int] | None = None) -> Tensor:
     """scores (tokens,) with the largest of each window amplified, of equal ones the first; cells (tokens, 3): image,
-    row and column."""
-    image, row, column = cells.T
-    side = int(cells.max()) // window + 1
-    group = torch.unique((image * side + row // window) * side + column // window, return_inverse=True)[1]
-    count = int(group.max()) + 1
-    best = scores.new_full((count,), -torch.inf).scatter_reduce(0, group, scores, "amax")
-    equal = at_least(scores, best[group]).nonzero().squeeze(1)
-    first = torch.full((count,), len(scores), dtype=torch.int64).scatter_reduce(0, group[equal], equal, "amin")
+    row and column; ``sizes``: how many patches each picture has, if that is known."""
+    image, row, column = cells.unbind(-1)
+    if sizes is None:
+        sizes = [(int(cells[..., 1:].max()) + 1) ** 2] * (int(image.max()) + 1)
+    across = -(-math.isqrt(max(sizes)) // window)
+    group, tokens = (image * across + row // window) * across + column // window, scores.shape[-1]
+    windows = (*scores.shape[:-1], len(sizes) * across**2)
+    best = scores.new_full(windows, -torch.inf).scatter_reduce(-1, group, scores, "amax")
+    equal = at_least(scores, best.gather(-1, group))
+    place = torch.arange(tokens, device=scores.device).expand_as(group)
+    first = place.new_full(windows, tokens).scatter_reduce(-1, group, torch.where(equal, place, tokens), "amin")
     amplified = torch.where(scores > 0, scores * penalty, scores / penalty)
-    return scores.index_copy(0, first, amplified[first])
+    return torch.where(first.gather(-1, group) == place, amplified, scores)
 
 
 def _redundancy(evidence: Evidence, index: Tensor, reading: str) -> Tensor:
     """(tokens,) vision-aware redundancy."""
     if reading == "row_logit":
-        return evidence.logits(index, index).mean(1)
-    return evidence.attention(index, index).mean(1 if reading == "row_softmax" else 0)
+        return evidence.logits(index, index).mean(-1)
+    return evidence.attention(index, index).mean(-1 if reading == "row_softmax" else -2)
 
 
 def _highest(scores: Tensor, leave: int) -> Tensor:
     """Rows of the ``leave`` largest scores."""
-    return descending(scores)[:leave]
+    return descending(scores)[..., :leave]
 
 
 def _check_reading(reading: str) -> None:

@@ -16,8 +16,9 @@ from thinsight.errors import UserError
 from thinsight.methods.class_attention import ClassScore
 from thinsight.reduction.evidence import Evidence
 from thinsight.reduction.schedules import check_keep, count
+from thinsight.reduction.sources import take_at
 from thinsight.reduction.stages import lowest
-from thinsight.reduction.ties import above, largest
+from thinsight.reduction.ties import above, double, largest
 from thinsight.reduction.tokens import Tokens
 
 
@@ -82,9 +83,13 @@ class LongTailHead:
         """A class token, or the attention of the layer that the projector reads."""
         return frozenset({"cls" if self.cls == "token" else "attention"})
 
+    def decides(self, tokens: Tokens, evidence: Evidence) -> Tensor:
+        """How many leave of each picture: all behind the inflection point."""
+        return len(tokens) - head_length(self.scores(tokens.index, evidence))
+
     def __call__(self, tokens: Tokens, evidence: Evidence, leave: int | None) -> Tensor:
         scores = self.scores(tokens.index, evidence)
-        leave = len(scores) - head_length(scores) if leave is None else leave
+        leave = len(tokens) - int(head_length(scores)) if leave is None else leave
         return lowest(scores, leave, scale=1.0 if self.cls == "token" else None)
 
     def scores(self, index: Tensor, evidence: Evidence) -> Tensor:
@@ -92,21 +97,21 @@ class LongTailHead:
         if self.cls != "token":
             return ClassScore(self.cls)(evidence, index)
         patches, token = evidence.states(index).float(), evidence.states(evidence.cls).float()
-        return normalize(patches, dim=-1) @ normalize(token, dim=-1)[0]
+        return (normalize(patches, dim=-1) @ normalize(token, dim=-1).transpose(-2, -1))[..., 0]
 
 
-def head_length(scores: Tensor) -> int:
-    """How many scores (n,) stand before the inflection point of their descending curve, at least one.
+def head_length(scores: Tensor) -> Tensor:
+    """(...,) int64: how many scores (..., n) stand before the inflection point of their descending curve, at least one.
 
     The point is the one farthest below the straight line from the largest to the smallest score: where the steep head
     turns into the flat tail. A curve that nowhere runs below that line has no tail, and all of it is head.
     """
-    curve = scores.cpu().double().sort(descending=True).values
-    line = torch.lerp(curve[0], curve[-1], torch.linspace(0, 1, len(curve), dtype=curve.dtype))
-    below, scale = line - curve, float(curve.abs().max())
-    if not bool(above(below, 0.0, scale).any()):
-        return len(curve)
-    return max(int(largest(below, scale)), 1)
+    curve = double(scores).sort(descending=True).values
+    count = curve.shape[-1]
+    place = torch.linspace(0, 1, count, dtype=curve.dtype, device=curve.device)
+    line = torch.lerp(curve[..., :1], curve[..., -1:], place)
+    below, scale = line - curve, curve.abs().amax(-1, keepdim=True)
+    return torch.where(above(below, 0.0, scale).any(-1), largest(below, scale).clamp(min=1), count)
 
 
 @dataclass(frozen=True)
@@ -121,6 +126,7 @@ class CrossModalCorrelation:
     """
 
     text: float = 1.0
+    needs = frozenset({"text"})
 
     def __post_init__(self) -> None:
         if not 0 <= self.text <= 1:
@@ -132,12 +138,14 @@ class CrossModalCorrelation:
         return "visual" if self.text == 1 else "prompt"
 
     def __call__(self, tokens: Tokens, evidence: Evidence, leave: int) -> Tensor:
-        image = tokens.visual.nonzero().squeeze(1)
-        question = evidence.question if len(evidence.question) else evidence.last
-        cosines = correlation(tokens.index[image], question, evidence)
-        leaving = image[lowest(cosines.mean(1), leave, scale=1.0)]
+        image = tokens.rows(visual=True)
+        question = evidence.question if evidence.question.shape[-1] else evidence.last
+        cosines = correlation(take_at(tokens.index, image), question, evidence)
+        leaving = take_at(image, lowest(cosines.mean(-1), leave, scale=1.0))
+        if self.text == 1:
+            return leaving
         text = torch.searchsorted(tokens.index, question[question != evidence.last])
-        if self.text == 1 or len(text) == 0:
+        if len(text) == 0:
             return leaving
         least = lowest(cosines.mean(0)[: len(text)], len(text) - math.ceil(self.text * len(text)), 1.0)
         return torch.cat([leaving, text[least]])
@@ -146,4 +154,4 @@ class CrossModalCorrelation:
 def correlation(visual: Tensor, text: Tensor, evidence: Evidence) -> Tensor:
     """(visual, text) fp32: cosines of the states of the tokens with these indices."""
     of_image, of_text = (normalize(evidence.states(index).float(), dim=-1) for index in (visual, text))
-    return of_image @ of_text.T
+    return of_image @ of_text.transpose(-2, -1)

@@ -15,6 +15,8 @@ from thinsight.errors import UserError
 from thinsight.methods.class_attention import UsesClassScore
 from thinsight.reduction.evidence import Evidence
 from thinsight.reduction.schedules import check_keep, count
+from thinsight.reduction.sources import take_at
+from thinsight.reduction.stages import one_each
 from thinsight.reduction.ties import at_least, cosines, descending
 from thinsight.reduction.tokens import Tokens
 
@@ -31,12 +33,13 @@ class KeyTokens(UsesClassScore):
     source: str = "next"
     among = "visual"
     adaptive = True
+    spares = True
 
     def __call__(self, tokens: Tokens, evidence: Evidence, leave: int | None) -> Tensor:
         count = math.ceil(self.share * len(tokens))
         order = descending(self.class_score(evidence, tokens.index))
-        evidence.notes.key = evidence.place(tokens.index[order[:count]])
-        return torch.empty(0, dtype=torch.int64)
+        evidence.notes.key = evidence.place(take_at(tokens.index, order[..., :count]))
+        return order[..., :0]
 
 
 @dataclass(frozen=True)
@@ -54,31 +57,31 @@ class TextReceived:
     single: float = 0.001
     among = "visual"
     adaptive = True
-    needs = frozenset({"attention"})
+    needs = frozenset({"attention", "text"})
     attention_rows = "question"
 
     def __call__(self, tokens: Tokens, evidence: Evidence, leave: int | None) -> Tensor:
-        paid = evidence.attention(evidence.text, tokens.index).cpu()
-        whole = paid.sum(0)
-        key = torch.isin(tokens.index, key_columns(evidence))
+        paid = evidence.attention(evidence.text, tokens.index)
+        whole = paid.sum(-2)
+        key = (evidence.place(tokens.index)[..., :, None] == key_tokens(evidence)[..., None, :]).any(-1)
         if leave is None:
-            wanted = at_least(whole, self.total * whole.sum()) | at_least(paid.amax(0), self.single)
+            wanted = at_least(whole, self.total * whole.sum()) | at_least(paid.amax(-2), self.single)
             return (~wanted & ~key).nonzero().squeeze(1)
         order = descending(whole)
-        order = order[(~key[order]).int().argsort(stable=True)]
-        return order[len(order) - leave :]
+        order = take_at(order, (~take_at(key, order)).to(torch.uint8).argsort(dim=-1, stable=True))
+        return order[..., len(tokens) - leave :]
 
 
-def key_columns(evidence: Evidence) -> Tensor:
-    """(n,) index of the tokens that `KeyTokens` noted in the pictures of this prompt."""
-    if evidence.notes.images is None:
+def key_tokens(evidence: Evidence) -> Tensor:
+    """(n,) numbers of the tokens that `KeyTokens` noted in the pictures of this prompt, as `Evidence.place` counts."""
+    images, pictures = evidence.notes.images, evidence.counted.pictures
+    if images is None:
         raise UserError(
             "key tokens are known by their picture, and here pictures and image tokens do not match in number"
         )
-    columns = [torch.empty(0, dtype=torch.int64)]
-    for number, notes in enumerate(evidence.notes.images):
-        columns.append((evidence.image == number).nonzero().squeeze(1)[notes.key])
-    return torch.cat(columns)
+    if not images:
+        return evidence.last[..., :0]
+    return torch.cat([notes.key + sum(pictures[:number]) for number, notes in enumerate(images)], -1)
 
 
 @dataclass(frozen=True)
@@ -107,16 +110,24 @@ class Windows:
             check_keep(self.keep)
 
     def __call__(self, tokens: Tokens, evidence: Evidence, leave: int | None) -> Tensor:
-        members = tiles(evidence.cells(tokens.index), self.window)
-        similarity = similar_windows(tokens.states, members)
-        merge = int(at_least(similarity, self.threshold, scale=1.0).sum()) if self.number is None else self.number
-        if self.keep is not None:
-            merge = min(merge, (len(tokens) - count(self.keep, evidence.total)) // (self.window**2 - 1))
-        chosen = members[descending(similarity, scale=1.0)[: max(merge, 0)]]
+        leave = int(self.decides(tokens, evidence)) if leave is None else leave
+        members = whole_tiles(tokens, evidence, self.window)
+        order = descending(similar_windows(tokens.states, members), scale=1.0)
+        chosen = take_at(members, order[..., : leave // (self.window**2 - 1)])
         middle = self.window**2 // 2
-        evidence.notes.ranked = tokens.index[chosen[:, middle]]
-        others = torch.arange(self.window**2) != middle
-        return chosen[:, others].flatten()
+        evidence.notes.ranked = take_at(tokens.index, chosen[..., middle])
+        return torch.cat([chosen[..., :middle], chosen[..., middle + 1 :]], -1).flatten(-2)
+
+    def decides(self, tokens: Tokens, evidence: Evidence) -> Tensor:
+        """How many leave of each picture."""
+        others = self.window**2 - 1
+        similarity = similar_windows(tokens.states, whole_tiles(tokens, evidence, self.window))
+        merge = at_least(similarity, self.threshold, scale=1.0).sum(-1)
+        if self.number is not None:
+            merge = merge.fill_(min(self.number, similarity.shape[-1]))
+        if self.keep is not None:
+            merge = merge.clamp(max=(len(tokens) - count(self.keep, evidence.total)) // others)
+        return merge.clamp(min=0) * others
 
 
 @dataclass(frozen=True)
@@ -126,13 +137,24 @@ class ToMiddle:
     window: int = 3
 
     def __call__(self, tokens: Tokens, leaving: Tensor, evidence: Evidence) -> Tensor:
-        members = tiles(evidence.cells(tokens.index), self.window)
-        middle = torch.full((len(tokens),), -1)
-        middle[members] = members[:, self.window**2 // 2, None]
+        members = whole_tiles(tokens, evidence, self.window)
+        middle = members[..., self.window**2 // 2, None].expand_as(members).flatten(-2)
+        goes = torch.full_like(tokens.index, -1).scatter(-1, members.flatten(-2), middle)
         staying = tokens.rest(leaving)
-        weights = torch.zeros(len(leaving), len(staying), dtype=torch.float32)
-        weights[torch.arange(len(leaving)), torch.searchsorted(staying, middle[leaving])] = 1.0
-        return weights
+        return one_each(torch.searchsorted(staying, take_at(goes, leaving)), staying.shape[-1])
+
+
+def whole_tiles(tokens: Tokens, evidence: Evidence, window: int) -> Tensor:
+    """`tiles` of all patches of one picture; of one sample also of what is left of several."""
+    cells, pictures = evidence.cells(tokens.index), evidence.counted.pictures
+    if len(pictures) > 1 or len(tokens) < sum(pictures):
+        if cells.dim() > 2:
+            raise UserError("windows of patches are of whole pictures: put this reduction before all others")
+        return tiles(cells, window)
+    _, row, column = (cells // window).unbind(-1)
+    many = math.isqrt(len(tokens)) // window
+    number = torch.where((row < many) & (column < many), row * many + column, many**2)
+    return number.argsort(dim=-1, stable=True)[..., : many**2 * window**2].unflatten(-1, (-1, window**2))
 
 
 def tiles(cells: Tensor, window: int) -> Tensor:
@@ -148,6 +170,7 @@ def tiles(cells: Tensor, window: int) -> Tensor:
 
 
 def similar_windows(states: Tensor, members: Tensor) -> Tensor:
-    """(windows,) fp32 on the CPU: the mean cosine of two different members of each window, summed in float64."""
-    pairs, size = cosines(states[members.to(states.device)]), members.shape[1]
-    return ((pairs.sum((1, 2)) - pairs.diagonal(dim1=1, dim2=2).sum(1)) / (size * (size - 1))).float().cpu()
+    """(windows,) fp32: the mean cosine of two different members of each window, summed in float64."""
+    size = members.shape[-1]
+    pairs = cosines(take_at(states, members.flatten(-2)).unflatten(-2, (-1, size)))
+    return ((pairs.sum((-2, -1)) - pairs.diagonal(dim1=-2, dim2=-1).sum(-1)) / (size * (size - 1))).float()

@@ -18,7 +18,7 @@ from torch.nn.functional import normalize
 from thinsight.errors import UserError, nearest
 from thinsight.methods.prompt_relevance import QueriesAndTokens, Relevance, to_unit_range
 from thinsight.reduction.evidence import Evidence
-from thinsight.reduction.stages import Compress, Correlate, Discard, WeightedMerge
+from thinsight.reduction.stages import Compress, Correlate, Discard, WeightedMerge, one_each
 from thinsight.reduction.ties import above, at_least, cosines, descending, distances, largest, slack
 from thinsight.reduction.tokens import Tokens
 
@@ -60,7 +60,7 @@ class Clusters:
         count = len(similarity)
         if self.rule == "none" or count < 2:
             return torch.arange(count)
-        cosines = similarity.double().cpu().numpy()
+        cosines = similarity.double().numpy()
         least = self._least(cosines)
         near = cosines >= least - slack(least, scale=1.0)
         if self.rule == "mutual_knn":
@@ -219,8 +219,7 @@ class ToAccepted:
         weight = routing.candidates[leaving].float()
         if self.weighted:
             weight = weight * routing.relevance[leaving] / routing.relevance[staying][nearest_one].clamp(min=1e-6)
-        none = torch.zeros(len(leaving), len(staying), dtype=torch.float32)
-        return none.scatter_(1, nearest_one[:, None], weight[:, None])
+        return one_each(nearest_one, len(staying)) * weight[:, None]
 
 
 def merge_correlate(merge: str) -> Correlate | None:
@@ -240,12 +239,19 @@ GRAPHS = ("x", "v")
 
 
 class Routing(NamedTuple):
-    """What the filter leaves for the correlate stage, all on the CPU and by row of the tokens it was shown."""
+    """What the filter leaves for the correlate stage, by row of the tokens it was shown."""
 
     features: Tensor
     relevance: Tensor
     candidates: Tensor
     clusters: Tensor
+
+
+def on_host(*parts: Tensor) -> list[Tensor]:
+    """fp32 tensors on the CPU, fetched as one."""
+    every = torch.cat([part.flatten() for part in parts]).cpu()
+    sizes = [part.numel() for part in parts]
+    return [own.reshape(part.shape) for own, part in zip(every.split(sizes), parts, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -271,6 +277,7 @@ class PromptAware:
     router: Router = field(default_factory=Router)
     among = "visual"
     adaptive = True
+    alone = True
 
     def __post_init__(self) -> None:
         if self.graph not in GRAPHS:
@@ -285,17 +292,18 @@ class PromptAware:
 
     def __call__(self, tokens: Tokens, evidence: Evidence, leave: int | None) -> Tensor:
         embedded = self.relevance.embed(tokens, evidence)
-        embedded = QueriesAndTokens(embedded.queries.cpu(), embedded.tokens.cpu(), embedded.blank)
-        compared = tokens.states
+        compared, device = tokens.states, tokens.index.device
         if self.graph == "x":
             compared = evidence.get("features")[evidence.place(tokens.index)]
         placed = self.clusters.rule == "window"
         cells = evidence.cells(tokens.index) if placed else tokens.index.new_zeros(len(tokens), 3)
-        routing, similarity = self.retrieve(embedded, compared.float().cpu(), cells)
-        evidence.notes.routing = routing
+        queries, visual, compared = on_host(embedded.queries, embedded.tokens, compared.float())
+        own = QueriesAndTokens(queries, visual, embedded.blank)
+        routing, similarity = self.retrieve(own, compared, cells)
+        evidence.notes.routing = Routing(*(part.to(device) for part in routing))
         keep = None if leave is None else len(tokens) - leave
         rows = self.router(routing.relevance, similarity, routing.clusters, routing.candidates, keep)
-        return tokens.rest(rows)
+        return tokens.rest(rows.to(device))
 
     def retrieve(self, embedded: QueriesAndTokens, features: Tensor, cells: Tensor) -> tuple[Routing, Tensor]:
         """Steps B and C: what the router works on, and the similarities (N, N) of ``features`` (N, width)."""

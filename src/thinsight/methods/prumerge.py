@@ -14,8 +14,9 @@ from thinsight.errors import UserError, nearest
 from thinsight.methods.class_attention import UsesClassScore
 from thinsight.methods.controls import spread
 from thinsight.reduction.evidence import Evidence
-from thinsight.reduction.stages import Blend, copied, count_outliers
-from thinsight.reduction.ties import cosines, descending, distances, largest
+from thinsight.reduction.sources import take_at
+from thinsight.reduction.stages import Blend, copied, copies, count_outliers
+from thinsight.reduction.ties import cosines, descending, distances, largest, top
 from thinsight.reduction.tokens import Tokens
 
 
@@ -51,35 +52,39 @@ class KeyNeighbours(UsesClassScore):
     def __call__(self, tokens: Tokens, leaving: Tensor, evidence: Evidence) -> Blend:
         weights = self.class_score.weights(evidence, tokens.index)
         parts, staying = copied(tokens, leaving)
-        ranked = torch.searchsorted(tokens.index, evidence.notes.ranked)
-        twice = _repeated(ranked)
-        leaving = leaving.sort().values
-        if len(twice) >= len(leaving):
+        leaving, twice = leaving.sort(dim=-1).values, evidence.notes.repeated
+        several = 0 if twice is None else len(twice)
+        if several >= leaving.shape[-1]:
             raise UserError("there are more duplicates than free places for them: take a lower ratio")
-        survivors = torch.cat([staying, ranked[twice]])
-        gone = leaving[len(twice) :]
+        survivors, gone = staying, leaving[..., several:]
+        if several:
+            ranked = torch.searchsorted(tokens.index, evidence.notes.ranked)
+            survivors = torch.cat([staying, ranked[twice]])
+            parts = torch.cat([parts, copies(ranked[twice], len(tokens))], -1)
         near = similar_keys(self.class_score.keys(evidence, tokens.index), survivors, gone, self.count)
-        copies = torch.eye(len(tokens), dtype=torch.float32)[:, ranked[twice]]
-        parts = torch.cat([parts, copies], 1) + near.T * weights[:, None]
-        extra = torch.zeros(len(tokens), 1, dtype=torch.float32)
-        extra[gone, 0] = weights[gone]
-        best = gone[largest(weights[gone])][None]
-        free = leaving[leaving != best][: len(twice)]
-        place = torch.cat([staying, free, best])
+        parts = parts + near.transpose(-2, -1) * weights[..., None]
+        lost = weights.gather(-1, gone)
+        extra = torch.zeros_like(weights).scatter_(-1, gone, lost)[..., None]
+        best = gone.gather(-1, largest(lost)[..., None])
+        parts = torch.cat([parts, extra], -1)
+        if not several:
+            return Blend(parts, torch.cat([staying, best], -1))
+        free = leaving[leaving != best][:several]
         noted = evidence.notes.ranked.clone()
         noted[twice] = tokens.index[free]
         evidence.notes.ranked = noted
-        return Blend(torch.cat([parts, extra], 1), place, torch.cat([survivors, best]))
+        return Blend(parts, torch.cat([staying, free, best]), torch.cat([survivors, best]))
 
 
 def similar_keys(keys: Tensor, survivors: Tensor, gone: Tensor, count: int) -> Tensor:
-    """keys (n, width), rows (s,) and (g,) -> (s, n) on the CPU: how often each row is among the ``count`` survivors and
+    """keys (n, width), rows (s,) and (g,) -> (s, n): how often each row is among the ``count`` survivors and
     leavers whose keys are most similar to each survivor's."""
-    keys, pool = keys.cpu(), torch.cat([survivors, gone])
-    apart = distances(cosines(keys[survivors], keys[pool])).fill_diagonal_(torch.inf)
-    near = pool[descending(-apart, scale=1.0)[:, : min(count, len(pool) - 1)]]
-    none = torch.zeros(len(survivors), len(keys), dtype=torch.float32)
-    return none.scatter_add_(1, near, torch.ones(near.shape, dtype=torch.float32))
+    pool = torch.cat([survivors, gone], -1)
+    apart = distances(cosines(take_at(keys, survivors), take_at(keys, pool)))
+    itself = torch.eye(*apart.shape[-2:], dtype=torch.bool, device=apart.device)
+    near = top(-apart.masked_fill_(itself, torch.inf), min(count, pool.shape[-1] - 1), scale=1.0)
+    none = torch.zeros(*survivors.shape, keys.shape[-2], dtype=torch.float32, device=keys.device)
+    return none.scatter_add_(-1, pool[..., None, :].expand(near.shape), near.float())
 
 
 def _repeated(rows: Tensor) -> Tensor:
@@ -133,8 +138,11 @@ class AttentionOutliers(UsesClassScore):
 
     def __call__(self, tokens: Tokens, evidence: Evidence, leave: int | None) -> Tensor:
         scores = self.class_score(evidence, tokens.index)
-        picked = self.picked(scores) if leave is None else self.fixed(scores, len(scores) - leave)
-        evidence.notes.ranked = tokens.index[picked]
+        picked = self.picked(scores) if leave is None else self.fixed(scores, len(tokens) - leave)
+        evidence.notes.ranked = take_at(tokens.index, picked)
+        if leave is None and self.sample == "training":
+            evidence.notes.repeated = _repeated(picked)
+            picked = picked.unique()
         return tokens.rest(picked)
 
     def picked(self, scores: Tensor) -> Tensor:
@@ -146,13 +154,14 @@ class AttentionOutliers(UsesClassScore):
             return top
         step = int(1 / max(ratio, 1 / n))
         if self.sample == "training":
-            return torch.cat([top, torch.arange(step // 2, n, step)])
-        others = torch.arange(0, max(n - 1, 1), max(step // 3, 1))
+            return torch.cat([top, torch.arange(step // 2, n, step, device=top.device)])
+        others = torch.arange(0, max(n - 1, 1), max(step // 3, 1), device=top.device)
         return torch.cat([top, others[~torch.isin(others, top)]])
 
     def fixed(self, scores: Tensor, keep: int) -> Tensor:
         """``keep`` rows that stay."""
         order = descending(scores)
-        top = order[: keep if self.sample == "none" else (keep + 1) // 4]
-        others = order[len(top) :].sort().values
-        return torch.cat([top, others[spread(len(others), keep - len(top))]])
+        first = keep if self.sample == "none" else (keep + 1) // 4
+        others = order[..., first:].sort(dim=-1).values
+        even = torch.tensor(spread(others.shape[-1], keep - first), dtype=torch.int64, device=order.device)
+        return torch.cat([order[..., :first], others[..., even]], -1)

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from thinsight.errors import UserError
-from thinsight.reduction.attention import LayerAttention, rotate
+from thinsight.reduction.attention import LayerAttention, at_columns, rotate
 from thinsight.reduction.evidence import Evidence
 from thinsight.reduction.schedules import Fixed, check_keep
-from thinsight.reduction.stages import Routes, lowest
+from thinsight.reduction.sources import take_at
+from thinsight.reduction.stages import Routes, lowest, one_each
 from thinsight.reduction.ties import above, descending, double, largest
 from thinsight.reduction.tokens import Tokens
 
@@ -83,7 +84,7 @@ class TextRaters:
     guard: float | None = None
     heads: int | None = None
     among = "visual"
-    needs = frozenset({"attention", "embeddings"})
+    needs = frozenset({"attention", "embeddings", "text"})
     attention_rows = "question"
 
     def __call__(self, tokens: Tokens, evidence: Evidence, leave: int) -> Tensor:
@@ -91,28 +92,38 @@ class TextRaters:
 
     def scores(self, index: Tensor, evidence: Evidence) -> Tensor:
         """(n,) fp32: phi of the visual tokens ``index``."""
-        attention = self.attention(index, evidence)
-        return attention[self.chosen(attention)].mean((0, 1))
+        if self.heads is not None:
+            attention = self.attention(index, evidence)
+            return take_at(attention, self.chosen(attention)).mean(-2)
+        rows, votes = raters(index, evidence)
+        attention = self.divided(evidence.attention(rows, index), rows, index, evidence)
+        return (votes[..., None, :] @ attention).squeeze(-2) / votes.sum(-1, keepdim=True)
 
     def attention(self, index: Tensor, evidence: Evidence) -> Tensor:
-        """(heads, raters, n) fp32, divided by the prior if there is one."""
-        rows = raters(index, evidence)
-        attention = evidence.attention(rows, index, heads=True)
+        """(heads, n) fp32: the raters' mean attention to the visual tokens ``index``."""
+        rows, votes = raters(index, evidence)
+        attention = self.divided(evidence.attention(rows, index, heads=True), rows, index, evidence)
+        votes = votes[..., None, None, :]
+        return (votes @ attention).squeeze(-2) / votes.sum(-1)
+
+    def divided(self, attention: Tensor, rows: Tensor, index: Tensor, evidence: Evidence) -> Tensor:
+        """attention (rows, n) or (heads, rows, n), divided by the prior if there is one."""
         if not self.prior:
             return attention
         prior = rotary_prior(evidence.layer_attention(), rows, index)
         if self.guard is not None:
             prior = prior.clamp(min=self.guard * evidence.layer_attention().keys.shape[-1] ** 0.5)
-        return attention / prior
+        return attention / (prior[..., None, :, :] if attention.dim() > prior.dim() else prior)
 
     def chosen(self, attention: Tensor) -> Tensor:
-        """The numbers of the heads that count, ascending; of equal ones the earlier."""
-        most = descending(attention.sum((1, 2)))
-        return most[: self.heads].sort().values
+        """The numbers of the heads that count, ascending, by the raters' mean attention (heads, n); of equal ones the
+        earlier."""
+        return descending(attention.sum(-1))[..., : self.heads].sort(dim=-1).values
 
 
-def raters(visual: Tensor, evidence: Evidence) -> Tensor:
-    """(n,) index of the text tokens behind the picture that are more relevant to it than the average one.
+def raters(visual: Tensor, evidence: Evidence) -> tuple[Tensor, Tensor]:
+    """(n,) index of the text tokens behind the picture, and (n,) fp32 their votes: 1 for those that are more relevant
+    to it than the average one, 0 for the others.
 
         m_t = mean over visual i of softmax over t of <v_i, t>;  raters = {t: m_t > mean of m}   (section 3.2)
 
@@ -120,20 +131,20 @@ def raters(visual: Tensor, evidence: Evidence) -> Tensor:
     computed where the first reduction happens and left in ``evidence.notes``. Where nobody is above the average (a
     single text token) all of the text votes; where no text follows the picture, the last token.
     """
-    if len(evidence.behind) == 0:
-        return evidence.last
+    text = evidence.behind
+    if text.shape[-1] == 0:
+        return evidence.last, torch.ones_like(evidence.last, dtype=torch.float32)
     if evidence.notes.raters is None:
-        text = evidence.behind
-        scores = rater_relevance(evidence.get("embeddings"), visual, text).cpu()
-        chosen = text[above(scores, scores.mean())]
-        evidence.notes.raters = chosen if len(chosen) else text
-    return evidence.notes.raters
+        scores = rater_relevance(evidence.get("embeddings"), visual, text)
+        chosen = above(scores, scores.mean(-1, keepdim=True))
+        evidence.notes.raters = (chosen | ~chosen.any(-1, keepdim=True)).float()
+    return text, evidence.notes.raters
 
 
 def rater_relevance(embeddings: Tensor, visual: Tensor, text: Tensor) -> Tensor:
     """(text,) fp32: m of the tokens ``text``; both given as rows of ``embeddings`` (columns, width)."""
-    of_image, of_text = (embeddings[rows.to(embeddings.device)].float() for rows in (visual, text))
-    return (of_image @ of_text.T).softmax(-1).mean(0)
+    of_image, of_text = (take_at(embeddings, rows).float() for rows in (visual, text))
+    return (of_image @ of_text.transpose(-2, -1)).softmax(-1).mean(-2)
 
 
 def rotary_prior(layer: LayerAttention, rows: Tensor, columns: Tensor) -> Tensor:
@@ -143,7 +154,8 @@ def rotary_prior(layer: LayerAttention, rows: Tensor, columns: Tensor) -> Tensor
     """
     cos, sin = (table.float() for table in layer.tables)
     ones = rotate(torch.ones_like(cos), cos, sin)
-    return ones[layer.rows(rows)] @ ones[layer.rows(columns)].T * layer.scaling
+    of_rows, of_columns = (take_at(ones, layer.rows(index)) for index in (rows, columns))
+    return of_rows @ of_columns.transpose(-2, -1) * layer.scaling
 
 
 @dataclass(frozen=True)
@@ -167,15 +179,15 @@ class Recycle:
             )
 
     def __call__(self, tokens: Tokens, leaving: Tensor, evidence: Evidence) -> Routes:
-        keep, count = len(tokens) - len(leaving), self.pool(len(leaving))
-        stay = torch.zeros(len(leaving), keep, dtype=torch.float32)
+        leave = leaving.shape[-1]
+        keep, count = len(tokens) - leave, self.pool(leave)
+        stay = torch.zeros(*leaving.shape, keep, dtype=torch.float32, device=leaving.device)
         if keep == 0 or count == 0:
             return Routes(stay)
-        states = tokens.states[leaving[:count].to(tokens.states.device)]
-        centre, cluster = density_peaks(states, self.adds(len(leaving), keep))
-        new = torch.zeros(len(leaving), len(centre), dtype=torch.float32)
-        new[torch.arange(count), cluster] = 1.0
-        return Routes(stay, new, centre)
+        new = self.adds(leave, keep)
+        centre, cluster = density_peaks(take_at(tokens.states, leaving[..., :count]), new)
+        pool = torch.nn.functional.pad(one_each(cluster, new), (0, 0, 0, leave - count))
+        return Routes(stay, pool, centre)
 
     def pool(self, leave: int) -> int:
         """How many of ``leave`` leavers are recycled."""
@@ -197,13 +209,13 @@ def density_peaks(states: Tensor, count: int) -> tuple[Tensor, Tensor]:
     that are equally dense the earlier counts as denser; the released code adds random noise to tell them apart.
     """
     points = double(states)
-    distance = torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist").cpu() / states.shape[-1] ** 0.5
+    distance = torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist") / states.shape[-1] ** 0.5
     density = torch.exp(-distance.topk(count, largest=False).values.square().mean(-1))
-    place = descending(density, scale=0.0).argsort()  # the densest is number 0
-    denser = place < place[:, None]
-    scale = float(states.float().square().mean().sqrt())  # what distances are differences of
-    peak = torch.where(denser, distance, distance.max()).amin(1)
-    centre = descending(density * peak, scale)[:count]
-    cluster = largest(-distance[:, centre], scale)
-    cluster[centre] = torch.arange(count)  # a centre that coincides with an earlier one stays its own
-    return centre, cluster
+    place = descending(density, scale=0.0).argsort(dim=-1)  # the densest is number 0
+    denser = place[..., None, :] < place[..., :, None]
+    scale = states.float().square().mean((-2, -1)).sqrt()[..., None]  # what distances are differences of
+    peak = torch.where(denser, distance, distance.amax((-2, -1), keepdim=True)).amin(-1)
+    centre = descending(density * peak, scale)[..., :count]
+    cluster = largest(-at_columns(distance, centre), scale[..., None])
+    numbers = torch.arange(count, device=states.device).expand_as(centre)
+    return centre, cluster.scatter(-1, centre, numbers)  # a centre that coincides with an earlier one stays its own

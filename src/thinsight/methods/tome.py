@@ -15,9 +15,10 @@ from torch import Tensor
 from thinsight.errors import UserError
 from thinsight.reduction.evidence import Evidence
 from thinsight.reduction.schedules import Even, check_keep, count
-from thinsight.reduction.stages import Blend, Routes, WeightedMerge
+from thinsight.reduction.sources import take_at
+from thinsight.reduction.stages import Blend, Routes, WeightedMerge, one_each
 from thinsight.reduction.ties import cosines, descending, distances, largest
-from thinsight.reduction.tokens import Tokens
+from thinsight.reduction.tokens import Tokens, places
 
 
 @dataclass(frozen=True)
@@ -69,11 +70,15 @@ class TomePairs:
 
 
 def pair_similarity(index: Tensor, visual: Tensor, evidence: Evidence, rows: Tensor | None = None) -> Tensor:
-    """(even, odd) float64 on the CPU: cosines of the keys of all tokens ``index``; -inf where one is no patch.
+    """(even, odd) float64: cosines of the keys of all tokens ``index``; -inf where one is no patch.
     ``rows``: of these tokens in even places only."""
-    keys, even = evidence.keys(index).float().mean(0), slice(None, None, 2) if rows is None else rows
-    similarity = cosines(keys[even], keys[1::2]).cpu()
-    return similarity.masked_fill(~(visual[even, None] & visual[None, 1::2]), -torch.inf)
+    keys = evidence.keys(index).float().mean(-3)
+    if rows is None:
+        even, patches = keys[..., ::2, :], visual[..., ::2]
+    else:
+        even, patches = take_at(keys, rows), take_at(visual, rows)
+    pairs = patches[..., :, None] & visual[..., None, 1::2]
+    return cosines(even, keys[..., 1::2, :]).masked_fill(~pairs, -torch.inf)
 
 
 @dataclass(frozen=True)
@@ -84,27 +89,21 @@ class BipartiteSources:
     needs = frozenset({"attention"})
 
     def __call__(self, tokens: Tokens, evidence: Evidence, leave: int) -> Tensor:
-        best = pair_similarity(tokens.index, tokens.visual, evidence).amax(1)
-        return 2 * descending(-distances(best), scale=1.0)[:leave]
+        best = pair_similarity(tokens.index, tokens.visual, evidence).amax(-1)
+        return 2 * descending(-distances(best), scale=1.0)[..., :leave]
 
 
 @dataclass(frozen=True)
 class BipartitePartners:
-    """Each leaver goes whole to the token in an odd place that it is most similar to."""
+    """Each leaver goes whole to the token in an odd place that it is most similar to; follows `BipartiteSources`."""
 
     needs = frozenset({"attention"})
 
     def __call__(self, tokens: Tokens, leaving: Tensor, evidence: Evidence) -> Tensor:
-        if bool((leaving % 2).any()):
-            raise UserError(
-                "BipartitePartners follows a filter by which tokens in even places leave (BipartiteSources)"
-            )
         similarity = pair_similarity(tokens.index, tokens.visual, evidence, leaving)
         partner = 2 * largest(-distances(similarity), scale=1.0) + 1
         staying = tokens.rest(leaving)
-        weights = torch.zeros(len(leaving), len(staying), dtype=torch.float32)
-        weights[torch.arange(len(leaving)), torch.searchsorted(staying, partner)] = 1.0
-        return weights
+        return one_each(torch.searchsorted(staying, partner), staying.shape[-1])
 
 
 @dataclass(frozen=True)
@@ -120,7 +119,7 @@ class Merge(WeightedMerge):
         after = super().__call__(tokens, leaving, weights)
         if self.order != "raster" or after.origin is not None:
             return after
-        first = after.index.scatter_reduce(0, weights.argmax(1).cpu(), tokens.index[leaving], "amin")
+        first = after.index.scatter_reduce(-1, weights.argmax(-1), take_at(tokens.index, leaving), "amin")
         return replace(after, index=first)
 
 
@@ -134,12 +133,11 @@ class EvenOddOrder:
     def __call__(self, tokens: Tokens, evidence: Evidence) -> Tensor:
         before = evidence.sequence
         place = torch.searchsorted(before.index, tokens.index)
-        even, odd = place % 2 == 0, place % 2 == 1
-        firsts, even, odd = (
-            (rows & v).nonzero().squeeze(1)
-            for rows, v in ((torch.ones_like(even), ~tokens.visual), (even, tokens.visual), (odd, tokens.visual))
-        )
-        if len(firsts) == 0:
-            best = pair_similarity(before.index, before.visual, evidence).amax(1)[place[even] // 2]
-            even = even[descending(-distances(best), scale=1.0)]
-        return torch.cat([firsts, even, odd])
+        odd = place % 2
+        if tokens.patches < len(tokens):
+            return torch.where(tokens.visual, 1 + odd, 0).argsort(dim=-1, stable=True)
+        gone = len(before) - len(tokens)  # all from even places
+        even = places(odd == 0, (len(before) + 1) // 2 - gone)
+        best = pair_similarity(before.index, before.visual, evidence).amax(-1).gather(-1, take_at(place, even) // 2)
+        even = take_at(even, descending(-distances(best), scale=1.0))
+        return torch.cat([even, places(odd == 1, len(before) // 2)], -1)

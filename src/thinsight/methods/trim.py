@@ -7,14 +7,15 @@ others, joins them at the end.
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from thinsight.errors import nearest
-from thinsight.methods.controls import Grid
-from thinsight.methods.prompt_relevance import Relevance
+from thinsight.methods.prompt_relevance import Relevance, grid_if_wordless
 from thinsight.reduction.evidence import Evidence
-from thinsight.reduction.stages import Appended, Compress, Correlate, Discard, Order, Raster, count_outliers
-from thinsight.reduction.ties import descending
+from thinsight.reduction.sources import Merged, take_at
+from thinsight.reduction.stages import Appended, Compress, Correlate, Discard, Order, Raster, outliers
+from thinsight.reduction.ties import descending, double
 from thinsight.reduction.tokens import Tokens
 
 BEFORE, AFTER = "features", "mean"
@@ -53,11 +54,11 @@ class MeanOfLeavers:
     def __call__(self, tokens: Tokens, leaving: Tensor, evidence: Evidence) -> MeanToken:
         gone = tokens.take(leaving)
         if self.source == BEFORE:
-            features = evidence.get("features")[evidence.place(gone.index)]
-            mean = features.float().mean(0, keepdim=True).to(features.dtype)
+            features = take_at(evidence.get("features"), evidence.place(gone.index))
+            mean = features.float().mean(-2, keepdim=True).to(features.dtype)
             state = evidence.get("projector")(mean)
         else:
-            state = gone.states.float().mean(0, keepdim=True)
+            state = gone.states.float().mean(-2, keepdim=True)
         return MeanToken(state.to(tokens.states.dtype))
 
 
@@ -66,10 +67,11 @@ class AppendMean:
     """The stayers as they are, then the token made of the leavers, named after the first of them."""
 
     def __call__(self, tokens: Tokens, leaving: Tensor, weights: MeanToken) -> Tokens:
-        gone = tokens.take(leaving)
-        first = gone.take(gone.index.argmin()[None])
-        whole = {"size": gone.size.sum()[None], "sources": gone.sources.sum(0, keepdim=True)}
-        return tokens.take(tokens.rest(leaving)).concat(replace(first, states=weights.state, **whole))
+        gone = tokens.take(leaving, leaving.shape[-1])
+        first = gone.take(gone.index.argmin(-1, keepdim=True))
+        made = Merged(tokens.made, leaving, torch.ones_like(gone.size)[..., None])
+        mean = replace(first, states=weights.state, size=gone.size.sum(-1, keepdim=True), made=made)
+        return tokens.stayers(leaving).concat(mean)
 
 
 def mean_correlate(merge: str) -> Correlate | None:
@@ -107,12 +109,17 @@ class SimilarityOutliers:
         """What the relevance needs."""
         return self.relevance.needs
 
+    def decides(self, tokens: Tokens, evidence: Evidence) -> Tensor:
+        """How many leave of each sample: all that do not stand out; none where the question has no word."""
+        embedded, count = self.relevance.embed(tokens, evidence), len(tokens)
+        keep = outliers(self.relevance.scores(embedded).softmax(-1), self.reach)
+        if self.down:
+            keep = (count * (double(keep) / count)).long()
+        wordless = torch.tensor(embedded.wordless, device=keep.device)
+        return (count - keep).masked_fill(wordless, 0)
+
     def __call__(self, tokens: Tokens, evidence: Evidence, leave: int | None) -> Tensor:
+        leave = int(self.decides(tokens, evidence)) if leave is None else leave
         embedded = self.relevance.embed(tokens, evidence)
-        if embedded.wordless:
-            return Grid()(tokens, evidence, leave or 0)
-        score = self.relevance.scores(embedded).softmax(0)
-        keep = count_outliers(score, self.reach) if leave is None else len(tokens) - leave
-        if leave is None and self.down:
-            keep = int(len(tokens) * (keep / len(tokens)))
-        return descending(score)[keep:].cpu()
+        score, keep = self.relevance.scores(embedded).softmax(-1), len(tokens) - leave
+        return grid_if_wordless(descending(score)[..., keep:], embedded, tokens, evidence)

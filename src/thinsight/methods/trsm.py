@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from thinsight.errors import UserError
-from thinsight.methods.controls import Grid
-from thinsight.methods.prompt_relevance import Relevance
+from thinsight.methods.prompt_relevance import Relevance, grid_if_wordless
 from thinsight.reduction.evidence import Evidence
+from thinsight.reduction.sources import take_at
 from thinsight.reduction.ties import descending
 from thinsight.reduction.tokens import Tokens
 
@@ -46,15 +46,14 @@ class Retrieve:
     def __call__(self, tokens: Tokens, evidence: Evidence, leave: int) -> Tensor:
         keep = len(tokens) - leave
         embedded = self.relevance.embed(tokens, evidence)
-        if embedded.wordless:
-            return Grid()(tokens, evidence, leave)
-        products = embedded.queries @ embedded.tokens.T
-        score = self.relevance.aggregated(products)
+        products = self.relevance.products(embedded)
+        score = self.relevance.aggregated(products, embedded)
         each = keep if self.each is None else self.each
         each = math.ceil(each * keep) if isinstance(each, float) else each
-        retrieved = torch.zeros(len(tokens), dtype=torch.bool, device=score.device)
         scale = 1.0 if self.relevance.unit else None
-        retrieved[descending(products, scale)[:, :each].flatten()] = True
+        nearest = descending(products, scale)[..., :each].flatten(-2)
+        retrieved = torch.zeros(score.shape, dtype=torch.bool, device=score.device).scatter_(-1, nearest, True)
         order = descending(score, scale)
-        order = order[(~retrieved[order]).int().argsort(stable=True)]  # all that was retrieved comes first
-        return order[keep:].cpu()
+        late = ~take_at(retrieved, order)
+        order = take_at(order, late.to(torch.uint8).argsort(dim=-1, stable=True))  # all that was retrieved comes first
+        return grid_if_wordless(order[..., keep:], embedded, tokens, evidence)

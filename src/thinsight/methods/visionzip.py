@@ -12,7 +12,8 @@ from torch import Tensor
 from thinsight.errors import UserError
 from thinsight.reduction.evidence import Evidence
 from thinsight.reduction.schedules import check_keep, count
-from thinsight.reduction.stages import Blend, copied
+from thinsight.reduction.sources import take_at
+from thinsight.reduction.stages import Blend, copied, copies, one_each
 from thinsight.reduction.ties import cosines, distances, largest
 from thinsight.reduction.tokens import Tokens
 
@@ -81,33 +82,34 @@ class Contextual:
         return sum(self.split.parts(leave + keep)[1:])
 
     def __call__(self, tokens: Tokens, leaving: Tensor, evidence: Evidence) -> Blend:
-        _, contextual, handed = self.split.parts(int(tokens.visual.sum()))
-        leaving = leaving.sort().values
-        targets, others, goes = assign(evidence.keys(tokens.index[leaving]), contextual)
-        targets, others = leaving[targets], leaving[others]
-        made = torch.zeros(len(tokens), len(targets), dtype=torch.float32)
-        made[others, goes] = 1.0
-        made /= made.sum(0).clamp(min=1)
-        made[targets, torch.arange(len(targets))] = 1.0
+        _, contextual, handed = self.split.parts(tokens.patches)
+        leaving = leaving.sort(dim=-1).values
+        targets, others, goes = assign(evidence.keys(take_at(tokens.index, leaving)), contextual)
+        targets, others = leaving[..., targets], leaving[..., others]
         parts, staying = copied(tokens, leaving)
-        place, named = torch.cat([staying, targets]), torch.cat([staying, targets])
-        if handed:
-            row, spare = (~tokens.visual).nonzero()[0], leaving[~torch.isin(leaving, targets)][:1]
-            made = torch.cat([made, torch.eye(len(tokens), dtype=torch.float32)[:, row]], 1)
-            place, named = torch.cat([place, spare]), torch.cat([named, row])
-        return Blend(torch.cat([parts, made], 1), place, named)
+        mean = one_each(goes, contextual)
+        mean = mean / mean.sum(-2, keepdim=True).clamp(min=1)
+        rows = others[..., None].expand(mean.shape)
+        made = copies(targets, len(tokens)).scatter_(-2, rows, mean)
+        place = named = torch.cat([staying, targets], -1)
+        if not handed:
+            return Blend(torch.cat([parts, made], -1), place)
+        row = tokens.rows(visual=False)[..., :1]
+        made = torch.cat([made, copies(row, len(tokens))], -1)
+        place, named = torch.cat([place, (others if contextual else leaving)[..., :1]], -1), torch.cat([named, row], -1)
+        return Blend(torch.cat([parts, made], -1), place, named)
 
 
 def assign(keys: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """keys (heads, n, width) -> targets (count,), the others (n - count,), and the number of each one's target."""
-    keys = keys.float().mean(0)
-    targets = torch.arange(len(keys))[:: max(1, len(keys) // max(count, 1))][:count]
-    alone = torch.ones(len(keys), dtype=torch.bool)
-    alone[targets] = False
-    others = alone.nonzero().squeeze(1)
-    if count == 0:
-        return targets, others[:0], others[:0]
-    return targets, others, largest(-distances(cosines(keys[others], keys[targets])), scale=1.0).cpu()
+    """keys (..., heads, n, width) -> targets (count,), the others (n - count,), and the number of each one's target
+    (..., n - count)."""
+    keys = keys.float().mean(-3)
+    number = keys.shape[-2]
+    targets = range(number)[:: max(1, number // max(count, 1))][:count]
+    others = sorted(set(range(number)) - set(targets)) if count else []
+    targets, others = (torch.tensor(rows, dtype=torch.int64, device=keys.device) for rows in (list(targets), others))
+    goes = -distances(cosines(keys[..., others, :], keys[..., targets, :]))
+    return targets, others, largest(goes, scale=1.0) if count else goes.new_zeros(goes.shape[:-1], dtype=torch.int64)
 
 
 @dataclass(frozen=True)
@@ -115,5 +117,5 @@ class ClassFirst:
     """First a class token that is handed on as if it were a patch, then the others as they are."""
 
     def __call__(self, tokens: Tokens, evidence: Evidence) -> Tensor:
-        first = ~tokens.visual | torch.isin(tokens.origins, evidence.cls)
-        return (~first).int().argsort(stable=True)
+        first = ~tokens.visual | (tokens.origins[..., :, None] == evidence.cls[..., None, :]).any(-1)
+        return (~first).to(torch.uint8).argsort(dim=-1, stable=True)

@@ -12,7 +12,9 @@ from torch import Tensor
 
 from thinsight.errors import UserError
 from thinsight.methods.class_attention import UsesClassScore
+from thinsight.reduction.attention import at_columns
 from thinsight.reduction.evidence import Evidence
+from thinsight.reduction.sources import take_at
 from thinsight.reduction.ties import cosines, descending
 from thinsight.reduction.tokens import Tokens
 
@@ -40,29 +42,31 @@ class Dissimilar(UsesClassScore):
             raise UserError(f"step={self.step} is no number of tokens from 1 on")
 
     def __call__(self, tokens: Tokens, evidence: Evidence, leave: int) -> Tensor:
-        return tokens.rest(torch.cat(self.parts(tokens, evidence, len(tokens) - leave)))
+        return tokens.rest(torch.cat(self.parts(tokens, evidence, len(tokens) - leave), -1))
 
     def parts(self, tokens: Tokens, evidence: Evidence, keep: int) -> tuple[Tensor, Tensor]:
         """Rows of the important tokens, highest score first, and of the diverse ones, as the rounds left them."""
         order = descending(self.class_score(evidence, tokens.index))
         count = math.floor(keep * self.important)
-        residual = distinct(tokens.states[order[count:].to(tokens.states.device)], keep - count, self.step)
-        return order[:count], order[count:][residual]
+        first, others = order[..., :count], order[..., count:]
+        return first, take_at(others, distinct(take_at(tokens.states, others), keep - count, self.step))
 
 
 def distinct(states: Tensor, keep: int, step: int) -> Tensor:
-    """(keep,) rows of ``states`` (n, width) that are left when duplicates leave, ``step`` at a time at most.
+    """(..., keep) rows of ``states`` (..., n, width) that are left when duplicates leave, ``step`` at a time at most.
 
     Survivors of the even places go on in descending order of similarity, then those of the odd places; the places of
     the next round are counted in that order. So every pair of neighbours in every round is a decision, thousands for a
     picture of 576 tokens; the rule of `thinsight.reduction.ties` would settle dozens of them by place, where the
     released code goes by the last digits. Here these are float64's.
     """
-    similarity, left = cosines(states).cpu(), torch.arange(len(states))
-    while len(left) > keep:
-        even, odd = left[::2], left[1::2]
-        leave = min(step, len(left) - keep, len(even))
-        if len(odd):
-            even = even[similarity[even][:, odd].amax(1).argsort(descending=True, stable=True)]
-        left = torch.cat([even[leave:], odd])
+    similarity = cosines(states)
+    left = torch.arange(states.shape[-2], device=states.device).expand(states.shape[:-1])
+    while left.shape[-1] > keep:
+        even, odd = left[..., ::2], left[..., 1::2]
+        leave = min(step, left.shape[-1] - keep, even.shape[-1])
+        if odd.shape[-1]:
+            most = at_columns(take_at(similarity, even), odd).amax(-1)
+            even = take_at(even, most.argsort(dim=-1, descending=True, stable=True))
+        left = torch.cat([even[..., leave:], odd], -1)
     return left

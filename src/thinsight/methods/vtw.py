@@ -24,4 +24,4 @@ class AllVisual:
     def __call__(self, tokens: Tokens, evidence: Evidence, leave: int) -> Tensor:
         if leave != len(tokens):
             raise UserError("AllVisual removes every visual token: give it a schedule that keeps 0, or another filter")
-        return torch.arange(len(tokens))
+        return torch.arange(len(tokens), device=tokens.index.device).expand_as(tokens.index)

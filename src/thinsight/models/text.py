@@ -205,8 +205,8 @@ class TextTower:
         width = max(map(len, chunks))
         fill = self.tokenizer.pad_token_id
         ids = torch.tensor([chunk + [fill] * (width - len(chunk)) for chunk in chunks], device=device)
-        mask = torch.tensor([[1] * len(chunk) + [0] * (width - len(chunk)) for chunk in chunks], device=device)
-        pooled = clip.text_model(input_ids=ids, attention_mask=mask).pooler_output
+        # no mask: what fills up stands behind the last token, which is what is taken, and attention is causal
+        pooled = clip.text_model(input_ids=ids).pooler_output
         return list(clip.text_projection(pooled).split(counts))
 
     def patches(self, features: Tensor) -> Tensor:

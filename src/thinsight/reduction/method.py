@@ -4,13 +4,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from thinsight.errors import UserError
 from thinsight.reduction.evidence import Evidence
 from thinsight.reduction.schedules import Geometric, Keep, Schedule, of_pictures
 from thinsight.reduction.sites import BeforeProjector, Projected, Site
 from thinsight.reduction.stages import Compress, Correlate, Discard, Filter, Order, Raster
-from thinsight.reduction.tokens import Tokens
+from thinsight.reduction.tokens import Tokens, places
 
 
 @dataclass(frozen=True)
@@ -57,23 +58,56 @@ class Reduction:
         keep = min(getattr(self.filter, "reaches", lambda k, _: k)(keep, present), present)
         return keep, 0 if adds is None or keep == present else adds(present - keep, keep)
 
-    def __call__(self, tokens: Tokens, evidence: Evidence) -> Tokens:
-        """The tokens that stay, in their order; the very same object when none leaves."""
-        present, protected = int(tokens.visual.sum()), int((~tokens.visual).sum())
-        pictures = len(evidence.image[evidence.image >= 0].unique())
-        whole = replace(self, schedule=of_pictures(self.schedule, pictures))
-        counts = whole.tokens_left(present, evidence.stage, evidence.stages, evidence.total)
-        leave = None if counts is None else present - counts[0]
+    @property
+    def decides(self) -> bool:
+        """Whether the filter says of several samples at once how many leave of each (`Filter.decides`)."""
+        return self._adapts and hasattr(self.filter, "decides")
+
+    @property
+    def alone(self) -> bool:
+        """Whether it takes one sample at a time, because the filter finds out how many leave, because text may, or
+        because a stage says so (``alone``)."""
+        adapts = self._adapts and not hasattr(self.filter, "decides")
+        stages = (self.filter, self.correlate, self.compress, self.order)
+        return adapts or self.filter.among == "prompt" or any(getattr(stage, "alone", False) for stage in stages)
+
+    @property
+    def _adapts(self) -> bool:
+        open_ = getattr(self.filter, "adaptive", False) and getattr(self.schedule, "keep", 0) is None
+        return open_ and not getattr(self.filter, "spares", False)
+
+    def leaving(self, tokens: Tokens, evidence: Evidence) -> list[int]:
+        """How many leave of each sample, which is read off the device; only where the filter `decides`."""
+        with torch.no_grad():
+            return self.filter.decides(tokens.shown(visual=True), evidence).tolist()
+
+    def __call__(self, tokens: Tokens, evidence: Evidence, leave: int | None = None) -> Tokens:
+        """The tokens that stay, in their order; the very same object when none leaves. ``leave``: how many do, where
+        the filter has decided it."""
+        present, protected, pictures = tokens.patches, len(tokens) - tokens.patches, evidence.counted.pictures
+        if leave is None:
+            whole = replace(self, schedule=of_pictures(self.schedule, len(pictures)))
+            counts = whole.tokens_left(present, evidence.stage, evidence.stages, sum(pictures))
+            leave = None if counts is None else present - counts[0]
         if leave == 0 and self.filter.among != "prompt":  # text may leave all the same
             return tokens
         with torch.no_grad():  # a choice has no gradient
-            leaving = self.filter(tokens, evidence, leave)
-        if len(leaving) == 0:
+            leaving = for_all(self.filter(tokens, evidence, leave), tokens)
+        if leaving.shape[-1] == 0:
             return tokens
-        assert leave is None or len(leaving) == leave or protected, (self.filter, len(leaving), leave)
+        assert leave is None or leaving.shape[-1] == leave or protected, (self.filter, leaving.shape, leave)
         weights = None if self.correlate is None else self.correlate(tokens, leaving, evidence)
         after = self.compress(tokens, leaving, weights)
-        return after.take(self.order(after, evidence)).in_given_order()
+        if self.filter.among == "prompt":
+            after = replace(after, count=None)  # text may be among those that left
+        after = after.take(for_all(self.order(after, evidence), after), after.count)
+        raster = isinstance(self.order, Raster) or getattr(self.order, "order", "") == "raster"
+        return after if raster else after.in_given_order()
+
+
+def for_all(rows: Tensor, tokens: Tokens) -> Tensor:
+    """Rows (n,) that a stage chose for all samples alike, for each of them."""
+    return rows.to(tokens.index.device).expand(*tokens.index.shape[:-1], rows.shape[-1])
 
 
 @dataclass(frozen=True)
@@ -113,13 +147,24 @@ class Method:
         return replace(self, reductions=reductions)
 
 
-def apply_reduction(reduction: Reduction, tokens: Tokens, evidence: Evidence, columns: int) -> Tokens:
-    """All tokens of a sample over ``columns`` columns, with states -> those that are left, by ascending index."""
-    if reduction.merges:
-        tokens = tokens.with_sources(columns)
-    shown = tokens.visual.clone()
-    if reduction.filter.among == "prompt":
-        shown |= tokens.index < evidence.last  # which has to answer
-    elif reduction.filter.among == "all":
-        shown[:] = True
-    return reduction(tokens.take(shown), evidence).union(tokens.take(~shown))
+def apply_reduction(
+    reduction: Reduction, tokens: Tokens, evidence: Evidence, columns: int, leave: int | None = None
+) -> Tokens:
+    """All tokens of samples over ``columns`` columns, with states -> those that are left, by ascending index; the very
+    same where none leaves. ``leave``: as for `Reduction`."""
+    every = tokens.with_sources(columns) if reduction.merges else tokens
+    if reduction.filter.among == "all" or (reduction.filter.among == "visual" and tokens.patches == len(tokens)):
+        after = reduction(every, evidence, leave)
+        return tokens if after is every else after
+    if reduction.filter.among == "visual":
+        shown = every.shown(visual=True)
+        after = reduction(shown, evidence, leave)
+        return tokens if after is shown else after.union(every.shown(visual=False))
+    shown = every.visual | (every.index < evidence.last)  # which has to answer; one sample at a time
+    count = len(evidence.sequence) - 1
+    own = every.take(places(shown, count), tokens.patches)
+    after = reduction(own, evidence)
+    if after is own:
+        return tokens
+    after = after.union(every.take(places(~shown, len(tokens) - count), 0))
+    return replace(after, count=after.patches)  # how many of each kind have left has to be counted

@@ -3,12 +3,15 @@
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from thinsight.errors import UserError
+from thinsight.reduction.evidence import Counts
 from thinsight.reduction.tokens import Tokens
 
 
@@ -45,10 +48,24 @@ class Prompt:
         """(batch, columns) int64: number of a visual token among its sample's visual tokens; meaningless elsewhere."""
         return self.visual.cumsum(1) - 1
 
+    @cached_property
+    def patches(self) -> list[int]:
+        """Per sample: how many visual tokens it has."""
+        return self.visual.numpy().sum(1).tolist()
+
+    def counts(self, sample: int) -> Counts:
+        """What is known of the sample without a look at its tokens."""
+        image, alive = self.image[sample].numpy(), self.alive[sample].numpy()
+        pictures = tuple(int((image == number).sum()) for number in range(image.max(initial=-1) + 1))
+        text = np.flatnonzero(alive & (image < 0))
+        own = text[text < self.end]
+        last = np.flatnonzero(image >= 0).max(initial=-1)
+        return Counts(pictures, len(own), int((own > last).sum()))
+
     def tokens(self, sample: int) -> Tokens:
         """The sample's tokens, untouched, without padding."""
-        index = self.alive[sample].nonzero().squeeze(1)
-        return Tokens.fresh(index, self.visual[sample, index])
+        index = torch.from_numpy(np.flatnonzero(self.alive[sample].numpy()))
+        return Tokens.fresh(index, self.visual[sample, index], self.patches[sample])
 
 
 @dataclass(frozen=True)
@@ -121,7 +138,8 @@ def _contents(inputs: PromptInputs, alive: Tensor, image: Tensor) -> Callable[[i
     matched = inputs.pictures is not None and len(inputs.pictures) == sum(count)  # not so where pictures come in tiles
 
     def content(sample: int) -> bytes:
-        parts = as_bytes(inputs.data[sample, :end][alive[sample, :end].to(inputs.data.device)])
+        rows = torch.from_numpy(np.flatnonzero(alive[sample, :end].numpy()))
+        parts = as_bytes(inputs.data[sample].index_select(0, rows.to(inputs.data.device)))
         if matched:
             of = sample // inputs.repeats
             first = sum(count[:of])

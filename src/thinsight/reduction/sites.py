@@ -145,8 +145,8 @@ class RandomDecoder:
 
     def where(self, evidence: Evidence) -> tuple[int, ...]:
         """The layer drawn for this sample."""
-        generator = evidence.generator(self.seed)
-        return (int(torch.randint(self.low, self.high + 1, (), generator=generator)),)
+        (generator,) = evidence.generators(self.seed)
+        return (int(torch.randint(self.low, self.high + 1, (), generator=generator).numpy()),)
 
 
 BeforeProjector = Vision | Features

@@ -8,16 +8,17 @@ from torch import Tensor
 
 from thinsight.errors import UserError, nearest
 from thinsight.reduction.evidence import Evidence
+from thinsight.reduction.sources import Merged, take_at
 from thinsight.reduction.ties import above, cosines, descending, distances, double, largest
 from thinsight.reduction.tokens import Tokens
 
 
 def lowest(scores: Tensor, leave: int, scale: float | None = None) -> Tensor:
-    """Rows (leave,) int64 of the lowest scores (n,), the best of them first; of equal ones the later leaves.
+    """Rows (..., leave) int64 of the lowest scores (..., n), the best of them first; of equal ones the later leaves.
 
     What counts as equal, and ``scale``: `thinsight.reduction.ties`.
     """
-    return descending(scores, scale)[max(len(scores) - leave, 0) :].cpu()
+    return descending(scores, scale)[..., max(scores.shape[-1] - leave, 0) :]
 
 
 class Routes(NamedTuple):
@@ -49,13 +50,19 @@ class ToNearest:
     """Each leaver goes whole to the stayer with the most similar state (cosine), as in ToMe (arXiv:2210.09461)."""
 
     def __call__(self, tokens: Tokens, leaving: Tensor, evidence: Evidence) -> Tensor:
-        states, staying = tokens.states, tokens.rest(leaving)
-        return to_one(cosines(states[leaving.to(states.device)], states[staying.to(states.device)])).float()
+        staying = tokens.rest(leaving)
+        return to_one(cosines(take_at(tokens.states, leaving), take_at(tokens.states, staying))).float()
 
 
 def to_one(similarity: Tensor) -> Tensor:
     """(leaving, staying) cosines -> weights of the same shape: 1 for each row's largest entry, else 0."""
-    return torch.zeros_like(similarity).scatter_(1, largest(-distances(similarity), 1.0)[:, None], 1.0)
+    return one_each(largest(-distances(similarity), 1.0), similarity.shape[-1])
+
+
+def one_each(target: Tensor, count: int) -> Tensor:
+    """target (leaving,) int64 -> weights (leaving, ``count``) fp32: 1 for each leaver's target, else 0."""
+    none = torch.zeros(*target.shape, count, dtype=torch.float32, device=target.device)
+    return none.scatter_(-1, target[..., None], 1.0)
 
 
 class Blend(NamedTuple):
@@ -63,12 +70,13 @@ class Blend(NamedTuple):
 
     parts  (tokens, survivors)  weights, taken as they are; a stayer's own one (1) is among them
     place  (survivors,) int64   the row of the token whose place each takes: a stayer's own, a leaver's for a new one
-    named  (survivors,) int64   the row of the token that each is named after; a copy shares its original's
+    named  (survivors,) int64   the row of the token that each is named after; a copy shares its original's. None: that
+                                of its place
     """
 
     parts: Tensor
     place: Tensor
-    named: Tensor
+    named: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -84,29 +92,31 @@ class Blended:
             raise UserError("Blended needs a correlate stage that says what each survivor is made of")
         parts, place, named = weights
         states = tokens.states.float()
-        states = (parts.to(states).T @ states).to(tokens.states.dtype)
-        share = _booked(parts.cpu().float(), leaving, named)
-        return replace(
-            tokens.take(place),
-            states=states,
-            size=share.T @ tokens.size,
-            sources=share.T @ tokens.sources,
-            origin=None if torch.equal(place, named) and tokens.origin is None else tokens.origins[named],
-        )
+        states = (parts.to(states).transpose(-2, -1) @ states).to(tokens.states.dtype)
+        share = _booked(parts.float(), leaving, place if named is None else named)
+        survivors = tokens.take(place, place.shape[-1] - (len(tokens) - tokens.patches))  # only patches leave
+        origin = survivors.origin if named is None else take_at(tokens.origins, named)
+        size = _sent(share, tokens.size)
+        return replace(survivors, states=states, size=size, made=Merged(tokens.made, None, share), origin=origin)
 
 
 def _booked(parts: Tensor, leaving: Tensor, named: Tensor) -> Tensor:
     """(tokens, survivors): rows that sum to one, or to zero for a leaver that goes nowhere."""
-    share = torch.zeros_like(parts)
-    share[named, torch.arange(len(named))] = 1.0
-    share[leaving] = parts[leaving]
-    return share / share.sum(1, keepdim=True).clamp(min=torch.finfo(share.dtype).tiny)
+    share = torch.zeros_like(parts).scatter_(-2, named[..., None, :], 1.0)
+    rows = leaving[..., None].expand(*leaving.shape, parts.shape[-1])
+    share = share.scatter(-2, rows, parts.gather(-2, rows))
+    return share / share.sum(-1, keepdim=True).clamp(min=torch.finfo(share.dtype).tiny)
 
 
 def copied(tokens: Tokens, leaving: Tensor) -> tuple[Tensor, Tensor]:
     """(tokens, staying) weights of stayers that stay as they are, and their rows."""
     staying = tokens.rest(leaving)
-    return torch.eye(len(tokens), dtype=torch.float32)[:, staying], staying
+    return copies(staying, len(tokens)), staying
+
+
+def copies(rows: Tensor, tokens: int) -> Tensor:
+    """(``tokens``, n) weights of n survivors that are what the tokens at ``rows`` (n,) are."""
+    return one_each(rows, tokens).transpose(-2, -1)
 
 
 class Compress(Protocol):
@@ -120,7 +130,7 @@ class Discard:
     """Stayers stay as they are; what leaves is lost."""
 
     def __call__(self, tokens: Tokens, leaving: Tensor, weights: Tensor | Routes | None) -> Tokens:
-        return tokens.take(tokens.rest(leaving))
+        return tokens.stayers(leaving)
 
 
 @dataclass(frozen=True)
@@ -144,23 +154,22 @@ class WeightedMerge:
 
     def __call__(self, tokens: Tokens, leaving: Tensor, weights: Tensor | Routes | None) -> Tokens:
         routes = _routes(self, weights)
-        stay, gone = tokens.take(tokens.rest(leaving)), tokens.take(leaving)
+        stay, gone = tokens.stayers(leaving), tokens.take(leaving, leaving.shape[-1])
         own = stay.size if self.sized else torch.ones_like(stay.size)
         sent = gone.size if self.sized else torch.ones_like(gone.size)
-        share = routes.stay.cpu().float() * sent[:, None]  # (leaving, staying)
-        received = share.sum(0)
+        share = routes.stay.float() * sent[..., None]  # (leaving, staying)
+        received = share.sum(-2)
         if self.most is not None:
-            share = share * (self.most / received.clamp(min=max(self.most, torch.finfo(received.dtype).tiny)))
-            received = share.sum(0)
-        device, dtype = stay.states.device, stay.states.dtype
-        mass = stay.states.float() * own[:, None].to(device) + share.T.to(device) @ gone.states.float()
-        states = (mass / (own + received)[:, None].to(device) if self.divide else mass).to(dtype)
-        after = _kept(stay, gone, routes, states)
+            least = max(self.most, torch.finfo(received.dtype).tiny)
+            share = share * (self.most / received.clamp(min=least))[..., None, :]
+            received = share.sum(-2)
+        mass = stay.states.float() * own[..., None] + share.transpose(-2, -1) @ gone.states.float()
+        states = (mass / (own + received)[..., None] if self.divide else mass).to(stay.states.dtype)
         if routes.new is None:
-            return after
-        share = (routes.new.cpu().float() * sent[:, None]).to(device)
-        states = (share.T @ gone.states.float() / share.sum(0)[:, None]).to(dtype)
-        return after.concat(_fresh(gone, routes, states))
+            return _kept(tokens, leaving, stay, gone, routes, states)
+        share = routes.new.float() * sent[..., None]
+        made = share.transpose(-2, -1) @ gone.states.float() / share.sum(-2)[..., None]
+        return _kept(tokens, leaving, stay, gone, routes, states, made.to(states.dtype))
 
 
 @dataclass(frozen=True)
@@ -173,14 +182,11 @@ class WeightedSum:
 
     def __call__(self, tokens: Tokens, leaving: Tensor, weights: Tensor | Routes | None) -> Tokens:
         routes = _routes(self, weights)
-        stay, gone = tokens.take(tokens.rest(leaving)), tokens.take(leaving)
-        device, dtype = stay.states.device, stay.states.dtype
-        states = (stay.states.float() + routes.stay.to(device).float().T @ gone.states.float()).to(dtype)
-        after = _kept(stay, gone, routes, states)
-        if routes.new is None:
-            return after
-        states = (routes.new.to(device).float().T @ gone.states.float()).to(dtype)
-        return after.concat(_fresh(gone, routes, states))
+        stay, dtype = tokens.stayers(leaving), tokens.states.dtype
+        gone = tokens.take(leaving, leaving.shape[-1])
+        sums = [None if part is None else _sent(part.float(), gone.states.float()) for part in routes[:2]]
+        states = (stay.states.float() + sums[0]).to(dtype)
+        return _kept(tokens, leaving, stay, gone, routes, states, None if sums[1] is None else sums[1].to(dtype))
 
 
 def _routes(compress: Compress, weights: Tensor | Routes | None) -> Routes:
@@ -189,35 +195,48 @@ def _routes(compress: Compress, weights: Tensor | Routes | None) -> Routes:
     return weights if isinstance(weights, Routes) else Routes(weights)
 
 
-def _shares(routes: Routes) -> tuple[Tensor, Tensor | None]:
-    """Where the originals behind each leaver are booked: rows over stayers and new tokens that sum to one, or to zero
+def _sent(share: Tensor, values: Tensor) -> Tensor:
+    """share (from, to), values (from,) or (from, width) -> what arrives, (to,) or (to, width)."""
+    if values.dim() < share.dim():
+        return (values[..., None] * share).sum(-2)
+    return share.transpose(-2, -1) @ values
+
+
+def _kept(
+    before: Tokens,
+    leaving: Tensor,
+    stay: Tokens,
+    gone: Tokens,
+    routes: Routes,
+    states: Tensor,
+    new: Tensor | None = None,
+) -> Tokens:
+    """The stayers with ``states``, then new tokens with states ``new``, each at the place of the leaver that it is
+    named after. Originals behind each leaver are booked by rows over stayers and new tokens that sum to one, or to zero
     for a leaver that is sent nowhere."""
-    parts = [routes.stay.cpu().float()] + ([] if routes.new is None else [routes.new.cpu().float()])
-    every = torch.cat(parts, 1)
-    every = every / every.sum(1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
-    return every[:, : parts[0].shape[1]], None if routes.new is None else every[:, parts[0].shape[1] :]
-
-
-def _kept(stay: Tokens, gone: Tokens, routes: Routes, states: Tensor) -> Tokens:
-    share, _ = _shares(routes)
-    sources = stay.sources + share.T @ gone.sources
-    return replace(stay, states=states, size=stay.size + share.T @ gone.size, sources=sources)
-
-
-def _fresh(gone: Tokens, routes: Routes, states: Tensor) -> Tokens:
-    """The new tokens, each at the place of the leaver that it is named after."""
-    _, share = _shares(routes)
+    parts = [routes.stay.float()] + ([] if routes.new is None else [routes.new.float()])
+    every = torch.cat(parts, -1)
+    every = every / every.sum(-1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
+    share, made = every.split([part.shape[-1] for part in parts], -1) if len(parts) == 2 else (every, None)
+    merged = None if before.made is None else Merged(before.made, leaving, share, before.rest(leaving))
+    after = replace(stay, states=states, size=stay.size + _sent(share, gone.size), made=merged)
+    if made is None:
+        return after
     named = gone.take(routes.anchor)
-    return replace(named, states=states, size=share.T @ gone.size, sources=share.T @ gone.sources)
+    merged = None if before.made is None else Merged(before.made, leaving, made)
+    return after.concat(replace(named, states=new, size=_sent(made, gone.size), made=merged))
 
 
 class Filter(Protocol):
-    """``filter(tokens, evidence, leave)`` -> rows (leave,) of the tokens that leave, int64, any order.
+    """``filter(tokens, evidence, leave)`` -> rows (samples, leave) of the tokens that leave, int64, any order.
 
     ``among`` says what it is shown: "visual" tokens, or all of the "prompt" but its last token, which has to answer, or
-    "all". A filter with ``adaptive = True`` also takes None for ``leave``, and decides by itself how many leave. Where
-    it reads attention, ``attention_rows`` says how many rows of a layer it asks for at most, for the page on costs:
-    "one" (or a few), those of the "question", or all "visual" ones.
+    "all". A filter with ``adaptive = True`` also takes None for ``leave``, and finds out by itself how many leave. It
+    is shown one sample at a time then, without the axis of samples, unless it ``spares`` all of them or has a function
+    ``decides(tokens, evidence)`` -> (samples,) int64, how many leave of each: the numbers of all samples are read off
+    the device at once, and those with equal ones go side by side. Where it reads attention, ``attention_rows`` says
+    how many rows of a layer it asks for at most, for the page on costs: "one" (or a few), those of the "question", or
+    all "visual" ones.
     """
 
     among: str
@@ -239,7 +258,7 @@ class Raster:
     """By place in the picture; a new token stands where the one stood that it is named after."""
 
     def __call__(self, tokens: Tokens, evidence: Evidence) -> Tensor:
-        return tokens.index.argsort()
+        return tokens.index.argsort(dim=-1)
 
 
 @dataclass(frozen=True)
@@ -247,7 +266,7 @@ class Appended:
     """As they are: the stayers, then the new tokens."""
 
     def __call__(self, tokens: Tokens, evidence: Evidence) -> Tensor:
-        return torch.arange(len(tokens))
+        return torch.arange(len(tokens), device=tokens.index.device).expand_as(tokens.index)
 
 
 ORDERS = ("raster", "official")
@@ -283,13 +302,20 @@ class ScoreOrder:
     others as they are."""
 
     def __call__(self, tokens: Tokens, evidence: Evidence) -> Tensor:
-        rank = {index: rank for rank, index in enumerate(evidence.notes.ranked.tolist())}
-        places = [rank.get(index, len(rank)) for index in tokens.index.tolist()]
-        return torch.tensor(places, dtype=torch.int64).argsort(stable=True)
+        ranked = evidence.notes.ranked
+        same = tokens.index[..., :, None] == ranked[..., None, :]  # (tokens, ranked)
+        early = torch.arange(ranked.shape[-1], 0, -1, device=ranked.device)
+        return (same * early).sum(-1).argsort(dim=-1, descending=True, stable=True)
 
 
 def count_outliers(scores: Tensor, reach: float = 1.5) -> int:
     """How many ``scores`` (any shape) lie above Q3 + ``reach`` (Q3 - Q1), quartiles interpolated linearly."""
-    scores = double(scores.flatten())
-    first, third = scores.quantile(torch.tensor([0.25, 0.75], dtype=scores.dtype, device=scores.device))
-    return int(above(scores, third + reach * (third - first)).sum())
+    return int(outliers(scores.flatten(), reach))
+
+
+def outliers(scores: Tensor, reach: float = 1.5) -> Tensor:
+    """(...,) int64: the same for each row of scores (..., n)."""
+    scores = double(scores)
+    quartiles = torch.tensor([0.25, 0.75], dtype=scores.dtype, device=scores.device)
+    first, third = scores.quantile(quartiles, dim=-1, keepdim=True)
+    return above(scores, third + reach * (third - first)).sum(-1)

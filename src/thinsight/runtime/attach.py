@@ -2,7 +2,7 @@
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import cache, partial
@@ -14,10 +14,12 @@ from torch import Tensor, nn
 
 from thinsight.errors import UserError
 from thinsight.models.families import find_parts, find_tower
-from thinsight.reduction.attention import CapturedQK, LayerAttention
+from thinsight.reduction.attention import CapturedQK, LayerAttention, side_by_side
 from thinsight.reduction.evidence import StageNotes, Word
 from thinsight.reduction.method import Method
 from thinsight.reduction.prompt import Prompt, PromptInputs, read_prompt
+from thinsight.reduction.sources import take_at
+from thinsight.reduction.ties import refuse
 from thinsight.reduction.tokens import Tokens
 from thinsight.runtime.caches import fill, filled_by
 from thinsight.runtime.call_state import CallState, Encoded, Generation
@@ -31,6 +33,7 @@ from thinsight.runtime.decoder_inputs import (
     seen_later,
 )
 from thinsight.runtime.hooks import (
+    OwnMethod,
     Replacement,
     as_called,
     hook_owners,
@@ -42,6 +45,7 @@ from thinsight.runtime.hooks import (
 )
 from thinsight.runtime.layer_check import LAYER_PARTS, check_attention, check_halves
 from thinsight.runtime.refusals import (
+    CHOICES_OF_FEATURES,
     check_cache,
     check_call,
     check_features,
@@ -87,6 +91,7 @@ def attached(
     with ExitStack() as stack:
         attachment.enter(model, stack)
         yield attachment
+    refuse(attachment.trace.noticed)
 
 
 class Attachment:
@@ -115,7 +120,7 @@ class Attachment:
         self.state = CallState()
         self.vision: VisionReducer | None = None
         if method.before_projector or "features" in method.needs:
-            self.vision = VisionReducer(find_tower(model), method, self.reader)
+            self.vision = VisionReducer(find_tower(model), method, self.reader, self.trace.noticed)
         looking = [r for r in self.method.after_projector if "attention" in r.needs]
         self.captured_layers = {n if r.site.inside else n - 1 for r in looking for n in r.site.layers} - {-1}
         self.closed, self.lock = False, threading.Condition()
@@ -156,6 +161,9 @@ class Attachment:
             split(parts.layers[number], LAYER_PARTS, partial(self.inside_layer, number), stack)
         if self.vision is not None:
             self.vision.enter(stack)
+        for block in unread_blocks(model):
+            own = block.forward
+            stack.callback(Replacement(block, "forward", partial(self.on_unread_block, own)).remove)
         self.hooked = hooked_children(model)
         stack.callback(self.close)
 
@@ -242,7 +250,14 @@ class Attachment:
         """Pictures are encoded: note how many tokens each becomes."""
         if self.vision is not None:
             check_features(self.parts.assembler.config, signature(own).bind_partial(*args, **kwargs).arguments)
-        encoded = own(*args, **kwargs)
+        me = threading.get_ident()
+        inside = self.running[me] > 0 or me in self.generating  # else somebody reads the tower's own outputs
+        given = signature(own).bind_partial(*args, **kwargs).arguments
+        self.state.unread = inside and all(given.get(name) is None for name in CHOICES_OF_FEATURES)
+        try:
+            encoded = own(*args, **kwargs)
+        finally:
+            self.state.unread = False
         self.state.ahead += 1
         features, pixels = getattr(encoded, "pooler_output", None), kwargs.get("pixel_values", *args[:1])
         several = isinstance(features, list | tuple) or (isinstance(features, Tensor) and features.dim() == 3)
@@ -254,6 +269,10 @@ class Attachment:
         if self.state.ahead > 1:  # embeddings may be of these or of earlier ones
             self.state.pictures = self.state.tokens = None
         return encoded
+
+    def on_unread_block(self, own: Callable, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """A block of the tower behind the last one that the projector reads: it does not have to run."""
+        return hidden_states if self.state.unread else own(hidden_states, *args, **kwargs)
 
     def recall(self, encoded: Any) -> None:
         """Pictures come that were encoded ahead: what is known of them, wherever others were encoded since."""
@@ -287,7 +306,7 @@ class Attachment:
             return
         if is_filled(arguments.get("past_key_values")):
             raise UserError("a new image cannot join a cached conversation here: pass the whole prompt, no cache")
-        if ids is not None and not ids.is_meta and not (ids == self.parts.image_token).any():
+        if ids is not None and not ids.is_meta and not (ids.numpy(force=True) == self.parts.image_token).any():
             raise UserError("an image was given, but the prompt has no image token to stand for it")
 
     def on_decoder(self, arguments: dict) -> dict | None:
@@ -325,7 +344,7 @@ class Attachment:
         prompt = self.describe_prompt(arguments, inputs)
         if self.strict:
             check_prompt(prompt)
-            if self.vision is not None and self.state.ahead > 1 and bool(prompt.visual.any()):
+            if self.vision is not None and self.state.ahead > 1 and any(prompt.patches):
                 raise UserError(
                     "several calls have encoded pictures since the last prompt, and embeddings do not say whose they "
                     "are: encode the pictures of one prompt, then let it through the model"
@@ -334,11 +353,15 @@ class Attachment:
         beside = self.state.generation is not None and not self.state.generation.holds(inputs)
         trace, samples = PrefillTrace.of(prompt) if beside else self.trace.begin(prompt), range(len(prompt.alive))
         norm = as_called(self.parts.decoder.norm, inputs.data.device)
-        providers = [{"words": partial(self.words, prompt, inputs, n), "norm": lambda: norm} for n in samples]
-        if hasattr(self.reader, "front") and inputs.ids is not None and not inputs.ids.is_meta:
+        ids, device = inputs.ids, torch.device("cpu") if inputs.data.is_meta else inputs.data.device
+        if ids is not None and not ids.is_meta and {"words", "text"} & self.method.needs:
+            ids = torch.from_numpy(ids.numpy(force=True))  # once, before anything is computed
+        providers = [{"words": cache(partial(self.words, prompt, ids, n)), "norm": lambda: norm} for n in samples]
+        if hasattr(self.reader, "front") and ids is not None and not ids.is_meta:
             for n in samples:
-                providers[n]["front"] = cache(partial(self.reader.front, inputs.ids[n].cpu(), prompt, n))
-        start, embeds = DecoderStart(providers, [StageNotes() for _ in samples], self.reader), None
+                providers[n]["front"] = cache(partial(self.front, prompt, ids, n, device))
+        start = DecoderStart(providers, [StageNotes() for _ in samples], self.reader, device=device)
+        embeds = None
         if self.vision is not None:
             given, again = arguments.get("inputs_embeds"), self.state.generation is not None
             embeds = self.vision.enter_decoder(start, prompt, given, trace, inputs.repeats, again)
@@ -361,14 +384,18 @@ class Attachment:
             mask = seen_later(mask).expand(len(data), -1)
         return read_prompt(inputs, self.parts.image_token, visual, mask, position)
 
-    def words(self, prompt: Prompt, inputs: PromptInputs, sample: int) -> list[Word]:
-        """The words of a sample's question."""
-        if self.reader is None or inputs.ids is None:
+    def front(self, prompt: Prompt, ids: Tensor, sample: int, device: torch.device) -> Tensor:
+        """Columns of the words of a sample's question in front of its picture."""
+        return self.reader.front(ids[sample], prompt, sample).to(device)
+
+    def words(self, prompt: Prompt, ids: Tensor | None, sample: int) -> list[Word]:
+        """The words of a sample's question; ids (batch, columns) on the CPU."""
+        if self.reader is None or ids is None:
             raise UserError(
                 "the words of the question are needed, and this model has no tokenizer or this prompt no ids: load the "
                 "model with thinsight.load_model, or take the method's substitute (rewriting=none, space=llm)"
             )
-        return self.reader.words(inputs.ids[sample].cpu(), prompt, sample)
+        return self.reader.words(ids[sample], prompt, sample)
 
     def on_layer(self, number: int, arguments: dict) -> dict | None:
         """A decoder layer is called: cut what enters it."""
@@ -389,17 +416,17 @@ class Attachment:
         call = self.state.decoder
         return call.state.inside(number, hidden, partial(self.captured_attention, number)) if call.prefill else hidden
 
-    def captured_attention(self, number: int, sample: int, tokens: Tokens) -> AttentionAt:
+    def captured_attention(self, number: int, samples: Sequence[int], tokens: Tokens) -> AttentionAt:
         """What a stage can look at whose nearest attention is that of layer ``number``, if that was captured."""
         captured = self.state.captured.get(number)
-        return {} if captured is None else {"attention": partial(captured.layer_attention, sample)}
+        return {} if captured is None else {"attention": partial(captured.layer_attention, samples)}
 
-    def attention_before(self, number: int, arguments: dict, sample: int, tokens: Tokens) -> AttentionAt:
+    def attention_before(self, number: int, arguments: dict, samples: Sequence[int], tokens: Tokens) -> AttentionAt:
         """What a stage before layer ``number`` can look at."""
         coming = as_called(
-            partial(self.next_layer_attention, number, arguments, sample, tokens), arguments["hidden_states"].device
+            partial(self.next_layer_attention, number, arguments, samples, tokens), arguments["hidden_states"].device
         )
-        return self.captured_attention(number - 1, sample, tokens) | {"next": coming}
+        return self.captured_attention(number - 1, samples, tokens) | {"next": coming}
 
     def on_attention(self, number: int, arguments: dict) -> None:
         """The attention of a layer is called whose queries and keys a stage will ask for."""
@@ -418,18 +445,22 @@ class Attachment:
         if self.state.decoder.prefill:
             setattr(self.state.captured[number], part, states)
 
-    def next_layer_attention(self, number: int, arguments: dict, sample: int, tokens: Tokens) -> LayerAttention:
+    def next_layer_attention(
+        self, number: int, arguments: dict, samples: Sequence[int], tokens: Tokens
+    ) -> LayerAttention:
         """Queries and keys that layer ``number`` would make of the tokens in front of it."""
         check_attention(self.parts.decoder, number)
         layer, state = self.parts.layers[number], self.state.decoder.state
         tables = current_tables(self.state.decoder, arguments)
-        rows = state.layout.places(sample, tokens.index).to(tokens.states.device)
-        tables = tuple(table[min(sample, len(table) - 1)][rows] for table in tables)
+        columns = side_by_side(state.layout.columns, samples)
+        rows = torch.searchsorted(columns, tokens.index.clamp(min=0)).to(tokens.states.device)
+        batch = len(state.tokens)
+        tables = tuple(take_at(side_by_side(t.expand(batch, -1, -1), samples), rows) for t in tables)
         bias = tokens.size.log() if state.proportional else None
-        scaling = layer.self_attn.scaling
-        return project_attention(
-            layer.self_attn, layer.input_layernorm(tokens.states), tokens.index, scaling, bias, tables
-        )
+        states, scaling = layer.input_layernorm(tokens.states), layer.self_attn.scaling
+        made = project_attention(layer.self_attn, states, tokens.index, scaling, bias, tables)
+        ragged = any(len(state.tokens[sample]) != len(tokens) for sample in samples)
+        return made.without_filling() if ragged else made
 
 
 def modules_around(model: nn.Module, decoder: nn.Module) -> list[nn.Module]:
@@ -438,6 +469,16 @@ def modules_around(model: nn.Module, decoder: nn.Module) -> list[nn.Module]:
     parts = name.split(".")[:-1]
     inner = [model.get_submodule(".".join(parts[: n + 1])) for n in range(len(parts))]
     return [model, *inner] if name else [model]
+
+
+def unread_blocks(model: nn.Module) -> list[nn.Module]:
+    """The blocks of the vision tower whose output nothing reads; none where the tower is of another kind, or where the
+    forward of a block has been replaced already."""
+    try:
+        tower = find_tower(model)
+    except UserError:
+        return []
+    return [block for block in tower.blocks[tower.used :] if isinstance(vars(block).get("forward"), OwnMethod | None)]
 
 
 def is_attached(decoder: nn.Module) -> bool:

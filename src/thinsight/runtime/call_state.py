@@ -60,6 +60,7 @@ class CallState(threading.local):
     tokens         how many visual tokens each has become, likewise
     ahead          how many calls have encoded pictures since the last prompt
     decoder        the decoder's call that is under way
+    unread         whether pictures are being encoded of which only the projected features are wanted
     captured       queries and keys of the layers of this call that a stage asks for
     """
 
@@ -70,4 +71,5 @@ class CallState(threading.local):
         self.tokens: list[int] | None = None
         self.ahead = 0
         self.decoder: DecoderCall | None = None
+        self.unread = False
         self.captured: dict[int, CapturedQK] = {}

@@ -1,17 +1,21 @@
 """The state of one prompt on its way through the decoder: tokens and layouts by layer."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from thinsight.reduction.attention import LayerAttention
-from thinsight.reduction.evidence import Evidence, Reader, StageNotes
+from thinsight.reduction.attention import LayerAttention, side_by_side
+from thinsight.reduction.evidence import Counts, Evidence, Reader, StageNotes
 from thinsight.reduction.method import Method, Reduction, apply_reduction
 from thinsight.reduction.prompt import Prompt
-from thinsight.reduction.tokens import Tokens
+from thinsight.reduction.sources import take_at
+from thinsight.reduction.ties import noticing
+from thinsight.reduction.tokens import Tokens, places
 from thinsight.runtime.hooks import full_precision
 from thinsight.runtime.layout import Layout, Layouts, take_rows
 from thinsight.runtime.trace import PrefillTrace
@@ -19,8 +23,8 @@ from thinsight.runtime.trace import PrefillTrace
 AttentionAt = dict[str, Callable[[], LayerAttention]]
 """The layers that a stage can look at from where it is: "attention" and "next" (see `Evidence.layer_attention`)."""
 
-ReachAttention = Callable[[int, Tokens], AttentionAt]
-"""(sample, its tokens) -> what a stage can look at."""
+ReachAttention = Callable[[Sequence[int], Tokens], AttentionAt]
+"""(samples, their tokens side by side) -> what a stage can look at."""
 
 
 @dataclass
@@ -32,6 +36,7 @@ class DecoderStart:
     reader     reads the question: tokenizer and text tower of the model, or None
     tokens     per sample: what reductions in front of the projector have left of it; None if there were none
     pack       whether positions are counted anew then, without gaps
+    device     where the bookkeeping is done: that of the states
     """
 
     providers: list[dict]
@@ -39,6 +44,7 @@ class DecoderStart:
     reader: Reader | None = None
     tokens: list[Tokens] | None = None
     pack: bool = False
+    device: torch.device | str = "cpu"
 
 
 class DecoderState:
@@ -55,13 +61,23 @@ class DecoderState:
     def __init__(self, method: Method, prompt: Prompt, depth: int, start: DecoderStart, trace: PrefillTrace) -> None:
         self.reductions, self.prompt, self.depth, self.trace = method.after_projector, prompt, depth, trace
         self.start, self.drafts = start, max(prompt.alive.shape[1] - prompt.end, 0)
-        self.layout = Layout.full(prompt)
+        self.layout = Layout.full(prompt, start.device)
         self.layouts = Layouts(self.layout)
         self.embeds: Tensor | None = None
+        self.image = prompt.image.to(start.device)
         samples = range(len(prompt.alive))
-        self.whole = [prompt.tokens(sample) for sample in samples]
+        self.whole = [prompt.tokens(sample).to(start.device) for sample in samples]
         self.tokens = self.whole if start.tokens is None else start.tokens
         self.plan = [[self._where(r, sample) for r in self.reductions] for sample in samples]
+        self.counts = [prompt.counts(sample) for sample in samples]
+        needs = frozenset().union(*(r.needs for r in self.reductions))
+        for sample in samples if "text" in needs else ():
+            self.counts[sample] = self.counts[sample]._replace(front=len(self._front(sample)))
+        self.contents = [prompt.content(sample) for sample in samples] if "content" in needs else []
+
+    def _front(self, sample: int) -> Tensor:
+        front = self.start.providers[sample].get("front")
+        return self.image[0, :0] if front is None else front()
 
     @property
     def proportional(self) -> bool:
@@ -84,9 +100,7 @@ class DecoderState:
         """Apply what happens before ``layer`` to ``hidden`` (batch, held, width) and note the layout that enters it."""
         if self.acts(layer):
             if layer == 0 and self.start.tokens is not None:
-                pack = torch.tensor(
-                    [self.start.pack and len(t) < len(w) for t, w in zip(self.tokens, self.whole, strict=True)]
-                )
+                pack = [self.start.pack and len(t) < len(w) for t, w in zip(self.tokens, self.whole, strict=True)]
                 hidden = self._narrowed(self.whole, pack, hidden)
             hidden = self._reduced(layer, False, hidden, attention, f"before layer {layer}")
         self.layouts.layers.append(self.layout)
@@ -95,11 +109,11 @@ class DecoderState:
 
     def _bias(self) -> Tensor | None:
         """(batch, held) log sizes of what the layout holds; None while nothing has merged."""
-        if all(bool((tokens.size == 1).all()) for tokens in self.tokens):
+        if all(tokens.made is None for tokens in self.tokens):
             return None
-        bias = torch.zeros(self.layout.columns.shape, dtype=torch.float32)
+        bias = torch.zeros(self.layout.columns.shape, dtype=torch.float32, device=self.layout.columns.device)
         for sample, tokens in enumerate(self.tokens):
-            bias[sample, self._rows(sample, tokens)] = tokens.size.log()
+            bias[sample] = bias[sample].index_copy(0, self._rows(sample, tokens), tokens.size.log())
         return bias
 
     def inside(self, layer: int, hidden: Tensor, attention: ReachAttention) -> Tensor:
@@ -109,66 +123,166 @@ class DecoderState:
     def _reduced(
         self, layer: int, inside: bool, hidden: Tensor, attention: ReachAttention | None, where: str
     ) -> Tensor:
-        before = self.tokens
-        pairs = [self._reduce(layer, inside, sample, hidden, attention) for sample in range(len(before))]
-        if all(new is old for (new, _), old in zip(pairs, before, strict=True)):
+        before, self.after = self.tokens, list(self.tokens)
+        pack = [False] * len(before)
+        for number, reduction in enumerate(self.reductions):
+            if reduction.site.inside != inside:
+                continue
+            for samples, stage, stages in self._groups(layer, number, reduction):
+                self._reduce(reduction, samples, Place(layer, stage, stages), hidden, attention)
+                for sample in samples:
+                    fewer = len(self.after[sample]) < len(before[sample])
+                    pack[sample] |= reduction.site.positions == "pack" and fewer
+        if all(new is old for new, old in zip(self.after, before, strict=True)):
             return hidden
-        self.tokens = [tokens for tokens, _ in pairs]
-        hidden = self._narrowed(before, torch.tensor([pack for _, pack in pairs]), hidden)
+        self.tokens = self.after
+        hidden = self._narrowed(before, pack, hidden)
         self.trace.step(where, self.tokens)
         return hidden
 
-    def _narrowed(self, before: list[Tokens], pack: Tensor, hidden: Tensor) -> Tensor:
+    def _narrowed(self, before: list[Tokens], pack: list[bool], hidden: Tensor) -> Tensor:
         """Cut ``hidden`` to the tokens that there are now, and put changed states into their rows."""
         if any(len(new) < len(old) for new, old in zip(self.tokens, before, strict=True)):
             wide, pairs = self.layout, list(zip(before, self.tokens, strict=True))
-            self.layout = wide.narrow(self.prompt, [tokens.index for tokens in self.tokens], pack)
+            self.layout = wide.narrow([tokens.index for tokens in self.tokens], pack)
             if any(tokens.origin is not None for pair in pairs for tokens in pair):
                 self.layout = self.layout.renumbered(wide, pairs, pack)
             hidden = take_rows(hidden, self.layout.rows_in(wide, hidden.device))
         else:
             hidden = hidden.clone()
-        for sample, tokens in enumerate(self.tokens):
-            if tokens.states is not None and (tokens.sources is not None or tokens.origin is not None):
-                hidden[sample, self._rows(sample, tokens).to(hidden.device)] = tokens.states
+        changed = [
+            (sample, tokens)
+            for sample, tokens in enumerate(self.tokens)
+            if tokens.states is not None and (tokens.made is not None or tokens.origin is not None)
+        ]
+        for sample, tokens in changed:
+            hidden[sample].index_copy_(0, self._rows(sample, tokens).to(hidden.device), tokens.states.to(hidden.dtype))
         self.tokens = [tokens.with_states(None) for tokens in self.tokens]
         return hidden
 
     def _rows(self, sample: int, tokens: Tokens) -> Tensor:
         return self.layout.places(sample, tokens.index)
 
+    def _groups(self, layer: int, number: int, reduction: Reduction) -> list[tuple[list[int], int, int]]:
+        """The samples that reduction ``number`` acts on before ``layer``, those side by side that are alike, each with
+        the number of the stage and how many there are."""
+        groups: dict[tuple, list[int]] = {}
+        for sample, tokens in enumerate(self.after):
+            layers = self.plan[sample][number]
+            if layer not in layers:
+                continue
+            counts, alike = self._counts(sample), self.start.notes[sample].alike
+            key = (tokens.patches, counts.pictures, layers.index(layer), len(layers), alike)
+            key += (tokens.made is None, tokens.states is None)
+            if reduction.alone:
+                key = (tokens.patches, counts.pictures, layers.index(layer), len(layers), alike)
+            key += (tokens.made is None, tokens.states is None)
+            if reduction.alone:
+                key = (sample,)
+            elif "text" in reduction.needs:
+                key += (counts,)
+            groups.setdefault(key, []).append(sample)
+        return [
+            (samples, self.plan[samples[0]][number].index(layer), len(self.plan[samples[0]][number]))
+            for samples in groups.values()
+        ]
+
+    def _counts(self, sample: int) -> Counts:
+        """What the host knows of a sample as it is now."""
+        counts, tokens = self.counts[sample], self.after[sample]
+        text = len(tokens) - tokens.patches - self.drafts
+        if text == counts.text:
+            return counts
+        last = np.flatnonzero(self.prompt.visual[sample].numpy()).max(initial=-1)
+        left = tokens.shown(visual=False).index.numpy(force=True)  # text has left: a method that looks at its own
+        return counts._replace(text=text, behind=int(((left > last) & (left < self.prompt.end)).sum()), cut=True)
+
+    def _reduce(
+        self,
+        reduction: Reduction,
+        samples: list[int],
+        place: "Place",
+        hidden: Tensor,
+        attention: ReachAttention | None,
+        leave: int | None = None,
+    ) -> None:
+        """Samples side by side through one reduction."""
+        before = [self.after[sample] for sample in samples]
+        tokens = Tokens.stacked(before)
+        if tokens.states is None:
+            columns = side_by_side(self.layout.columns, samples)
+            rows = torch.searchsorted(columns, tokens.index.clamp(min=0)).to(hidden.device)
+            tokens = tokens.with_states(take_at(side_by_side(hidden, samples), rows))
+        evidence = self._evidence(samples, place, tokens, attention)
+        with full_precision(hidden.device), noticing(self.trace.noticed):
+            if reduction.alone:
+                own = replace(evidence.only(), notes=self.start.notes[samples[0]])
+                only = tokens.first()
+                after = apply_reduction(reduction, only, own, self.prompt.alive.shape[1])
+                if after is not only:
+                    self.after[samples[0]] = after
+                return
+            if reduction.decides and leave is None:
+                numbers = reduction.leaving(tokens, evidence)
+                for leave in sorted(set(numbers)):
+                    own = [sample for sample, number in zip(samples, numbers, strict=True) if number == leave]
+                    self._reduce(reduction, own, place, hidden, attention, leave)
+                return
+            after = apply_reduction(reduction, tokens, evidence, self.prompt.alive.shape[1], leave)
+        for sample, notes in zip(samples, evidence.notes.of_samples(len(samples)), strict=True):
+            self.start.notes[sample].update(notes)
+        if len(after) == len(tokens) and (after.made is None or after.made is tokens.made):
+            return
+        lengths = [len(own) - (len(tokens) - len(after)) for own in before]
+        for sample, own in zip(samples, after.split(lengths), strict=True):
+            self.after[sample] = own
+
     def _where(self, reduction: Reduction, sample: int) -> tuple[int, ...]:
         """The layers of a reduction for one sample; none where there is no image."""
         blank = Evidence(0, self.depth, self.prompt.image[sample], partial(self.prompt.content, sample))
-        return reduction.site.where(blank) if self.prompt.visual[sample].any() else ()
-
-    def _reduce(
-        self, layer: int, inside: bool, sample: int, hidden: Tensor, attention: ReachAttention | None
-    ) -> tuple[Tokens, bool]:
-        """One sample through all reductions of a place: its tokens after them, and whether its numbers close ranks."""
-        tokens, pack = self.tokens[sample], False
-        for reduction, layers in zip(self.reductions, self.plan[sample], strict=True):
-            if layer not in layers or reduction.site.inside != inside:
-                continue
-            if tokens.states is None:
-                tokens = tokens.with_states(hidden[sample, self._rows(sample, tokens).to(hidden.device)])
-            stage = layers.index(layer)
-            evidence = self._evidence(layer, sample, tokens, stage, len(layers), attention)
-            with full_precision(hidden.device):
-                after = apply_reduction(reduction, tokens, evidence, self.prompt.alive.shape[1])
-            pack |= reduction.site.positions == "pack" and len(after) < len(tokens)
-            tokens = after
-        same = len(tokens) == len(self.tokens[sample]) and tokens.sources is self.tokens[sample].sources
-        return (self.tokens[sample] if same else tokens), pack
+        return reduction.site.where(blank) if self.prompt.patches[sample] else ()
 
     def _evidence(
-        self, layer: int, sample: int, tokens: Tokens, stage: int, stages: int, attention: ReachAttention | None
+        self, samples: list[int], place: "Place", tokens: Tokens, attention: ReachAttention | None
     ) -> Evidence:
-        providers = dict(self.start.providers[sample])
+        """What a stage may ask about these samples, ``tokens`` being theirs side by side."""
+        providers: dict[str, Callable[[], Any]] = {}
+        for name in self.start.providers[samples[0]]:
+            providers[name] = partial(_every, [self.start.providers[sample][name] for sample in samples])
         if self.embeds is not None:
-            providers["embeddings"] = lambda: self.embeds[sample]
-        notes, reader = self.start.notes[sample], self.start.reader
-        content, image = partial(self.prompt.content, sample), self.prompt.image[sample]
-        attention_at = {} if attention is None else attention(sample, tokens)
-        own = tokens.take(tokens.index < self.prompt.end) if self.drafts else tokens
-        return Evidence(layer, self.depth, image, content, stage, stages, own, attention_at, providers, notes, reader)
+            providers["embeddings"] = lambda: side_by_side(self.embeds, samples)
+        attention_at = {} if attention is None else attention(samples, tokens)
+        own = tokens
+        if self.drafts:
+            own = tokens.take(places(tokens.index < self.prompt.end, len(tokens) - self.drafts), tokens.patches)
+        return Evidence(
+            place.layer,
+            self.depth,
+            side_by_side(self.image, samples),
+            lambda: [self.contents[sample] for sample in samples],
+            place.stage,
+            place.stages,
+            own,
+            {name: cache(make) for name, make in attention_at.items()},
+            providers,
+            StageNotes.side_by_side([self.start.notes[sample] for sample in samples]),
+            self.start.reader,
+            self._counts(samples[0]),
+        )
+
+
+@dataclass(frozen=True)
+class Place:
+    """The layer that a reduction acts at, which of its ``stages`` that is."""
+
+    layer: int
+    stage: int
+    stages: int
+
+
+def _every(makers: list[Callable[[], Any]]) -> Any:
+    """What each sample's provider makes, side by side; one function for all of them; a list of lists of words."""
+    made = [make() for make in makers]
+    if isinstance(made[0], Tensor):
+        return torch.stack(made)
+    return made[0] if callable(made[0]) else made

@@ -107,7 +107,7 @@ def _base_positions(call: DecoderCall, arguments: dict, past: int, new: int, dev
         return torch.where(packed, position[:1] + _shift(base, full, device), position)
     if position is None:
         position = full.on("last", device)[:, None] + past - base.held + 1 + torch.arange(new, device=device)
-    return position + _shift(base, full, device) if bool(base.packed.any()) else position
+    return position + _shift(base, full, device) if base.packs else position
 
 
 def numbers_of(call: DecoderCall, layout: Layout) -> Tensor:
@@ -123,9 +123,11 @@ def check_length(call: DecoderCall, arguments: dict, new: int) -> None:
         return
     before = full.held + call.past() - base.held
     mask, position = arguments.get("attention_mask"), arguments.get("position_ids")
-    last = full.last + before - full.held + new
     wrong = mask is not None and mask.shape[-1] != before + new
-    if wrong or (position is not None and position.dim() == 2 and bool((position[:, -1].cpu() != last).any())):
+    if not wrong and position is not None and position.dim() == 2:
+        last = full.on("last", position.device) + before - full.held + new
+        wrong = bool((position[:, -1] != last).any())
+    if wrong:
         raise UserError(
             f"mask or positions do not fit {new} tokens after {before}: this method removes tokens before the first "
             "layer, by which generate counts a cache, so pass the new tokens only"
@@ -170,7 +172,7 @@ def cut_arguments(
     if call.prefill:
         position = layout.on("position", hidden.device)
         tables = _tables(call, layout, base, hidden, tables)
-    elif bool((layout.last != base.last).any()):
+    elif layout.packs or layout.moved or base.moved:
         position = position + _shift(layout, base, position.device)
         tables = rotary(hidden, position)
     mask = None if mask is None else mask.to(hidden.device)
@@ -188,7 +190,7 @@ def _tables(
     call: DecoderCall, layout: Layout, base: Layout, hidden: Tensor, tables: tuple[Tensor, Tensor]
 ) -> tuple[Tensor, Tensor]:
     """Cosines and sines of what ``layout`` holds in a prefill, ``tables`` being those of ``base``."""
-    if bool(layout.packed.any()):
+    if layout.packs:
         return call.parts.decoder.rotary_emb(hidden, layout.on("position", hidden.device))
     if layout.moved or base.moved:  # the model's own tables go by place
         position = layout.on("position", hidden.device) if call.numbers is None else numbers_of(call, layout)[-3:]

@@ -16,6 +16,7 @@ from torch.utils.hooks import RemovableHandle
 
 from thinsight.errors import UserError
 from thinsight.reduction.attention import LayerAttention, rotate, split_heads
+from thinsight.reduction.sources import take_at
 
 
 def deaf(*_: Any, **__: Any) -> None:
@@ -207,11 +208,11 @@ def project_attention(
 
     def heads(projected: Tensor, turn: Sequence[Tensor]) -> Tensor:
         split_states = split_heads(projected, attention.head_dim)
-        return rotate(split_states, *turn) if turn else split_states
+        return rotate(split_states, *(table[..., None, :, :] for table in turn)) if turn else split_states
 
     def queries(at: Tensor) -> Tensor:
-        return heads(query(states[at]), [table[at] for table in tables or ()])
+        return heads(query(take_at(states, at)), [take_at(table, at) for table in tables or ()])
 
     keys = heads(key(states), tables or ())
-    keys = keys.repeat_interleave(attention.q_proj.out_features // attention.k_proj.out_features, 0)
+    keys = keys.repeat_interleave(attention.q_proj.out_features // attention.k_proj.out_features, -3)
     return LayerAttention(index, queries, keys, scaling, tables is not None, bias, tables)

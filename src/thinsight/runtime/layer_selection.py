@@ -57,8 +57,8 @@ class SharedPrefix:
         hidden, full = arguments.pop("hidden_states"), self.layout_before
         if not self.states:
             prompt = self.attachment.state.decoder.state.prompt
-            stay = [tokens.index[~tokens.visual] for tokens in self.attachment.state.decoder.state.tokens]
-            self.layout = full.narrow(prompt, stay, prompt.visual.any(1) & self.pack)
+            stay = [tokens.shown(visual=False).index for tokens in self.attachment.state.decoder.state.tokens]
+            self.layout = full.narrow(stay, [self.pack and patches > 0 for patches in prompt.patches])
         text = take_rows(hidden, self.layout.rows_in(full, hidden.device))
         if not self.states:
             self.arguments = {
@@ -226,7 +226,7 @@ def _one_batch(
 
 def _distribution(parts: ModelParts, hidden: Tensor, layout: Layout) -> Tensor:
     """(batch, vocabulary) fp32 log-probabilities after each sample's last token."""
-    columns = torch.arange(layout.held).expand_as(layout.alive)
+    columns = torch.arange(layout.held, device=layout.alive.device).expand_as(layout.alive)
     last = columns.masked_fill(~layout.alive, -1).amax(1, keepdim=True)
     logits = parts.head(parts.decoder.norm(take_rows(hidden, last)))
     return log_softmax(logits[:, 0].float(), dim=-1)

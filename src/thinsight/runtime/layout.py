@@ -1,6 +1,6 @@
 """Which columns a layer holds, and hidden states and masks cut to them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -8,13 +8,14 @@ import torch
 from torch import Tensor
 
 from thinsight.errors import UserError
+from thinsight.reduction.attention import filled_up
 from thinsight.reduction.prompt import Prompt
 from thinsight.reduction.tokens import Tokens
 
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """The rectangle of columns that enters a layer; all tensors (batch, held) on the CPU.
+    """The rectangle of columns that enters a layer; all tensors (batch, held), on the device of the states.
 
     columns   original prompt column of each held one, ascending
     alive     False for padding and for filling: columns held only because another sample holds more
@@ -23,6 +24,17 @@ class Layout:
     numbered  prompt column whose number that is, on every axis: another than its own where a token stands in another's
               place, or is new; meaningless where packed
     packed    (batch,) bool: numbers are counted anew, without gaps
+
+    first     (batch, 1) position of the prompt's first token
+
+    What follows is known to the host, so that nothing has to be read off the device for it:
+
+    span      columns of the prompt
+    padding   per sample: how many padding columns are held
+    whole     whether all of it is alive
+    filled    whether anything only fills up
+    packs     whether any sample is packed
+    moved     whether any token may go by another column's number
     """
 
     columns: Tensor
@@ -31,15 +43,27 @@ class Layout:
     position: Tensor
     numbered: Tensor
     packed: Tensor
+    first: Tensor | None = None
+    span: int = 0
+    padding: tuple[int, ...] = ()
+    whole: bool = False
+    filled: bool = True
+    packs: bool = True
+    moved: bool = True
     _moved: dict = field(default_factory=dict, repr=False)
 
     @classmethod
-    def full(cls, prompt: Prompt) -> "Layout":
+    def full(cls, prompt: Prompt, device: torch.device | str = "cpu") -> "Layout":
         """Every column of the prompt."""
         batch, columns = prompt.alive.shape
-        held = torch.arange(columns).expand(batch, columns)
-        none = torch.zeros_like(prompt.alive)
-        return cls(held, prompt.alive, none, prompt.position, held, none.any(1))
+        alive = prompt.alive.to(device)
+        held = torch.arange(columns, device=device).repeat(batch, 1)
+        none = torch.zeros_like(alive)
+        padding = tuple((~prompt.alive.numpy()).sum(1).tolist())
+        facts = {"padding": padding, "whole": not any(padding), "filled": False, "packs": False, "moved": False}
+        position = prompt.position.to(device)
+        first = position.masked_fill(~alive, torch.iinfo(torch.int64).max).amin(1, keepdim=True)
+        return cls(held, alive, none, position, held, none[:, 0], first, columns, **facts)
 
     @property
     def held(self) -> int:
@@ -51,50 +75,50 @@ class Layout:
         """(batch,) position of each sample's last token: generated ones count on from it."""
         return self.position.masked_fill(~self.alive, -1).amax(1)
 
-    @cached_property
-    def moved(self) -> bool:
-        """Whether any token goes by another column's number."""
-        return bool(((self.numbered != self.columns) & self.alive).any())
-
-    def narrow(self, prompt: Prompt, stay: list[Tensor], pack: Tensor) -> "Layout":
+    def narrow(self, stay: Sequence[Tensor], pack: Sequence[bool]) -> "Layout":
         """The layout in which sample b keeps just the columns ``stay[b]``; where pack[b], its numbers close ranks.
 
         The longest sample decides the width. Shorter ones are filled up with dead columns, padding first (so that
         right padding stays right of the text), then withdrawn ones.
         """
-        width = max(len(columns) for columns in stay)
-        rows = []
-        for sample, columns in enumerate(stay):
-            dead = ~torch.isin(self.columns[sample], columns)
-            padding = dead & ~prompt.alive[sample, self.columns[sample]]
-            order = torch.cat([padding.nonzero(), (dead & ~padding).nonzero()]).squeeze(1)
-            kept = torch.cat([(~dead).nonzero().squeeze(1), order[: width - len(columns)]])
-            rows.append(kept.sort().values)
-        rows = torch.stack(rows)
-        held, numbered = self.columns.gather(1, rows), self.numbered.gather(1, rows)
-        alive = torch.stack([torch.isin(h, columns) for h, columns in zip(held, stay, strict=True)])
-        first = torch.where(prompt.alive, prompt.position, torch.iinfo(torch.int64).max).amin(1, keepdim=True)
-        position = torch.where(pack[:, None], first + (alive.cumsum(1) - 1).clamp(min=0), self.position.gather(1, rows))
-        filling = ~alive & prompt.alive.gather(1, held)
-        return Layout(held, alive, filling, position, numbered, self.packed | pack)
+        width, lengths, batch = max(map(len, stay)), list(map(len, stay)), len(stay)
+        padding = tuple(min(held, width - n) for held, n in zip(self.padding, lengths, strict=True))
+        filled = any(width - n > held for held, n in zip(padding, lengths, strict=True))
+        columns = filled_up(list(stay), -1) + 1  # column 0 takes what only fills up
+        stays = torch.zeros(batch, self.span + 1, dtype=torch.bool, device=columns.device).scatter_(1, columns, True)
+        stays = stays[:, 1:].gather(1, self.columns)
+        withdrawn = (self.alive | self.filling) & ~stays
+        # those that stay, then padding, then withdrawn columns: the first of each
+        kind = torch.where(stays, 0, torch.where(withdrawn, 2, 1))
+        rows = kind.sort(dim=1, stable=True).indices[:, :width].sort(dim=1).values
+        held, numbered, alive = (part.gather(1, rows) for part in (self.columns, self.numbered, stays))
+        position, packed = self.position.gather(1, rows), self.packed
+        if any(pack):
+            close = torch.tensor(pack, device=columns.device)
+            position = torch.where(close[:, None], self.first + (alive.cumsum(1) - 1).clamp(min=0), position)
+            packed = packed | close
+        facts = {"padding": padding, "whole": min(lengths) == width, "filled": filled}
+        facts |= {"packs": self.packs or any(pack), "moved": self.moved}
+        filling = withdrawn.gather(1, rows)
+        return Layout(held, alive, filling, position, numbered, packed, self.first, self.span, **facts)
 
-    def renumbered(self, before: "Layout", pairs: list[tuple[Tokens, Tokens]], pack: Tensor) -> "Layout":
+    def renumbered(self, before: "Layout", pairs: list[tuple[Tokens, Tokens]], pack: Sequence[bool]) -> "Layout":
         """The same with the numbers that tokens bring along from ``before``, except where pack[b].
 
         pairs  per sample: the tokens before and those now. A token goes by the number of the one that it is named
                after, one without a name (a class token that was handed on) by that of the place where it stands
         """
-        position, numbered = self.position.clone(), self.numbered.clone()
+        position, numbered = list(self.position.unbind(0)), list(self.numbered.unbind(0))
         for sample, (old, new) in enumerate(pairs):
-            if bool(pack[sample]) or (old.origin is None and new.origin is None):
+            if pack[sample] or (old.origin is None and new.origin is None):
                 continue
             same = (new.origins[:, None] == old.origins) & (old.origins >= 0)
-            named = same.any(1)
-            source = before.places(sample, old.index)[same.int().argmax(1)[named]]
-            places = self.places(sample, new.index)[named]
-            position[sample, places] = before.position[sample, source]
-            numbered[sample, places] = before.numbered[sample, source]
-        return replace(self, position=position, numbered=numbered, _moved={})
+            named, places = same.any(1), self.places(sample, new.index)
+            source = before.places(sample, old.index)[same.to(torch.uint8).argmax(1)]
+            for now, then in ((position, before.position), (numbered, before.numbered)):
+                number = torch.where(named, then[sample, source], now[sample][places])
+                now[sample] = now[sample].index_copy(0, places, number)
+        return replace(self, position=torch.stack(position), numbered=torch.stack(numbered), moved=True, _moved={})
 
     def places(self, sample: int, index: Tensor) -> Tensor:
         """(n,) where the columns ``index`` stand in a sample's row."""
@@ -102,12 +126,16 @@ class Layout:
 
     def rows(self, rows: Tensor) -> "Layout":
         """The samples ``rows``, in that order."""
-        return Layout(*(getattr(self, name)[rows] for name in LAYOUT_PARTS))
+        return self._with(*(getattr(self, name)[rows] for name in LAYOUT_PARTS))
 
     def without_last(self, count: int) -> "Layout":
         """Without the last ``count`` columns of every sample."""
         *parts, packed = (getattr(self, name) for name in LAYOUT_PARTS)
-        return Layout(*(part[:, : self.held - count] for part in parts), packed)
+        return self._with(*(part[:, : self.held - count] for part in parts), packed)
+
+    def _with(self, *parts: Tensor) -> "Layout":
+        """Other tensors, what the host knows of them being what it knows of these."""
+        return replace(self, **dict(zip(LAYOUT_PARTS, parts, strict=True)), padding=(), _moved={})
 
     def rows_in(self, other: "Layout", device: torch.device) -> Tensor:
         """(batch, held) where this layout's columns stand in a wider one."""
@@ -151,7 +179,7 @@ class Layouts:
 
     def rows(self, rows: Tensor) -> "Layouts":
         """The samples ``rows``, in that order; the very same object where that changes nothing."""
-        rows = rows.cpu()
+        rows = rows.to(self.full.columns.device)
         parts = [getattr(layout, name) for layout in self._different() for name in LAYOUT_PARTS]
         parts += [bias for bias in self.biases if bias is not None]
         if len(rows) == len(self.full.columns) and all(torch.equal(part[rows], part) for part in parts):
@@ -189,7 +217,7 @@ def cut_mask(mask: Tensor | None, layout: Layout, base: Layout, queries: int, ke
     keeps them finite.
     """
     tail = keys - layout.held
-    if mask is None and bool(layout.alive.all()):
+    if mask is None and layout.whole:
         return None
     if 0 < keys - queries < layout.held:
         raise UserError("the cache holds fewer tokens than this prompt has left in it: something else has cut it")
@@ -204,7 +232,7 @@ def cut_mask(mask: Tensor | None, layout: Layout, base: Layout, queries: int, ke
         mask = mask.gather(2, rows[:, None, :, None].expand(-1, mask.shape[1], -1, mask.shape[3]))
     columns = torch.cat([rows, _tail(rows, base.held, tail)], 1)[:, None, None]
     mask = mask.gather(3, columns.expand(-1, mask.shape[1], mask.shape[2], -1))
-    return hide_keys(mask, layout.on("filling", mask.device)) if bool(layout.filling.any()) else mask
+    return hide_keys(mask, layout.on("filling", mask.device)) if layout.filled else mask
 
 
 def hide_keys(mask: Tensor, dead: Tensor) -> Tensor:
@@ -238,7 +266,7 @@ def _padding(layout: Layout, tail: int) -> Tensor:
 def _causal(layout: Layout, queries: int, tail: int) -> Tensor:
     """(batch, 1, queries, keys) bool: causal, without the dead columns."""
     keys = layout.held + tail
-    mask = torch.ones(queries, keys, dtype=torch.bool).tril(keys - queries)
+    mask = torch.ones(queries, keys, dtype=torch.bool, device=layout.alive.device).tril(keys - queries)
     return hide_keys(mask.expand(len(layout.alive), 1, -1, -1), ~layout.alive)
 
 

@@ -40,8 +40,9 @@ def check_prompt(prompt: Prompt) -> None:
     """Refuse a prompt whose last token, which has to answer, is a visual one and may leave, and half a picture."""
     if prompt.hidden:
         raise UserError("the attention mask hides a part of a picture: leave its tokens in sight, a method chooses")
-    for alive, visual in zip(prompt.alive[:, : prompt.end], prompt.visual[:, : prompt.end], strict=True):
-        if bool(visual[alive][-1:].any()):
+    every = (part[:, : prompt.end].numpy() for part in (prompt.alive, prompt.visual))
+    for alive, visual in zip(*every, strict=True):
+        if visual[alive][-1:].any():
             raise UserError(
                 "the prompt ends with its picture, whose last token would have to answer: put text behind it"
             )

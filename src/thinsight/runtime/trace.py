@@ -1,6 +1,8 @@
 """What a reduction did: tokens at each layer, kept patches, sources of merged ones."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -8,12 +10,17 @@ import torch
 from torch import Tensor
 
 from thinsight.reduction.prompt import Prompt
+from thinsight.reduction.sources import Known
+from thinsight.reduction.ties import refuse
 from thinsight.reduction.tokens import Tokens
 
 
 @dataclass
 class PrefillTrace:
     """Lengths per sample and decoder layer, and which patches are left, of one prompt.
+
+    The lengths are known while the prompt goes through. All else stays on the device until somebody reads it: only then
+    is it fetched, and the sources of merged tokens are multiplied.
 
     lengths           per sample, per layer: visual tokens that enter the layer (a merged one counts once)
     sequence_lengths  the same for all tokens, padding and filling excluded
@@ -25,36 +32,40 @@ class PrefillTrace:
     steps             where something was reduced ("features", "before layer 3") -> kept and sources after it
     shares            the same for weights
     pictures          per sample: how many patches each of its images came with
+    noticed           whether any score was no number, on a device that is read off only in the end
     """
 
     lengths: list[list[int]] = field(default_factory=list)
     sequence_lengths: list[list[int]] = field(default_factory=list)
     tower: list[list[int]] = field(default_factory=list)
-    _steps: dict[str, list[Tokens]] = field(default_factory=dict)
+    noticed: list[Tensor] = field(default_factory=list, repr=False)
+    _steps: dict[str, Callable[[], list[Tokens]]] = field(default_factory=dict)
     _entered: list[list[Tokens]] = field(default_factory=list)
     _prompt: Prompt | None = None
     _tokens: list[Tokens] = field(default_factory=list)
 
     @classmethod
-    def of(cls, prompt: Prompt) -> "PrefillTrace":
+    def of(cls, prompt: Prompt, noticed: list[Tensor] | None = None) -> "PrefillTrace":
         """The record of a prompt that is about to enter."""
-        return cls([[] for _ in prompt.alive], [[] for _ in prompt.alive], _prompt=prompt)
+        noticed = [] if noticed is None else noticed
+        return cls([[] for _ in prompt.alive], [[] for _ in prompt.alive], noticed=noticed, _prompt=prompt)
 
-    def step(self, where: str, tokens: list[Tokens]) -> None:
-        """Note what a place has left of each sample."""
-        self._steps[where] = self._tokens = list(tokens)
+    def step(self, where: str, tokens: list[Tokens] | Callable[[], list[Tokens]]) -> None:
+        """Note what a place has left of each sample, or how to find out when somebody asks."""
+        self._steps[where] = tokens if callable(tokens) else partial(list, tokens)
+        self._tokens = self._tokens if callable(tokens) else list(tokens)
 
     def record(self, tokens: list[Tokens]) -> None:
         """Note what enters the next layer."""
         for sample, entering in enumerate(tokens):
-            self.lengths[sample].append(int(entering.visual.sum()))
+            self.lengths[sample].append(entering.patches)
             self.sequence_lengths[sample].append(len(entering))
         self._tokens = list(tokens)
         self._entered.append(self._tokens)
 
     def entered(self, layer: int) -> list[list[int]]:
         """Per sample: column in the padded prompt of every token that entered decoder layer ``layer``, ascending."""
-        return [tokens.index.tolist() for tokens in self._entered[layer]]
+        return self._columns(self._entered[layer])
 
     @property
     def kept(self) -> list[list[int]]:
@@ -65,7 +76,7 @@ class PrefillTrace:
     @property
     def columns(self) -> list[list[int]]:
         """Per sample: column in the padded prompt of every token alive at the end, ascending."""
-        return [tokens.index.tolist() for tokens in self._tokens]
+        return self._columns(self._tokens)
 
     @property
     def sources(self) -> list[list[list[int]]]:
@@ -81,8 +92,10 @@ class PrefillTrace:
     def steps(self) -> dict[str, list[list[tuple[int, list[int]]]]]:
         """Where something was reduced -> per sample, per token left there: its patch and the patches merged into it."""
         steps = {}
-        for where, tokens in self._steps.items():
-            pairs = zip(self._kept(tokens), self._merged(tokens), strict=True)
+        known: Known = {}
+        for where, made in self._steps.items():
+            tokens = made()
+            pairs = zip(self._kept(tokens), self._merged(tokens, known), strict=True)
             steps[where] = [
                 [(patch, patches) for patch, (patches, _) in zip(kept, merged, strict=True)] for kept, merged in pairs
             ]
@@ -91,9 +104,10 @@ class PrefillTrace:
     @property
     def shares(self) -> dict[str, list[list[list[float]]]]:
         """The same shape as `steps`: per sample, per token left there, the share of each patch that went in."""
+        known: Known = {}
         return {
-            where: [[shares for _, shares in sample] for sample in self._merged(tokens)]
-            for where, tokens in self._steps.items()
+            where: [[shares for _, shares in sample] for sample in self._merged(made(), known)]
+            for where, made in self._steps.items()
         }
 
     @property
@@ -102,18 +116,24 @@ class PrefillTrace:
         images = [] if self._prompt is None else self._prompt.image
         return [torch.bincount(row[row >= 0]).tolist() for row in images]
 
-    def _kept(self, samples: list[Tokens]) -> list[list[int]]:
-        return [self._patches(sample, tokens.origins[tokens.visual]) for sample, tokens in enumerate(samples)]
+    def _columns(self, samples: list[Tokens]) -> list[list[int]]:
+        refuse(self.noticed)
+        return [tokens.index.tolist() for tokens in samples]
 
-    def _merged(self, samples: list[Tokens]) -> list[list[tuple[list[int], list[float]]]]:
-        merged = []
+    def _kept(self, samples: list[Tokens]) -> list[list[int]]:
+        refuse(self.noticed)
+        return [self._patches(sample, _visual(tokens)) for sample, tokens in enumerate(samples)]
+
+    def _merged(self, samples: list[Tokens], known: Known | None = None) -> list[list[tuple[list[int], list[float]]]]:
+        refuse(self.noticed)
+        merged, known = [], {} if known is None else known
         for sample, tokens in enumerate(samples):
-            if tokens.sources is None:
-                kept = self._patches(sample, tokens.origins[tokens.visual])
+            if tokens.made is None:
+                kept = self._patches(sample, _visual(tokens))
                 merged.append([([patch], [1.0]) if patch >= 0 else ([], []) for patch in kept])
                 continue
             visual = self._prompt.visual[sample]
-            shares = tokens.sources[tokens.visual] * visual
+            shares = tokens.made.dense(known)[tokens.visual.cpu()] * visual
             rows = [row.nonzero().squeeze(1) for row in shares]
             merged.append([(self._patches(sample, at), row[at].tolist()) for at, row in zip(rows, shares, strict=True)])
         return merged
@@ -129,15 +149,17 @@ class Trace:
     method    its name
     prefills  how many prompts have gone through; where several threads share a model, the last one of any of them
     last      that of the last prompt
+    noticed   as for `PrefillTrace`, of all prompts
     """
 
     method: str = ""
     prefills: int = 0
     last: PrefillTrace = field(default_factory=PrefillTrace)
+    noticed: list[Tensor] = field(default_factory=list, repr=False)
 
     def begin(self, prompt: Prompt) -> PrefillTrace:
         """A prompt enters: a new record for it."""
-        self.prefills, self.last = self.prefills + 1, PrefillTrace.of(prompt)
+        self.prefills, self.last = self.prefills + 1, PrefillTrace.of(prompt, self.noticed)
         return self.last
 
     def __getattr__(self, name: str) -> Any:
@@ -166,3 +188,8 @@ def layer_runs(lengths: list[int]) -> str:
         parts.append(f"{length} (layer {layer})" if end == layer else f"{length} (layers {layer}-{end})")
         layer = end + 1
     return ", ".join(parts)
+
+
+def _visual(tokens: Tokens) -> Tensor:
+    """(n,) the columns that the visual tokens are named after, on the CPU."""
+    return tokens.origins.cpu()[tokens.visual.cpu()]

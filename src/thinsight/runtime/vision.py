@@ -3,19 +3,23 @@
 import threading
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
+from itertools import accumulate
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from thinsight.errors import UserError
 from thinsight.models.architecture import BLOCK_PARTS, VisionTower
-from thinsight.reduction.attention import CapturedQK, LayerAttention
-from thinsight.reduction.evidence import Evidence, Reader, StageNotes
+from thinsight.reduction.attention import CapturedQK, LayerAttention, side_by_side
+from thinsight.reduction.evidence import Counts, Evidence, Reader, StageNotes
 from thinsight.reduction.method import Method, Reduction, apply_reduction
 from thinsight.reduction.prompt import Prompt, as_bytes
 from thinsight.reduction.sites import Features, Vision
+from thinsight.reduction.sources import Placed
+from thinsight.reduction.ties import noticing
 from thinsight.reduction.tokens import Tokens
 from thinsight.runtime.decoder import DecoderStart
 from thinsight.runtime.hooks import (
@@ -52,9 +56,13 @@ class EncodedImages:
 
 
 class VisionReducer(threading.local):
-    """The hooks on a vision tower, and the images that go through it; every thread sees its own."""
+    """The hooks on a vision tower, and the images that go through it; every thread sees its own.
 
-    def __init__(self, tower: VisionTower, method: Method, reader: Reader | None) -> None:
+    noticed  whether any score was no number, see `thinsight.reduction.ties.noticing`
+    """
+
+    def __init__(self, tower: VisionTower, method: Method, reader: Reader | None, noticed: list[Tensor]) -> None:
+        self.noticed = noticed
         self.tower, self.method, self.reader, self.encoded = tower, method, reader, EncodedImages()
         self.active, self.needs_features = bool(method.before_projector), "features" in method.needs
         self.inside: dict[int, VisionPlan] = {}
@@ -107,8 +115,11 @@ class VisionReducer(threading.local):
         hidden = arguments["hidden_states"]
         if not self.images:
             self.columns = hidden.shape[1]
-            index = torch.arange(self.columns)
-            self.images = [Tokens.fresh(index, index >= self.tower.classes)] * len(hidden)
+            self.device = torch.device("cpu") if hidden.is_meta else hidden.device
+            index = torch.arange(self.columns, device=self.device)
+            patches = self.columns - self.tower.classes
+            self.images = [Tokens.fresh(index, index >= self.tower.classes, patches)] * len(hidden)
+            self.image = torch.where(index >= self.tower.classes, 0, -1)
             self.first = len(self.encoded.lengths)
             self.encoded.lengths += [[] for _ in self.images]
             self.encoded.notes += [StageNotes() for _ in self.images]
@@ -147,41 +158,84 @@ class VisionReducer(threading.local):
         if not self.active:
             return None
         full = projected.new_full((len(projected), self.columns - self.tower.classes, projected.shape[-1]), torch.nan)
-        for image, tokens in enumerate(self.images):
-            places = tokens.index[tokens.visual] - self.tower.classes
-            full[image, places.to(full.device)] = projected[image, : len(places)]
+        for images in alike(self.images):
+            patches = Tokens.stacked([self.images[image] for image in images]).shown(visual=True)
+            places = (patches.index - self.tower.classes).to(full.device)[..., None]
+            rows = side_by_side(projected, images)[:, : len(patches)]
+            placed = side_by_side(full, images).scatter(1, places.expand_as(rows), rows)
+            full = placed if len(images) == len(full) else full.index_copy(0, _numbers(images, full.device), placed)
         self.encoded.tokens += self.images
         return full
 
     def reduce(self, plan: VisionPlan, number: int, hidden: Tensor, where: str) -> Tensor:
         """Every image through the reductions of one place; hidden (images, rows, width), then with fewer rows."""
-        after = []
-        for image, tokens in enumerate(self.images):
-            tokens = tokens.with_states(hidden[image, : len(tokens)])
-            for reduction, stage, stages in plan:
-                evidence = self.evidence(image, number, tokens, stage, stages, reduction.site)
-                with full_precision(hidden.device):
-                    tokens = apply_reduction(reduction, tokens, evidence, self.columns)
-            after.append(tokens)
+        after = list(self.images)
+        for reduction, stage, stages in plan:
+            for images in [[n] for n in range(len(after))] if reduction.alone else alike(after):
+                self.reduce_side_by_side(after, images, (reduction, stage, stages), number, hidden)
         self.images = [tokens.with_states(None) for tokens in after]
         self.encoded.steps.setdefault(where, []).extend(self.images)
-        return pad_sequence([tokens.states for tokens in after], batch_first=True)
+        states = [hidden[n, : len(t)] if t.states is None else t.states for n, t in enumerate(after)]
+        return pad_sequence(states, batch_first=True)
 
-    def evidence(self, image: int, number: int, tokens: Tokens, stage: int, stages: int, site: object) -> Evidence:
-        """What a stage may ask about one image at block ``number``."""
+    def reduce_side_by_side(
+        self,
+        after: list[Tokens],
+        images: list[int],
+        planned: tuple[Reduction, int, int],
+        number: int,
+        hidden: Tensor,
+        leave: int | None = None,
+    ) -> None:
+        """These of the images ``after`` side by side through one reduction; the list is changed."""
+        reduction, stage, stages = planned
+        before = Tokens.stacked([after[image] for image in images])
+        if before.states is None:
+            before = before.with_states(side_by_side(hidden, images)[:, : len(before)])
+        evidence = self.evidence(images, number, before, stage, stages, reduction.site)
+        with full_precision(hidden.device), noticing(self.noticed):
+            if reduction.alone:
+                own = replace(evidence.only(), notes=self.encoded.notes[self.first + images[0]])
+                after[images[0]] = apply_reduction(reduction, before.first(), own, self.columns)
+                return
+            if reduction.decides and leave is None:
+                numbers = reduction.leaving(before, evidence)
+                for leave in sorted(set(numbers)):
+                    own = [image for image, decided in zip(images, numbers, strict=True) if decided == leave]
+                    self.reduce_side_by_side(after, own, planned, number, hidden, leave)
+                return
+            tokens = apply_reduction(reduction, before, evidence, self.columns, leave)
+        for image, notes in zip(images, evidence.notes.of_samples(len(images)), strict=True):
+            self.encoded.notes[self.first + image].update(notes)
+        for image, own in zip(images, tokens.split([len(tokens)] * len(images)), strict=True):
+            after[image] = own
+
+    def evidence(
+        self, images: list[int], number: int, tokens: Tokens, stage: int, stages: int, site: object
+    ) -> Evidence:
+        """What a stage may ask about these images at block ``number``, ``tokens`` being theirs side by side."""
         before = number if getattr(site, "inside", False) else number - 1  # the last block whose attention is known
         attention_at = {}
         if before in self.captured:
-            attention_at["attention"] = partial(self.captured[before].layer_attention, image)
+            attention_at["attention"] = cache(partial(self.captured[before].layer_attention, images))
         if before == number - 1 and number < len(self.tower.blocks):
-            attention_at["next"] = as_called(partial(self.next_block_attention, number, tokens), tokens.states.device)
-        image_of = torch.full((self.columns,), -1)
-        image_of[self.tower.classes :] = 0
-        providers = {"features": lambda: self.hidden[image, self.tower.classes :]}
-        notes, content = self.encoded.notes[self.first + image], partial(as_bytes, self.pixels[image])
-        depth = len(self.tower.blocks)
+            coming = partial(self.next_block_attention, number, tokens)
+            attention_at["next"] = cache(as_called(coming, tokens.states.device))
+        providers = {"features": lambda: side_by_side(self.hidden, images)[:, self.tower.classes :]}
+        notes = StageNotes.side_by_side([self.encoded.notes[self.first + image] for image in images])
         return Evidence(
-            number, depth, image_of, content, stage, stages, tokens, attention_at, providers, notes, self.reader
+            number,
+            len(self.tower.blocks),
+            self.image.expand(len(images), -1),
+            lambda: [as_bytes(self.pixels[image]) for image in images],
+            stage,
+            stages,
+            tokens,
+            attention_at,
+            providers,
+            notes,
+            self.reader,
+            Counts((self.columns - self.tower.classes,), self.tower.classes),
         )
 
     def captured_block(self, number: int) -> CapturedQK:
@@ -189,7 +243,7 @@ class VisionReducer(threading.local):
         attention = self.tower.blocks[number].self_attn
         index = [tokens.index for tokens in self.images]
         bias = [tokens.size.log() for tokens in self.images] if self.proportional else None
-        rows = [torch.arange(len(columns)) for columns in index]
+        rows = [torch.arange(len(columns), device=columns.device) for columns in index]
         return CapturedQK(attention.head_dim, attention.head_dim**-0.5, index, rows, bias=bias)
 
     def on_projection(self, number: int, part: str, _: nn.Module, __: tuple, states: Tensor) -> None:
@@ -204,9 +258,8 @@ class VisionReducer(threading.local):
 
     def mask(self, hidden: Tensor, mask: Tensor | None) -> Tensor | None:
         """(images, 1, rows, rows) additive: log sizes of the keys, rows that only fill up hidden; or ``mask``."""
-        counts = torch.tensor([len(tokens) for tokens in self.images])
-        sized = self.proportional and any(bool((tokens.size != 1).any()) for tokens in self.images)
-        if not sized and bool((counts == hidden.shape[1]).all()):
+        sized = self.proportional and any(tokens.made is not None for tokens in self.images)
+        if not sized and all(len(tokens) == hidden.shape[1] for tokens in self.images):
             return mask
         if "flash" in (self.tower.blocks[0].self_attn.config._attn_implementation or ""):
             raise UserError(
@@ -230,7 +283,7 @@ class VisionReducer(threading.local):
         encoded, samples = self.encoded, range(len(prompt.alive))
         if not keep:
             self.encoded = EncodedImages()
-        if not prompt.visual.any():
+        if not any(prompt.patches):
             return None
         trace.tower = encoded.lengths
         numbers = _images(prompt, len(encoded.tokens) or len(encoded.features), repeats)
@@ -250,49 +303,66 @@ class VisionReducer(threading.local):
                 f"method {self.method.name} acts before the projector, but its picture came encoded already: pass the "
                 "pixels"
             )
-        hole = embeds[..., 0].isnan().cpu() & prompt.visual
+        hole = embeds[..., 0].isnan() & prompt.visual.to(embeds.device)
         if numbers is None:
-            start.tokens = [prompt.tokens(s).take(~hole[s][prompt.tokens(s).index]) for s in samples]
+            hole = hole.cpu()
+            start.tokens = [prompt.tokens(s).take(~hole[s][prompt.tokens(s).index]).to(start.device) for s in samples]
         else:
-            start.tokens = [in_prompt(prompt, s, [encoded.tokens[i] for i in numbers[s]]) for s in samples]
+            start.tokens = in_prompts(prompt, numbers, encoded.tokens, start.device)
             for where, images in encoded.steps.items():
-                trace.step(where, [in_prompt(prompt, s, [images[i] for i in numbers[s]]) for s in samples])
+                trace.step(where, partial(in_prompts, prompt, numbers, images, start.device))
         start.pack = any(r.site.positions == "pack" for r in self.method.before_projector)
         return embeds.masked_fill(hole.to(embeds.device)[..., None], 0.0)
 
 
-def in_prompt(prompt: Prompt, sample: int, images: list[Tokens]) -> Tokens:
+def alike(images: list[Tokens]) -> list[list[int]]:
+    """Numbers of the images that have equally many tokens, side by side."""
+    groups: dict[tuple, list[int]] = {}
+    for number, tokens in enumerate(images):
+        groups.setdefault((len(tokens), tokens.made is None, tokens.states is None), []).append(number)
+    return list(groups.values())
+
+
+def in_prompts(
+    prompt: Prompt, numbers: list[list[int]], images: list[Tokens], device: torch.device | str
+) -> list[Tokens]:
+    """`in_prompt` of every sample, whose images have these numbers among ``images``."""
+    return [in_prompt(prompt, sample, [images[n] for n in own], device) for sample, own in enumerate(numbers)]
+
+
+def in_prompt(prompt: Prompt, sample: int, images: list[Tokens], device: torch.device | str) -> Tokens:
     """The tokens of a sample whose images have been reduced to ``images``, each in its tower's own numbering."""
-    text = prompt.tokens(sample)
-    text = text.take(~text.visual)
-    traced = any(image.sources is not None for image in images)
-    tokens = text.with_sources(prompt.alive.shape[1]) if traced else text
+    tokens, width = prompt.tokens(sample).shown(visual=False).to(device), prompt.alive.shape[1]
+    traced = any(image.made is not None for image in images)
+    tokens = tokens.with_sources(width) if traced else tokens
     for number, image in enumerate(images):
-        columns = (prompt.image[sample] == number).nonzero().squeeze(1)
-        patches = image.take(image.visual)
-        first = int((~image.visual).sum())  # class tokens, which are never removed
+        columns = torch.from_numpy(np.flatnonzero(prompt.image[sample].numpy() == number)).to(device)
+        patches, first = image.shown(visual=True), len(image) - image.patches  # class tokens, which are never removed
         index = columns[patches.index - first]
-        origin = torch.where(patches.origins < first, -1, columns[(patches.origins - first).clamp(min=0)])
-        sources = None
+        origin = None
+        if patches.origin is not None:
+            origin = torch.where(patches.origin < first, -1, columns[(patches.origin - first).clamp(min=0)])
+        made = None
         if traced:
-            sources = torch.zeros(len(patches), prompt.alive.shape[1], dtype=torch.float32)
-            shares = patches.with_sources(first + len(columns)).sources
-            sources[:, columns] = shares[:, first:]
-        placed = Tokens(None, index, patches.visual, patches.size, sources, origin)
+            made = Placed(patches.with_sources(first + len(columns)).made, columns, first, width)
+        placed = Tokens(None, index, patches.visual, patches.size, made, origin, patches.patches)
         tokens = tokens.union(placed)
-    same = tokens.origin is None or torch.equal(tokens.origin, tokens.index)
-    return replace(tokens, origin=None) if same else tokens
+    return tokens
+
+
+def _numbers(images: list[int], device: torch.device) -> Tensor:
+    return torch.tensor(images, dtype=torch.int64, device=device)
 
 
 def _images(prompt: Prompt, count: int, repeats: int) -> list[list[int]] | None:
     """Per row: the numbers of its images among ``count`` encoded ones; None where columns and images do not match
     (tiles, packing)."""
-    image = prompt.image[::repeats]
-    each = (image.amax(1) + 1).tolist()
+    image = prompt.image[::repeats].numpy()
+    each = (image.max(1) + 1).tolist()
     if count == 0 or sum(each) != count:
         return None
     sizes = {int((row == n).sum()) for row, m in zip(image, each, strict=True) for n in range(m)}
     if len(sizes) != 1:
         return None
-    ends = torch.tensor(each).cumsum(0).tolist()
+    ends = accumulate(each)
     return [list(range(end - m, end)) for end, m in zip(ends, each, strict=True) for _ in range(repeats)]

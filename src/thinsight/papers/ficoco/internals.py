@@ -43,6 +43,7 @@ class Recorder:
 
     stage: Any
     seen: list[Any] = field(default_factory=list)
+    alone = True
 
     @property
     def needs(self) -> frozenset[str]:
