@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from thinsight.errors import UserError
 from thinsight.methods.cdpruner import greedy_map, scale_relevance
 from thinsight.methods.divprune import dispersed
+from thinsight.reduction import ties
 from thinsight.reduction.stages import count_outliers, lowest
 from thinsight.reduction.ties import (
     ROUNDING,
@@ -20,6 +21,9 @@ from thinsight.reduction.ties import (
     distances,
     first_largest,
     largest,
+    noticing,
+    refuse,
+    top,
 )
 
 QUICK = settings(max_examples=60, deadline=None)
@@ -87,6 +91,30 @@ def test_what_is_no_number_is_said():
         with pytest.raises(UserError, match="overflowed") as error:
             function(torch.tensor([1.0, torch.nan]))
         assert "\n" not in str(error.value)
+
+
+def test_what_is_no_number_is_noted_elsewhere(monkeypatch):
+    """On another device than the CPU nothing is read until the end."""
+    monkeypatch.setattr(ties, "_at_hand", lambda values: False)
+    found = []
+    with noticing(found):
+        descending(torch.tensor([1.0, torch.nan]))
+        largest(torch.tensor([1.0, 2.0]))
+    assert len(found) == 2
+    with pytest.raises(UserError, match="overflowed"):
+        refuse(found)
+    assert found == []
+    with noticing(found):
+        descending(torch.tensor([1.0, 2.0]))
+    refuse(found)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 5, 9])
+def test_the_largest_few(count):
+    scores = torch.tensor([[0.2, 0.5 * (1 + NOISE), 0.5, 0.9, 0.5 * (1 - NOISE), 0.1], [1, 1, 1, 1, 1, 1.0]])
+    chosen = top(scores, count, 0.0)
+    for row, best in zip(chosen, descending(scores, 0.0), strict=True):
+        assert row.nonzero().squeeze(1).tolist() == sorted(best[:count].tolist())
 
 
 def test_thresholds():

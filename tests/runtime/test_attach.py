@@ -9,6 +9,7 @@ from thinsight import load_method, reduce
 from thinsight.errors import UserError
 from thinsight.methods.controls import Grid, Random
 from thinsight.methods.vtw import AllVisual
+from thinsight.models.families import find_tower
 from thinsight.reduction.method import Method, Reduction
 from thinsight.reduction.schedules import Keep
 from thinsight.reduction.sites import Decoder, Projected
@@ -251,3 +252,26 @@ def test_a_call_that_failed_leaves_no_picture_behind(llava, name):
             llava(**short)
         llava(**inputs)
         assert (trace.sources, trace.tower) == once
+
+
+@pytest.mark.parametrize("name", ["identity", "fastv", "fastervlm"])
+def test_blocks_that_nothing_reads_do_not_run(llava, name):
+    """Blocks behind the layer that the projector reads; who encodes pictures himself gets all outputs of the tower."""
+    tower, inputs, ran = find_tower(llava), BATCHES["one"], []
+    plain, features = llava(**inputs).logits, llava.get_image_features(inputs["pixel_values"]).last_hidden_state
+    handles = [
+        block.mlp.register_forward_hook(lambda *_, number=number: ran.append(number))
+        for number, block in enumerate(tower.blocks)
+    ]
+    assert tower.used < len(tower.blocks)
+    with reduce(llava, load_method(name)):
+        logits = llava(**inputs).logits
+        assert ran == list(range(tower.used))
+        ran.clear()
+        encoded = llava.get_image_features(inputs["pixel_values"]).last_hidden_state
+    assert ran == list(range(len(tower.blocks)))
+    for handle in handles:
+        handle.remove()
+    if name == "identity":
+        assert torch.equal(logits, plain)
+        assert torch.equal(encoded, features)
