@@ -12,7 +12,7 @@ The first is exact, the second but for the last digits; neither depends on which
 method looks into, or changes inside, is computed each time. Made for ``generate``, which numbers positions by the mask.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -62,14 +62,19 @@ class SharedLayers:
 class SharedLayer(OwnMethod):
     """The forward of a block of the vision tower that remembers one input, and what came of it."""
 
-    def __init__(self, module: nn.Module, owner: SharedLayers) -> None:
+    def __init__(self, module: nn.Module, owner: SharedLayers, unread: Sequence[nn.Module] = ()) -> None:
         super().__init__(module, "forward")
-        self.module, self.owner = module, owner
+        self.module, self.owner, self.unread = module, owner, unread  # children whose output nothing reads
         self.entry: tuple[tuple, dict, Any] | None = None
         self.prefix: Prefix | None = None
 
+    @property
+    def looked_into(self) -> bool:
+        """Whether something listens to a part of the module, or has changed it."""
+        return any(child not in self.unread for _, _, child in hooked_children(self.module))
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if hooked_children(self.module):
+        if self.looked_into:
             return self.method(*args, **kwargs)
         if self.entry is None:
             output = self.method(*args, **kwargs)
@@ -115,7 +120,7 @@ class SharedDecoderLayer(SharedLayer):
             held, tables = cache.layers[number], rest["position_embeddings"]
             self.prefix = Prefix(hidden_states, tables, output, held.keys, held.values)
             return output
-        looked_into = bool(hooked_children(self.module))
+        looked_into = self.looked_into
         whole = not looked_into and hidden_states.shape[1] == self.owner.columns
         if whole and self.entry is not None and _equal(hidden_states, self.entry[0]) and _equal(rest, self.entry[1]):
             output, keys, values = self.entry[2]
@@ -169,10 +174,11 @@ def shared_layers(model: nn.Module, limit: int = LIMIT) -> Iterator[SharedLayers
     shared.layers += [SharedDecoderLayer(layer, shared) for layer in parts.layers]
     if parts.vision is not None:
         try:
-            blocks = find_tower(model).blocks
+            tower = find_tower(model)
+            blocks, unread = tower.blocks, tuple(tower.blocks[tower.used :])
         except UserError:  # not built like CLIP: whole or not at all
-            blocks = ()
-        shared.layers += [SharedLayer(module, shared) for module in (parts.vision, *blocks)]
+            blocks, unread = (), ()
+        shared.layers += [SharedLayer(parts.vision, shared, unread), *(SharedLayer(block, shared) for block in blocks)]
     for layer in shared.layers:
         layer.module.forward = layer
     try:
