@@ -83,8 +83,9 @@ def test_reach_follows_functions_lazy_names_and_packages():
     assert "omegaconf" in others
 
 
-COMPUTED = {"__init__", "__main__", "tasks/functions", "models/families/__init__"}
-"""They import by a computed name: public names, commands, what a configuration names, and all modules of a package."""
+COMPUTED = {"__init__", "__main__", "tasks/functions", "models/families/__init__", "pipeline/warm"}
+"""They import by a computed name: public names, commands, what a configuration names, all modules of a package, and
+what a warm process is to have imported already."""
 
 
 def test_no_other_module_imports_by_a_computed_name():

@@ -126,10 +126,8 @@ def cost_report(config: DictConfig) -> dict[str, Any]:
     visual = image.tokens
     if text < 2:
         raise UserError(f"text_tokens must be at least 2 (one before the picture, one after), not {text}.")
-    chooses = (
-        method.needs - {"content"} or method.before_projector
-    )  # what costs operations that are no part of the prefill
-    counted = lengths_only(method, prefill_sizes_of(model, config)) if chooses else method
+    computes = any(r.needs or r.merges for r in method.reductions) or bool(method.before_projector)
+    counted = lengths_only(method, prefill_sizes_of(model, config)) if computes else method
     full = count_prefill(model, load_method("identity"), text, visual)
     reduced = count_prefill(model, counted, text, visual)
     whole = flops_by_convention(shape, full.lengths, visual=full.visual)
