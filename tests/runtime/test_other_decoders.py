@@ -1,5 +1,7 @@
 """Decoders that are not quite Llama's: each method is right there, or refused."""
 
+import copy
+
 import pytest
 import torch
 import transformers
@@ -57,7 +59,7 @@ def decoder(request, llava):
     for attention in ("sdpa", "eager"):
         torch.manual_seed(0)
         config = transformers.LlavaConfig(
-            vision_config=llava.config.vision_config,
+            vision_config=copy.deepcopy(llava.config.vision_config),  # the model made of it sets its attention
             text_config=text(request.param),
             image_token_id=IMAGE,
             image_seq_length=16,
