@@ -12,7 +12,7 @@ from thinsight.models.loading import meta_model
 
 @pytest.mark.parametrize(
     ("name", "fields"),
-    [("identity", {}), ("vtw", {"layer": 5}), ("grid", {"keep": 0.25})],
+    [("identity", {}), ("vtw", {"layer": 5}), ("grid", {"keep": 0.25}), ("pool", {"keep": 0.25})],
 )
 def test_alike_layers_count_as_if_each_had_run(name, fields):
     model, text, visual = meta_model("pocket"), 20, 144

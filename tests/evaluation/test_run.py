@@ -24,8 +24,8 @@ from thinsight.errors import UserError, command
 from thinsight.evaluate import main
 from thinsight.evaluation import run as batches
 from thinsight.evaluation import run as module
-from thinsight.evaluation.answer import _generated, answer, shareable
-from thinsight.evaluation.dry_run import dry_run
+from thinsight.evaluation.answer import _generated, answer
+from thinsight.evaluation.dry_run import dry_run, shareable
 from thinsight.evaluation.journal import Journal
 from thinsight.evaluation.protocol import comparable, hardware_differences
 from thinsight.evaluation.run import evaluate

@@ -9,7 +9,6 @@ from transformers import BatchFeature, GenerationConfig
 
 from thinsight.errors import UserError
 from thinsight.reduction.method import Method
-from thinsight.reduction.sites import Decoder, Projected, RandomDecoder
 from thinsight.runtime.attach import reduce
 from thinsight.tasks import metrics
 from thinsight.tasks.functions import task_function
@@ -95,11 +94,3 @@ def _generated(tokens: torch.Tensor, ends: list[int]) -> int:
     """Tokens of one answer up to and including its end token; what follows pads the batch. ``tokens``: (new,)."""
     stops = torch.isin(tokens, torch.tensor(ends)).nonzero()
     return int(stops[0]) + 1 if len(stops) else len(tokens)
-
-
-def shareable(methods: Sequence[Method]) -> bool:
-    """Whether all ``methods`` act behind the vision tower, so that it gives each of them the same features.
-
-    A kind of site that is not known here counts as one inside the tower.
-    """
-    return all(isinstance(r.site, Projected | Decoder | RandomDecoder) for method in methods for r in method.reductions)

@@ -14,11 +14,12 @@ from thinsight.costs.conventions import PROFILER_LAST
 from thinsight.costs.flops import decode_steps, flops, kv_bytes
 from thinsight.costs.meta_device import tower_flops
 from thinsight.errors import UserError
-from thinsight.evaluation.answer import shareable
 from thinsight.evaluation.sweep import SweepPoint, sweep_points
 from thinsight.models.image_tokens import largest_image
 from thinsight.models.loading import checkpoint, meta_model, torch_dtype
 from thinsight.paths import ROOT
+from thinsight.reduction.method import Method
+from thinsight.reduction.sites import Decoder, Projected, RandomDecoder
 from thinsight.tasks import sources
 from thinsight.tasks.functions import function_name, task_function
 from thinsight.tasks.hub import files, local_files, patterns
@@ -253,3 +254,11 @@ def _cached(name: str, kind: str, revision: str | None, needed: list[str]) -> Pa
     except Exception:  # whatever is wrong with it, it cannot be used
         return None
     return folder if all(any(folder.glob(pattern)) for pattern in needed) else None
+
+
+def shareable(methods: Sequence[Method]) -> bool:
+    """Whether all ``methods`` act behind the vision tower, so that it gives each of them the same features.
+
+    A kind of site that is not known here counts as one inside the tower.
+    """
+    return all(isinstance(r.site, Projected | Decoder | RandomDecoder) for method in methods for r in method.reductions)

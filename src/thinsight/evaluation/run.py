@@ -200,7 +200,6 @@ def evaluate(
     where the journal of the unfinished run is kept. ``progress``: a bar on stderr; None shows one on a terminal.
     Equal configs give equal results to the bit on one machine, interrupted or not.
     """
-    sweep_points(config)  # what cannot be is found before a folder is made
     out = _folder(out)
     run = Run.open(config, journal)
     try:

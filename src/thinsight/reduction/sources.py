@@ -4,6 +4,7 @@ A step holds index tensors and the (small) weights of what was merged, on the de
 them off and gives (..., tokens, columns) fp32 on the CPU: the share of each original column that went into each token.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +14,7 @@ Known = dict["Sources", Tensor]
 """What has been multiplied already, by the identity of the step; for one look at several places."""
 
 
-class Sources:
+class Sources(ABC):
     """A step; each is multiplied once a look."""
 
     def dense(self, known: Known) -> Tensor:
@@ -22,9 +23,9 @@ class Sources:
             known[self] = self.multiplied(known)
         return known[self]
 
+    @abstractmethod
     def multiplied(self, known: Known) -> Tensor:
         """The same, made anew."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, eq=False)

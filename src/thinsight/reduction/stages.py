@@ -163,8 +163,10 @@ class WeightedMerge:
             least = max(self.most, torch.finfo(received.dtype).tiny)
             share = share * (self.most / received.clamp(min=least))[..., None, :]
             received = share.sum(-2)
-        mass = stay.states.float() * own[..., None] + share.transpose(-2, -1) @ gone.states.float()
-        states = (mass / (own + received)[..., None] if self.divide else mass).to(stay.states.dtype)
+        device = stay.states.device  # that of the books, too, but for states without data (meta)
+        mass = stay.states.float() * own[..., None].to(device)
+        mass = mass + share.transpose(-2, -1).to(device) @ gone.states.float()
+        states = (mass / (own + received)[..., None].to(device) if self.divide else mass).to(stay.states.dtype)
         if routes.new is None:
             return _kept(tokens, leaving, stay, gone, routes, states)
         share = routes.new.float() * sent[..., None]

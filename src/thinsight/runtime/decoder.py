@@ -1,7 +1,7 @@
 """The state of one prompt on its way through the decoder: tokens and layouts by layer."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
 
@@ -11,13 +11,12 @@ from torch import Tensor
 
 from thinsight.reduction.attention import LayerAttention, side_by_side
 from thinsight.reduction.evidence import Counts, Evidence, Reader, StageNotes
-from thinsight.reduction.method import Method, Reduction, apply_reduction
+from thinsight.reduction.method import Method, Reduction
 from thinsight.reduction.prompt import Prompt
 from thinsight.reduction.sources import take_at
-from thinsight.reduction.ties import noticing
 from thinsight.reduction.tokens import Tokens, places
-from thinsight.runtime.hooks import full_precision
 from thinsight.runtime.layout import Layout, Layouts, take_rows
+from thinsight.runtime.side_by_side import reduce_side_by_side
 from thinsight.runtime.trace import PrefillTrace
 
 AttentionAt = dict[str, Callable[[], LayerAttention]]
@@ -129,7 +128,12 @@ class DecoderState:
             if reduction.site.inside != inside:
                 continue
             for samples, stage, stages in self._groups(layer, number, reduction):
-                self._reduce(reduction, samples, Place(layer, stage, stages), hidden, attention)
+                tokens = {sample: self.after[sample] for sample in samples}
+                look = partial(self._look, Place(layer, stage, stages), hidden, attention)
+                columns, notes = self.prompt.alive.shape[1], self.start.notes
+                reduced = reduce_side_by_side(reduction, tokens, notes, look, columns, self.trace.noticed)
+                for sample, own in reduced.items():
+                    self.after[sample] = own
                 for sample in samples:
                     fewer = len(self.after[sample]) < len(before[sample])
                     pack[sample] |= reduction.site.positions == "pack" and fewer
@@ -197,45 +201,15 @@ class DecoderState:
         left = tokens.shown(visual=False).index.numpy(force=True)  # text has left: a method that looks at its own
         return counts._replace(text=text, behind=int(((left > last) & (left < self.prompt.end)).sum()), cut=True)
 
-    def _reduce(
-        self,
-        reduction: Reduction,
-        samples: list[int],
-        place: "Place",
-        hidden: Tensor,
-        attention: ReachAttention | None,
-        leave: int | None = None,
-    ) -> None:
-        """Samples side by side through one reduction."""
-        before = [self.after[sample] for sample in samples]
-        tokens = Tokens.stacked(before)
+    def _look(
+        self, place: "Place", hidden: Tensor, attention: ReachAttention | None, samples: list[int], tokens: Tokens
+    ) -> tuple[Tokens, Evidence]:
+        """``tokens`` of some samples with their states, and what a stage may ask about them."""
         if tokens.states is None:
             columns = side_by_side(self.layout.columns, samples)
             rows = torch.searchsorted(columns, tokens.index.clamp(min=0)).to(hidden.device)
             tokens = tokens.with_states(take_at(side_by_side(hidden, samples), rows))
-        evidence = self._evidence(samples, place, tokens, attention)
-        with full_precision(hidden.device), noticing(self.trace.noticed):
-            if reduction.alone:
-                own = replace(evidence.only(), notes=self.start.notes[samples[0]])
-                only = tokens.first()
-                after = apply_reduction(reduction, only, own, self.prompt.alive.shape[1])
-                if after is not only:
-                    self.after[samples[0]] = after
-                return
-            if reduction.decides and leave is None:
-                numbers = reduction.leaving(tokens, evidence)
-                for leave in sorted(set(numbers)):
-                    own = [sample for sample, number in zip(samples, numbers, strict=True) if number == leave]
-                    self._reduce(reduction, own, place, hidden, attention, leave)
-                return
-            after = apply_reduction(reduction, tokens, evidence, self.prompt.alive.shape[1], leave)
-        for sample, notes in zip(samples, evidence.notes.of_samples(len(samples)), strict=True):
-            self.start.notes[sample].update(notes)
-        if len(after) == len(tokens) and (after.made is None or after.made is tokens.made):
-            return
-        lengths = [len(own) - (len(tokens) - len(after)) for own in before]
-        for sample, own in zip(samples, after.split(lengths), strict=True):
-            self.after[sample] = own
+        return tokens, self._evidence(samples, place, tokens, attention)
 
     def _where(self, reduction: Reduction, sample: int) -> tuple[int, ...]:
         """The layers of a reduction for one sample; none where there is no image."""

@@ -2,7 +2,7 @@
 
 import threading
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cache, partial
 from itertools import accumulate
 
@@ -15,22 +15,21 @@ from thinsight.errors import UserError
 from thinsight.models.architecture import BLOCK_PARTS, VisionTower
 from thinsight.reduction.attention import CapturedQK, LayerAttention, side_by_side
 from thinsight.reduction.evidence import Counts, Evidence, Reader, StageNotes
-from thinsight.reduction.method import Method, Reduction, apply_reduction
+from thinsight.reduction.method import Method, Reduction
 from thinsight.reduction.prompt import Prompt, as_bytes
 from thinsight.reduction.sites import Features, Vision
 from thinsight.reduction.sources import Placed
-from thinsight.reduction.ties import noticing
 from thinsight.reduction.tokens import Tokens
 from thinsight.runtime.decoder import DecoderStart
 from thinsight.runtime.hooks import (
     as_called,
-    full_precision,
     post_hook,
     pre_hook,
     project_attention,
     projection,
     split,
 )
+from thinsight.runtime.side_by_side import reduce_side_by_side
 from thinsight.runtime.trace import PrefillTrace
 
 VisionPlan = list[tuple[Reduction, int, int]]
@@ -172,43 +171,30 @@ class VisionReducer(threading.local):
         after = list(self.images)
         for reduction, stage, stages in plan:
             for images in [[n] for n in range(len(after))] if reduction.alone else alike(after):
-                self.reduce_side_by_side(after, images, (reduction, stage, stages), number, hidden)
+                tokens, notes = {image: after[image] for image in images}, self.encoded.notes[self.first :]
+                look = partial(self.look, reduction, stage, stages, number, hidden)
+                reduced = reduce_side_by_side(reduction, tokens, notes, look, self.columns, self.noticed)
+                for image, own in reduced.items():
+                    after[image] = own
         self.images = [tokens.with_states(None) for tokens in after]
         self.encoded.steps.setdefault(where, []).extend(self.images)
         states = [hidden[n, : len(t)] if t.states is None else t.states for n, t in enumerate(after)]
         return pad_sequence(states, batch_first=True)
 
-    def reduce_side_by_side(
+    def look(
         self,
-        after: list[Tokens],
-        images: list[int],
-        planned: tuple[Reduction, int, int],
+        reduction: Reduction,
+        stage: int,
+        stages: int,
         number: int,
         hidden: Tensor,
-        leave: int | None = None,
-    ) -> None:
-        """These of the images ``after`` side by side through one reduction; the list is changed."""
-        reduction, stage, stages = planned
-        before = Tokens.stacked([after[image] for image in images])
-        if before.states is None:
-            before = before.with_states(side_by_side(hidden, images)[:, : len(before)])
-        evidence = self.evidence(images, number, before, stage, stages, reduction.site)
-        with full_precision(hidden.device), noticing(self.noticed):
-            if reduction.alone:
-                own = replace(evidence.only(), notes=self.encoded.notes[self.first + images[0]])
-                after[images[0]] = apply_reduction(reduction, before.first(), own, self.columns)
-                return
-            if reduction.decides and leave is None:
-                numbers = reduction.leaving(before, evidence)
-                for leave in sorted(set(numbers)):
-                    own = [image for image, decided in zip(images, numbers, strict=True) if decided == leave]
-                    self.reduce_side_by_side(after, own, planned, number, hidden, leave)
-                return
-            tokens = apply_reduction(reduction, before, evidence, self.columns, leave)
-        for image, notes in zip(images, evidence.notes.of_samples(len(images)), strict=True):
-            self.encoded.notes[self.first + image].update(notes)
-        for image, own in zip(images, tokens.split([len(tokens)] * len(images)), strict=True):
-            after[image] = own
+        images: list[int],
+        tokens: Tokens,
+    ) -> tuple[Tokens, Evidence]:
+        """``tokens`` of some images with their states, and what a stage may ask about them."""
+        if tokens.states is None:
+            tokens = tokens.with_states(side_by_side(hidden, images)[:, : len(tokens)])
+        return tokens, self.evidence(images, number, tokens, stage, stages, reduction.site)
 
     def evidence(
         self, images: list[int], number: int, tokens: Tokens, stage: int, stages: int, site: object
