@@ -28,7 +28,8 @@ def code_hash(*configs: Mapping[str, Any]) -> str:
 def code_lines(names: Iterable[str]) -> tuple[list[str], set[str]]:
     """``hash  module`` of each module of ours that importing ``names`` can reach, sorted; other packages' names."""
     ours, others = reach(names)
-    return [f"{_parse(path)[1]}  {name}" for name, path in sorted(ours.items())], others
+    hashes = {name: _parse_text(path.read_text(encoding="utf-8"))[1] for name, path in sorted(ours.items())}
+    return [f"{code}  {name}" for name, code in hashes.items()], others
 
 
 def targets(node: Any) -> Iterator[str]:
@@ -48,6 +49,7 @@ def reach(names: Iterable[str]) -> tuple[dict[str, Path], set[str]]:
 
     A public name of the package, which loads lazily, counts as its home.
     """
+    modules = _modules()
     ours: dict[str, Path] = {}
     others: set[str] = set()
     queue = list(names)
@@ -55,13 +57,16 @@ def reach(names: Iterable[str]) -> tuple[dict[str, Path], set[str]]:
         name = _home(queue.pop())
         if name.split(".")[0] != PACKAGE.name:
             others.add(name.split(".")[0])
-        elif (module := _module(name)) and module[0] not in ours:
-            ours[module[0]] = module[1]
-            queue.append(module[0].rpartition(".")[0] or PACKAGE.name)  # its package's __init__ runs too
-            queue += _parse(module[1])[0]
-            text = module[1].read_text(encoding="utf-8")
-            if module[1].name == "__init__.py" and "__path__" in text:  # a package that imports whatever lies in it
-                queue += [f"{module[0]}.{file.stem}" for file in module[1].parent.glob("[!_]*.py")]
+            continue
+        while name and name not in modules:  # what a module holds leads to the module
+            name = name.rpartition(".")[0]
+        if name and name not in ours:
+            path = ours[name] = modules[name]
+            queue.append(name.rpartition(".")[0] or PACKAGE.name)  # its package's __init__ runs too
+            text = path.read_text(encoding="utf-8")
+            queue += _parse_text(text)[0]
+            if path.name == "__init__.py" and "__path__" in text:  # a package that imports whatever lies in it
+                queue += [f"{name}.{file.stem}" for file in path.parent.glob("[!_]*.py")]
     return ours, others
 
 
@@ -98,24 +103,15 @@ def _home(name: str) -> str:
     return f"{owner}.{_HOMES[last]}" if owner == PACKAGE.name and last in _HOMES else name
 
 
-def _module(name: str) -> tuple[str, Path] | None:
-    """The module that a dotted name is, or lies in, and its file."""
-    parts = name.split(".")
-    for end in range(len(parts), 0, -1):
-        base = PACKAGE.joinpath(*parts[1:end])
-        for path in (base.with_suffix(".py") if end > 1 else base / "__init__.py", base / "__init__.py"):
-            if path.is_file():
-                return ".".join(parts[:end]), path
-    return None
-
-
-def _parse(path: Path) -> tuple[tuple[str, ...], str]:
-    """What the file imports, and a hash of what it does."""
-    return _parse_text(path.read_text(encoding="utf-8"))
+def _modules() -> dict[str, Path]:
+    """Every module of the package, by its dotted name."""
+    files = {file: file.relative_to(PACKAGE.parent).with_suffix("").parts for file in PACKAGE.rglob("*.py")}
+    return {".".join(parts[:-1] if parts[-1] == "__init__" else parts): file for file, parts in files.items()}
 
 
 @cache
 def _parse_text(text: str) -> tuple[tuple[str, ...], str]:
+    """What a file with this ``text`` imports, and a hash of what it does."""
     tree = ast.parse(text)
     imported = tuple(imports(tree))
     for node in ast.walk(tree):

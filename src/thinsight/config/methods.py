@@ -91,6 +91,7 @@ def method_of(node: DictConfig | dict[str, Any], fields: dict[str, Any]) -> "Met
     knobs = [key for key in node if key not in RESERVED]
     fields = {key: value.item() if hasattr(value, "item") else value for key, value in fields.items()}  # NumPy, torch
     fields = {**_fidelity(node, fields), **fields}
+    plain = _resolve(node)
     for key, value in fields.items():
         if key not in knobs:
             raise (
@@ -98,15 +99,15 @@ def method_of(node: DictConfig | dict[str, Any], fields: dict[str, Any]) -> "Met
                 if knobs
                 else UserError(f"method {node.name} has no fields: it cannot take {key}")
             )
-        before, old = _resolve(node), node[key]
+        old, before = node[key], plain
         _check_number(node.name, key, value, old)
         try:
             node[key] = value
         except OmegaConfBaseException as error:
             raise UserError(f"{key}={value!r} of method {node.name} is no text, number or list") from error
-        if key != "fidelity" and old != value and _resolve(node)["reductions"] == before["reductions"]:
+        plain = _resolve(node)
+        if key != "fidelity" and old != value and plain["reductions"] == before["reductions"]:
             raise UserError(f"{key}={value} changes nothing in method {node.name}: its reductions do not point at it")
-    plain = _resolve(node)
     try:
         reductions = instantiate(OmegaConf.create({"of": plain["reductions"]}), _convert_="all")["of"]
     except InstantiationException as error:

@@ -4,6 +4,7 @@ Each run keeps its own journal, as if it had been computed alone, so that `thins
 from it, whether it is full or not. Several processes share the work on a CPU; one does all of it where a GPU is.
 """
 
+import gc
 import multiprocessing
 import os
 import queue
@@ -57,12 +58,15 @@ class Campaign:
     @classmethod
     def open(cls, configs: Mapping[str, DictConfig]) -> "Campaign":
         """Load what all ``configs`` name, each model and each task's rows once."""
+        gc.disable()  # what is loaded stays: to look through it again and again would take a fifth of the time
         campaign, loader = cls(), Loader()
         for name, config in configs.items():
             try:
                 campaign.runs[name] = Run.open(config, loader=loader)
             except UserError as error:
                 campaign.failures[name] = str(error)
+        gc.freeze()
+        gc.enable()
         return campaign
 
     def close(self) -> None:

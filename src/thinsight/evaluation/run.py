@@ -60,7 +60,15 @@ class Loader:
     """Models and rows that several runs may share, each loaded once."""
 
     models: dict[str, Loaded] = field(default_factory=dict)
+    tasks: dict[str, list[DictConfig]] = field(default_factory=dict)
     rows: dict[str, Sequence[Row]] = field(default_factory=dict)
+
+    def run_tasks(self, config: DictConfig) -> list[DictConfig]:
+        """The tasks of a run's ``config`` (see `thinsight.tasks.rows.run_tasks`), composed once for equal ones."""
+        key = f"{config.tasks} {config.overridden} {_json(config.task)}"
+        if key not in self.tasks:
+            self.tasks[key] = run_tasks(config)
+        return self.tasks[key]
 
     def load_model(self, config: DictConfig) -> Loaded:
         """The model of a run's ``config``."""
@@ -98,7 +106,7 @@ class Run:
         loader = loader or Loader()
         torch.manual_seed(config.seed)
         points = sweep_points(config)
-        tasks = {task.name: (task, loader.load_rows(task, config.limit)) for task in run_tasks(config)}
+        tasks = {task.name: (task, loader.load_rows(task, config.limit)) for task in loader.run_tasks(config)}
         model, processor, weights = loader.load_model(config)
         protocol = protocol_card(model, processor, config, tasks, weights)
         key = _key(config, protocol, [task for task, _ in tasks.values()])

@@ -26,10 +26,12 @@ import json
 import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import packages_distributions, version
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -66,17 +68,19 @@ class Listed:
 def write_plan(params: Params | Mapping[str, Any], data: Path = DATA) -> None:
     """Write the plan of ``params`` below ``data``; a run that does not compose is a `UserError`."""
     plan, notebooks = Params.of(params), ROOT / "notebooks"
-    configs = {run: _run_config(plan, run) for run in plan.runs}
     parameters = load_config([f"preset={plan.preset}"]).pages
-    texts = {f"runs/{run}.txt": run_code(config) for run, config in configs.items()}
-    outside = sorted({str(path) for config in configs.values() for path in outside_files(config)})
+    with ProcessPoolExecutor(mp_context=get_context("fork")) as pool:
+        runs = dict(zip(plan.runs, pool.map(partial(_planned, plan), plan.runs), strict=True))
+        files = [notebooks / f"{page}.ipynb" for page in plan.pages]
+        texts = {f"pages/{file.stem}.txt": code for file, code in zip(files, pool.map(page_code, files), strict=True)}
+    texts |= {f"runs/{run}.txt": code for run, (_, code, _) in runs.items()}
+    outside = sorted({path for _, _, paths in runs.values() for path in paths})
     if outside:
         texts["outside.txt"] = "".join(f"{path}\n" for path in outside)
-    texts |= {f"pages/{page}.txt": page_code(notebooks / f"{page}.ipynb") for page in plan.pages}
     texts["pages/report.txt"] = _code_text(["thinsight.report.__main__"])
     texts["parameters.json"] = json.dumps(OmegaConf.to_container(parameters)) + "\n"
     texts["contents.json"] = list_pages(plan.pages, notebooks)
-    _write(data / "configs", {f"{run}.yaml": to_yaml(config) for run, config in configs.items()})
+    _write(data / "configs", {f"{run}.yaml": config for run, (config, _, _) in runs.items()})
     _write(data / "plan", texts)
 
 
@@ -89,6 +93,12 @@ def _run_config(plan: Params, run: str) -> DictConfig:
         raise UserError(f"run {run} in params.yaml: {error}") from error
     config.pages = {}  # no run depends on them
     return config
+
+
+def _planned(plan: Params, run: str) -> tuple[str, str, list[str]]:
+    """One of the runs: its config as text, the text of its code, and what it reads from outside."""
+    config = _run_config(plan, run)
+    return to_yaml(config), run_code(config), [str(path) for path in outside_files(config)]
 
 
 def write_reads(params: Params | Mapping[str, Any], data: Path = DATA) -> None:
