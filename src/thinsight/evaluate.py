@@ -21,7 +21,7 @@ def summary(result: dict[str, Any]) -> dict[str, Any]:
 
 
 def main(arguments: list[str]) -> None:
-    """``override... [--config FILE] [--out FOLDER] [--journal FILE] [--json] [--dry-run [--tflops N]]``."""
+    """``override... [--config FILE] [--out FOLDER] [--journal FILE] [--json] [--dry-run [--tflops N] [--gbps N]]``."""
     parser = argparse.ArgumentParser(prog="python -m thinsight.evaluate", description=about(__doc__))
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="Hydra overrides: method=vtw limit=100")
     parser.add_argument("--config", help="a resolved config instead of the files in conf/")
@@ -30,12 +30,14 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--json", action="store_true", help="print the JSON object on a terminal, too")
     parser.add_argument("--dry-run", action="store_true", help="only print what it will load, need and take")
     parser.add_argument("--tflops", type=float, help="for the plan: what the device sustains")
-    options = parser.parse_args(arguments)
+    parser.add_argument("--gbps", type=float, help="for the plan: what it reads of its memory in a second")
+    options = parser.parse_intermixed_args(arguments)
     config = load_config(options.overrides, options.config)
     if options.dry_run:
-        from thinsight.evaluation.dry_run import TFLOPS, dry_run
+        from thinsight.evaluation.dry_run import dry_run
 
-        answer = dry_run(config, TFLOPS if options.tflops is None else options.tflops)
+        speeds = {"tflops": options.tflops, "gbps": options.gbps}
+        answer = dry_run(config, **{name: speed for name, speed in speeds.items() if speed is not None})
     else:
         from thinsight.evaluation.run import evaluate  # after a wrong word has been found: torch takes seconds
 

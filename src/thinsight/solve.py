@@ -16,7 +16,7 @@ def main(arguments: list[str]) -> None:
     measures = ", ".join(MEASURES)
     words = f"model=NAME method=NAME and one measure ({measures}) with its target: layer_mean=192, kept=0.3333"
     parser.add_argument("overrides", nargs="*", metavar="key=value", help=words)
-    arguments = parser.parse_args(arguments).overrides
+    arguments = parser.parse_intermixed_args(arguments).overrides
     wanted = [a for a in arguments if a.split("=")[0].split(":")[0] in MEASURES]
     if len(wanted) != 1:
         raise UserError("usage: python -m thinsight.solve model=NAME method=NAME MEASURE=TARGET, e.g. layer_mean=192")

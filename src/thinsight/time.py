@@ -201,7 +201,7 @@ def main(arguments: list[str]) -> None:
     )  # fmt: skip
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="model=NAME method=NAME weights=random ...")
     parser.add_argument("--json", action="store_true", help="one JSON object on a terminal, too")
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
     words, overrides = Words.read(options.overrides)
     config = load_config(overrides)
     answer = time_method(config, words)

@@ -13,12 +13,12 @@ from helpers import tiny_checkpoint as tiny
 
 from thinsight.config.compose import load_config
 from thinsight.errors import UserError
-from thinsight.evaluation import run as module
+from thinsight.evaluation import batches
 from thinsight.evaluation.journal import Journal
 from thinsight.evaluation.run import evaluate
 from thinsight.paths import save_whole
 
-KEYS = [("exist", 0, batch) for batch in range(4)]
+KEYS = [("exist", budget) for budget in range(4)]
 RECORDS = [{"id": f"row-{i}", "text": "x" * 200} for i in range(3)]
 
 
@@ -38,18 +38,18 @@ def test_a_batch_that_does_not_fit_is_not_there_and_the_others_are(tmp_path, siz
     journal = Journal(tmp_path / "j", "head")
     with disk_of(size), pytest.raises(UserError, match=r"the journal .*/j cannot be written \(File too large\)"):
         deque((journal.add(key, RECORDS) for key in KEYS), maxlen=0)
-    before = dict(journal.batches)
+    before = dict(journal.records)
     assert 0 < len(before) < len(KEYS)
     journal.close()
     text = (tmp_path / "j").read_text()
     assert text.endswith("\n")
     assert len([json.loads(line) for line in text.splitlines()]) == 1 + len(before)
     again = Journal(tmp_path / "j", "head")
-    assert again.batches == before
+    assert again.records == before
     for key in KEYS[len(before) :]:
         again.add(key, RECORDS)
     again.close()
-    assert list(Journal(tmp_path / "j", "head").batches) == KEYS
+    assert list(Journal(tmp_path / "j", "head").records) == KEYS
 
 
 @pytest.mark.parametrize("size", [0, 5])
@@ -73,7 +73,7 @@ def test_a_batch_is_only_there_when_it_is_on_disk(tmp_path, monkeypatch, number)
             journal.add(KEYS[1], RECORDS)
     journal.add(KEYS[2], RECORDS)
     journal.close()
-    assert list(Journal(tmp_path / "j", "head").batches) == [KEYS[0], KEYS[2]]
+    assert list(Journal(tmp_path / "j", "head").records) == [KEYS[0], KEYS[2]]
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path):
@@ -114,8 +114,8 @@ def test_a_run_goes_on_when_there_is_space_again(world, tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     answered = []
-    real = module.answer
-    monkeypatch.setattr(module, "answer", lambda *arguments: answered.append(1) or real(*arguments))
+    real = batches.answer
+    monkeypatch.setattr(batches, "answer", lambda *arguments: answered.append(1) or real(*arguments))
     with monkeypatch.context() as patch:
         patch.setattr("pandas.DataFrame.to_parquet", full)
         with pytest.raises(UserError, match=r"predictions.parquet cannot be written \(No space left on device\)"):
@@ -140,3 +140,38 @@ def test_a_file_that_is_no_journal_stays_as_it_is(tmp_path, content):
         path.write_bytes(torn)
         Journal(path, "head").close()
         assert json.loads(path.read_text()) == {"run": "head"}
+
+
+def test_a_file_system_without_locks_is_said_so(tmp_path, monkeypatch):
+    def refuse(*arguments):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with pytest.raises(UserError, match=r"cannot be locked \(No locks available\).*--journal FILE"):
+        Journal(tmp_path / "j", "head")
+
+
+@pytest.mark.parametrize("sizes", [(6, 4), (4, 6), (5, 24)])
+def test_a_run_goes_on_with_batches_of_another_size(world, tmp_path, monkeypatch, sizes):
+    """Only what no batch of the first size has answered is computed, whole batches of the second."""
+    torch.set_num_threads(1)
+    before, after = (load_config([*world, f"batch_size={size}"]) for size in sizes)
+    real, asked = batches.answer, []
+
+    def stop(*arguments):
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        asked.append(len(arguments[4]))
+        return real(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(batches, "answer", stop)
+        with pytest.raises(KeyboardInterrupt):
+            evaluate(before, tmp_path / "out", tmp_path / "j")
+    later = []
+    monkeypatch.setattr(batches, "answer", lambda *arguments: later.append(len(arguments[4])) or real(*arguments))
+    result = evaluate(after, tmp_path / "out", tmp_path / "j")
+    done = sizes[0] * 2
+    assert sum(later) == 24 - done // sizes[1] * sizes[1]
+    assert result["protocol"]["hardware"]["batch_size"] == sizes[1]
+    assert result["scores"] == evaluate(before, journal=tmp_path / "w")["scores"]

@@ -22,7 +22,7 @@ from thinsight.costs.conventions import PROFILER
 from thinsight.costs.flops import decoder_shape, flops
 from thinsight.errors import UserError, command
 from thinsight.evaluate import main
-from thinsight.evaluation import run as batches
+from thinsight.evaluation import batches
 from thinsight.evaluation import run as module
 from thinsight.evaluation.answer import _generated, answer
 from thinsight.evaluation.dry_run import dry_run, shareable
@@ -190,7 +190,7 @@ def test_a_killed_run_goes_on_where_it_stopped(world, tmp_path, monkeypatch):
     monkeypatch.setattr(batches, "answer", lambda *a: computed.append(a) or real(*a))
     main(line)
     assert len(computed) == total - done  # of the killed process' batches only the one in flight is computed again
-    assert json.loads((out / "timing.json").read_text())["resumed"] == done
+    assert json.loads((out / "timing.json").read_text())["resumed"] == 2 * done
     assert not journal.exists()
 
     whole = tmp_path / "whole"
@@ -202,19 +202,19 @@ def test_a_killed_run_goes_on_where_it_stopped(world, tmp_path, monkeypatch):
 def test_the_journal_drops_a_torn_line_and_a_foreign_run(tmp_path):
     path = tmp_path / "j.jsonl"
     journal = Journal(path, "run-1")
-    journal.add(("exist", 0, 0), [{"id": "a"}])
-    journal.add(("exist", 0, 1), [{"id": "b"}])
+    journal.add(("exist", 0), [{"id": "a"}])
+    journal.add(("exist", 1), [{"id": "b"}])
     journal.close()
     path.write_bytes(path.read_bytes()[:-9])
     again = Journal(path, "run-1")
-    assert again.batches == {("exist", 0, 0): [{"id": "a"}]}
-    again.add(("exist", 0, 1), [{"id": "c"}])
+    assert again.records == {("exist", 0): {"a": {"id": "a"}}}
+    again.add(("exist", 1), [{"id": "c"}])
     again.close()
     again = Journal(path, "run-1")
-    assert again.batches["exist", 0, 1] == [{"id": "c"}]
+    assert again.records["exist", 1] == {"c": {"id": "c"}}
     again.close()
     other = Journal(path, "run-2")  # the config, the code, the data or the weights changed
-    assert other.batches == {}
+    assert not len(other)
     with pytest.raises(UserError, match="running in another process"):
         Journal(path, "run-2")
     other.remove()
@@ -269,10 +269,9 @@ def test_the_card_compares_runs_that_differ_in_the_method_only(world, tmp_path):
     other = run(world, tmp_path, "method=vtw", "batch_size=4", "limit=20", "model.dtype=bfloat16")["protocol"]
     with pytest.raises(UserError) as error:
         comparable(vtw, other)
-    assert "decoding.batch_size (5 against 4); model.dtype (float32 against bfloat16); tasks.exist.ids" in str(
-        error.value
-    )
-    assert str(error.value).endswith("and 2 more.")
+    assert "model.dtype (float32 against bfloat16); tasks.exist.ids_sha256" in str(error.value)
+    assert str(error.value).endswith("and 1 more.")
+    assert hardware_differences(vtw, other) == ["batch_size (5 against 4)"]
 
 
 def test_the_card_names_the_hardware_which_may_differ(world, tmp_path, monkeypatch):

@@ -46,6 +46,13 @@ def test_a_plan_holds_a_config_and_the_code_of_every_run_and_page(tmp_path):
     assert [page["name"] for page in json.loads(plan["contents.json"])] == ["vtw", "quickstart"]
 
 
+def test_runs_about_other_tasks_than_those_asked_for_are_refused(tmp_path):
+    """A large model on a benchmark is not to answer the questions of the model in the box."""
+    with pytest.raises(UserError, match=r"\(count\): parts\. Leave them out: .* dvc exp run -S '~runs\.parts'"):
+        write_plan(PARAMS | {"tasks": "count"}, tmp_path)
+    assert not files(tmp_path)
+
+
 def test_what_a_run_reads_from_outside_is_part_of_its_plan(tmp_path):
     """A checkpoint, a text tower and a task that DVC does not watch."""
     named = {"model.checkpoint": tmp_path / "my model", "model.text_tower": tmp_path / "tower"}

@@ -15,13 +15,16 @@ class ModelConfig:
 
     name: str = MISSING
     checkpoint: str | None = None  # a folder, relative to the project's root, or a hub id
-    revision: str | None = None
-    dtype: str = "float32"
+    revision: str | None = None  # on the hub: a commit, a tag or a branch; null: the newest. The card names the commit
+    dtype: str = "float32"  # or float16, bfloat16, or auto: what the checkpoint says
     device: str = "auto"
+    device_map: str | None = None  # auto: spread over all devices and the memory of the CPU (needs accelerate)
+    quantization: str | None = None  # 4bit: weights in 4 bits (needs bitsandbytes)
     attn_implementation: str = "sdpa"
     processor: dict[str, Any] = field(default_factory=dict)  # keyword arguments of the processor
     architecture: dict[str, Any] | None = None  # a transformers config with `model_type`, for the meta device
     text_tower: str | None = None  # a CLIP checkpoint with the same vision tower: a folder or a hub id
+    text_tower_revision: str | None = None  # of it on the hub, as `revision`
     text_sign: int = 1  # in that space: 1 if patches that show what a text names score higher, -1 if lower
     printed_as: dict[str, int] = field(default_factory=dict)  # what papers call it -> visual tokens of a picture there
     notes: str = ""
@@ -46,6 +49,10 @@ class TaskConfig:
     rows: int | None = None  # how many the split has, by its card: for plans
     gigabytes: float | None = None  # to fetch, by its card: for plans
     split: str = "test"
+    first: int | None = None  # of kind "hub": only the first rows of the split, in the order of its files
+    calibration: dict[str, Any] = field(
+        default_factory=dict
+    )  # fields that differ for questions to fit settings on
     suffix: str = ""  # appended to each question, e.g. an answer-format instruction
     max_new_tokens: int = 8
     protocol: str = ""  # of a benchmark: whose rules score an answer and word some questions, a key of `protocols`
@@ -103,6 +110,7 @@ RANGES = {
     "seed": (0, 2**64 - 1),
     "task.max_new_tokens": (1, TOKENS),
     "task.rows": (0, COUNT),
+    "task.first": (1, COUNT),
     "task.gigabytes": (0, COUNT),
 }
 """Numbers of a config: the least and the most that each may be."""

@@ -12,7 +12,7 @@ from thinsight.reduction.method import Method
 from thinsight.runtime.attach import reduce
 from thinsight.tasks import metrics
 from thinsight.tasks.functions import task_function
-from thinsight.tasks.rows import Row
+from thinsight.tasks.rows import Failure, Row
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, ProcessorMixin
@@ -59,9 +59,20 @@ def answer(
     ]
 
 
+FAILED = "failed"
+"""What the record of a row that could not be asked has in place of an answer: the reason."""
+
+
+def failed_record(failure: Failure) -> dict[str, Any]:
+    """The record of a row that could not be asked."""
+    group = {"group": failure.group} if failure.group else {}
+    return {"id": failure.id, "kind": failure.kind, FAILED: failure.reason, **group}
+
+
 def check_reduced(method: "Method", records: Sequence[dict[str, Any]]) -> None:
     """Fail if ``method`` says that it reduces and no length of any row changed: that is the plain model's score."""
-    if method.reductions and all(n == r["picture"] for r in records for n in r["visual"]):
+    lengths = [(r["picture"], n) for r in records if FAILED not in r for n in r["visual"]]
+    if method.reductions and lengths and all(n == picture for picture, n in lengths):
         raise UserError(
             f"method {method.name} with {method.fields} removed no visual token from any row, so this is the plain "
             "model: choose a budget that reduces, or run method=identity."

@@ -16,8 +16,9 @@ from typing import Any, NamedTuple
 from omegaconf import DictConfig
 
 from thinsight.errors import UserError
+from thinsight.evaluation.batches import Answerer, Batch
 from thinsight.evaluation.journal import Key
-from thinsight.evaluation.run import Batch, Loader, Run, collated
+from thinsight.evaluation.run import Loader, Run
 from thinsight.evaluation.sharing import shared_layers
 from thinsight.models.families import find_parts
 from thinsight.reduction.method import Method
@@ -86,17 +87,17 @@ class Campaign:
     @property
     def total(self) -> int:
         """Answers of all runs."""
-        return sum(len(batch.rows) * len(run.points) for run in self.runs.values() for batch in run.batches)
+        return sum(run.total for run in self.runs.values())
 
     @property
     def done(self) -> int:
         """Answers in their journals."""
-        return sum(len(records) for run in self.runs.values() for records in run.journal.batches.values())
+        return sum(len(run.journal) for run in self.runs.values())
 
     def is_full(self, name: str) -> bool:
         """Whether everything of a run has been computed."""
         run = self.runs[name]
-        return len(run.journal.batches) == run.total
+        return len(run.journal) == run.total
 
     def compute(self, jobs: int = 1, order: Sequence[Sequence[str]] = ()) -> Iterator[Told]:
         """Fill the journals, with ``jobs`` processes; what is computed is told as it comes.
@@ -142,21 +143,24 @@ def _place(method: Method) -> str:
 
 def _here(runs: Mapping[str, Run], pieces: Iterable[Piece], failed: set[str]) -> Iterator[Told]:
     """Compute ``pieces`` in this process; a run that fails is left out from then on."""
+    most = None
     for piece in pieces:
         first = runs[piece.budgets[0][0]]
         with shared_layers(first.model) as shared:
-            ((batch, inputs),) = collated(first.processor, first.model, [piece.batch], shared)
+            answerer = Answerer(first.model, first.processor, shared, most)
+            ((batch, inputs),) = answerer.batches([piece.batch])
             for name, point in piece.budgets:
                 if name in failed:
                     continue
-                key = runs[name].key(batch, point)
+                key = batch.task.name, point
                 yield Told(name, key)
                 try:
-                    yield Told(name, key, records=runs[name].answer(inputs, batch, point))
+                    yield Told(name, key, records=runs[name].answer(answerer, batch, inputs, point))
                 except Exception as error:
                     failed.add(name)
                     known = isinstance(error, UserError)
                     yield Told(name, key, failure=str(error) if known else traceback.format_exc())
+            most = answerer.most
 
 
 def _in_processes(runs: Mapping[str, Run], pieces: Sequence[Piece], jobs: int) -> Iterator[Told]:

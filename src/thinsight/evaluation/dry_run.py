@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +17,7 @@ from thinsight.costs.meta_device import tower_flops
 from thinsight.errors import UserError
 from thinsight.evaluation.sweep import SweepPoint, sweep_points
 from thinsight.models.image_tokens import largest_image
-from thinsight.models.loading import checkpoint, meta_model, torch_dtype
+from thinsight.models.loading import checkpoint, meta_model
 from thinsight.paths import ROOT
 from thinsight.reduction.method import Method
 from thinsight.reduction.sites import Decoder, Projected, RandomDecoder
@@ -28,8 +29,14 @@ from thinsight.tasks.rows import run_tasks
 TFLOPS = 50.0
 """Sustained teraFLOP per second that hours are estimated for, unless another number is given."""
 
+GBPS = 1000.0
+"""Gigabytes per second that the device is taken to read of its memory, unless another number is given."""
+
 SLOWEST, FASTEST = 1e-6, 1e9
 """Of the speeds that hours are estimated for."""
+
+LAUNCH = 1e-4
+"""Seconds that starting the kernels of one decoder layer takes, whatever they compute: some twenty of 5 us each."""
 
 COPIES = 2
 """A data set lies on disk as it was fetched and as it is mapped into memory."""
@@ -38,15 +45,19 @@ SECONDS = 5
 """How long the hub is waited for."""
 
 
-def dry_run(config: DictConfig, tflops: float = TFLOPS) -> dict[str, Any]:
+def dry_run(config: DictConfig, tflops: float = TFLOPS, gbps: float = GBPS) -> dict[str, Any]:
     """The plan of ``config`` as plain data: ``load``, ``need``, ``take``, ``assumptions``, ``missing`` (sentences).
 
-    ``tflops``: what the device is taken to sustain. A config that could not run is a `UserError`, as in a real run;
+    ``tflops``, ``gbps``: what the device is taken to sustain, and to read of its memory in a second. A config that
+    could not run is a `UserError`, as in a real run;
     data or weights that are not here are not: they are named. ``need`` and ``take`` are None if the model's shape
     stands only in files that are not here.
     """
-    if not SLOWEST <= tflops <= FASTEST:
-        raise UserError(f"--tflops is the speed of a device, a number from {SLOWEST:g} to {FASTEST:g}, not {tflops:g}.")
+    for option, speed in {"--tflops": tflops, "--gbps": gbps}.items():
+        if not SLOWEST <= speed <= FASTEST:
+            raise UserError(
+                f"{option} is the speed of a device, a number from {SLOWEST:g} to {FASTEST:g}, not {speed:g}."
+            )
     points, tasks = sweep_points(config), run_tasks(config)
     with_tower = any("text_tower" in point.method.needs for point in points)
     with ThreadPoolExecutor() as pool:  # a hub that cannot be reached takes its time to say so
@@ -65,7 +76,7 @@ def dry_run(config: DictConfig, tflops: float = TFLOPS) -> dict[str, Any]:
     else:
         questions = [(n or 0, task.max_new_tokens) for n, task in zip(rows, tasks, strict=True)]
         work = Workload(config, meta, points, questions)
-        need, take = work.memory(), work.compute(tflops)
+        need, take = work.memory(), work.compute(tflops, gbps)
         fetched = sum(task.gigabytes or 0 for task, place in zip(tasks, data, strict=True) if not place.here)
         need["disk_gb"] = round(COPIES * fetched + (0 if model.here else need["weights_gb"]), 2)
     return {
@@ -82,19 +93,22 @@ def dry_run(config: DictConfig, tflops: float = TFLOPS) -> dict[str, Any]:
         },
         "need": need,
         "take": take,
-        "assumptions": assumptions(config, tflops),
+        "assumptions": assumptions(config, tflops, gbps),
         "missing": [place.missing for place in (model, tower, *data) if place and place.missing],
     }
 
 
-def assumptions(config: DictConfig, tflops: float) -> list[str]:
+def assumptions(config: DictConfig, tflops: float, gbps: float) -> list[str]:
     """What the numbers of a `Workload` take for granted, in sentences."""
     return [
-        f"the device sustains {tflops:g} TFLOP/s (--tflops): not measured, so hours are a guess",
+        f"hours are an estimate, not a bound: the device is taken to sustain {tflops:g} TFLOP/s (--tflops), to read "
+        f"{gbps:g} GB/s of its memory (--gbps) and to start a layer's kernels in {1000 * LAUNCH:g} ms; a token of an "
+        "answer reads all weights and the cache once a batch",
         f"prompts have {config.text_tokens} tokens of text (text_tokens), pictures are the largest that there are",
         "every answer takes all the tokens that it may; most end after a few",
         f"FLOPs are counted as {PROFILER_LAST.name} does: {PROFILER_LAST.sentence}",
-        "activations are those of one decoder layer for one batch; what a method computes to choose is not counted",
+        "activations are those of one decoder layer for one batch; what a method computes to choose, and what reading "
+        "and preparing pictures takes, is not counted",
     ]
 
 
@@ -111,7 +125,7 @@ class Workload:
         self.sizes = prefill_sizes_of(model, config)
         self.lengths = [_lengths(point, self.sizes) for point in points]  # tokens entering each decoder layer
         self.parameters = sum(p.numel() for p in model.parameters())
-        self.element = torch_dtype(config.model.dtype).itemsize  # bytes of a number
+        self.element = model.dtype.itemsize  # bytes of a number
         # FLOPs of one picture in front of the decoder, and how often they are spent on a row
         self.vision = sum(tower_flops(model, largest_image(model.config, config.model.processor)).values())
         self.passes = 1 if shareable([point.method for point in points]) else len(points)
@@ -120,18 +134,25 @@ class Workload:
         """Gigabytes of memory; of activations those of one decoder layer for one batch, unreduced."""
         shape, tokens = self.sizes.shape, self.sizes.total + self.sizes.text
         longest = max(most for _, most in self.tasks)
-        weights = self.parameters * self.element
-        cache = self.batch * kv_bytes(shape, [tokens] * self.sizes.depth, longest, self.element)
+        weights, cache = self.parameters * self.element, self._cache(longest)
         states = self.batch * tokens * (3 * shape.ffn + 6 * shape.width) * self.element
         parts = {"weights": weights, "kv_cache": cache, "activations": states, "memory": weights + cache + states}
         return {f"{name}_gb": _rounded(size / 1e9) for name, size in parts.items()}
 
-    def compute(self, tflops: float) -> dict[str, Any]:
-        """Answers, tokens, petaFLOP and hours at ``tflops`` teraFLOP per second."""
+    def _cache(self, tokens: int) -> float:
+        """Bytes of the cache of one batch with answers of ``tokens``, unreduced."""
+        lengths = [self.sizes.total + self.sizes.text] * self.sizes.depth
+        return self.batch * kv_bytes(self.sizes.shape, lengths, tokens, self.element)
+
+    def compute(self, tflops: float, gbps: float) -> dict[str, Any]:
+        """Answers, tokens, petaFLOP and, at ``tflops`` and ``gbps``, hours."""
         rows, budgets = sum(rows for rows, _ in self.tasks), len(self.lengths)
         prefill = rows * sum(self._flops(lengths) for lengths in self.lengths)
         decoder = sum(rows * self._flops(lengths, most) for rows, most in self.tasks for lengths in self.lengths)
         vision = rows * self.passes * self.vision
+        steps = sum(ceil(rows / self.batch) * most for rows, most in self.tasks) * budgets  # of decoding
+        step = (self.parameters * self.element + self._cache(0)) / (gbps * 1e9) + LAUNCH * self.sizes.depth
+        seconds = (prefill + vision) / (tflops * 1e12) + steps * step
         counts = {"prefill": prefill, "vision": vision, "decoding_at_most": decoder - prefill}
         return {
             "rows": rows,
@@ -139,7 +160,7 @@ class Workload:
             "generated_tokens_at_most": sum(rows * most for rows, most in self.tasks) * budgets,
             "pflop": {name: _rounded(count / 1e15) for name, count in counts.items()},
             "pflop_at_most": _rounded((decoder + vision) / 1e15),
-            "hours_at_most": _rounded((decoder + vision) / (tflops * 1e12) / 3600),
+            "hours_estimated": _rounded(seconds / 3600),
         }
 
     def _flops(self, lengths: Sequence[int], tokens: int = 1) -> int:
@@ -197,7 +218,9 @@ def tower_presence(model: DictConfig) -> Presence:
         return Presence("missing", f"model {model.name} names no aligned text tower, which this method needs.")
     if (ROOT / model.text_tower / "config.json").is_file():
         return Presence("local")
-    return _hub_presence(f"the text tower of model {model.name}", model.text_tower, "model", None, ["config.json"])
+    return _hub_presence(
+        f"the text tower of model {model.name}", model.text_tower, "model", model.text_tower_revision, ["config.json"]
+    )
 
 
 def task_presence(task: DictConfig) -> Presence:

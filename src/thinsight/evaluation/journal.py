@@ -1,17 +1,18 @@
-"""What a run has computed so far, on disk after every batch, so that a killed run resumes."""
+"""What a run has computed so far, on disk after every batch, so that a killed run resumes, with batches of any size."""
 
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from thinsight.errors import UserError, writing
 
-Key = tuple[str, int, int]
-"""Task, number of the budget, number of the batch."""
+Key = tuple[str, int]
+"""A task, and the number of a budget."""
 
 
 BEGINNING = b'{"run":'
@@ -31,7 +32,7 @@ class Journal:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = path.open("a+b", buffering=0)  # nothing is held back that closing would write once more
         self._lock()
-        self.batches: dict[Key, list[dict]] = {}
+        self.records: dict[Key, dict[str, dict]] = defaultdict(dict)  # and the id of a row -> its record
         try:
             self._check_own()
             with self._writing():
@@ -44,9 +45,20 @@ class Journal:
             raise
 
     def add(self, key: Key, records: list[dict]) -> None:
-        """Note a finished batch."""
+        """Note the records of a finished batch, each with the ``id`` of its row."""
         self._write({"key": key, "records": records})
-        self.batches[key] = records
+        self._keep(key, records)
+
+    def __len__(self) -> int:
+        """Records of all budgets."""
+        return sum(map(len, self.records.values()))
+
+    def lacks(self, key: Key, ids: Iterable[str]) -> bool:
+        """Whether any of the rows ``ids`` has no record."""
+        return not self.records.get(key, {}).keys() >= set(ids)
+
+    def _keep(self, key: Key, records: list[dict]) -> None:
+        self.records[key] |= {record["id"]: record for record in records}
 
     def close(self) -> None:
         """Let go of the file and leave it for the next time."""
@@ -75,8 +87,8 @@ class Journal:
                     if entry["run"] != self.head:
                         return 0
                 else:
-                    task, budget, batch = entry["key"]
-                    self.batches[task, budget, batch] = entry["records"]
+                    task, budget = entry["key"]
+                    self._keep((task, budget), entry["records"])
             except (ValueError, KeyError, TypeError):
                 break
             whole = end
@@ -113,9 +125,15 @@ class Journal:
             return
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             self._file.close()
             raise UserError(f"the same evaluation is running in another process (it holds {self.path}).") from error
+        except OSError as error:
+            self._file.close()
+            raise UserError(
+                f"the journal {self.path} cannot be locked ({error.strerror}), so two processes might write it: name "
+                "one on a file system with locks, --journal FILE"
+            ) from error
 
 
 def run_key(**parts: Any) -> str:

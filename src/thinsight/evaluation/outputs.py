@@ -2,13 +2,15 @@
 
 metrics.json         scores per task and budget (`score_records`); the same bytes for the same config and machine
 curve.csv            the same as a table for plots
-predictions.parquet  one line per task, budget and row: what was asked, answered, and how many tokens it took
+predictions.parquet  one line per task, budget and row: what was asked, answered, and how many tokens it took; where
+                     rows failed, a column ``failed`` with the reason
 trace.parquet        one line per task, budget and row: tokens entering each layer and the patches alive at the end
 protocol.json        the protocol card
 timing.json          seconds and batches of the last session; differs from run to run
 """
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -19,7 +21,8 @@ import pandas as pd
 from omegaconf import DictConfig
 
 from thinsight.costs.flops import DecoderShape, decode_steps, flops_by_convention, kv_bytes
-from thinsight.errors import writing
+from thinsight.errors import UserError, writing
+from thinsight.evaluation.answer import FAILED
 from thinsight.evaluation.sweep import SweepPoint
 from thinsight.paths import save_whole
 from thinsight.stats import wilson
@@ -38,8 +41,10 @@ def score_records(
 
     FLOPs are means over the rows of the count from each row's own lengths (the mean of n^2 is not the square of the
     mean): ``prefill_flops``, and ``flops`` with the decoding of the answer. ``kv_bytes``: the cache after the prefill.
-    ``layer``: the first decoder layer that the picture does not reach whole, if it is the same for all rows.
+    ``layer``: the first decoder layer that the picture does not reach whole, if it is the same for all rows. Rows that
+    failed, and those of a group that is not whole without them, count in ``failed`` alone.
     """
+    records, failed = _scored(records)
     correct = sum(r["correct"] for r in records)
     low, high = _interval([r["correct"] for r in records])
     layers = {_first_short(r) for r in records}
@@ -58,7 +63,19 @@ def score_records(
         "generated_tokens": _mean([r["generated"] for r in records]),
         **_costs(records, shape, element_bytes),
         **({"summary": summary(records)} if summary else {}),
+        **({FAILED: failed} if failed else {}),
     }
+
+
+def _scored(records: Sequence[Record]) -> tuple[list[Record], int]:
+    """The records that a score is made of, and the number of the others."""
+    there = [record for record in records if FAILED not in record]
+    if len(there) < len(records):
+        sizes = Counter(record["group"] for record in there if "group" in record)
+        there = [r for r in there if "group" not in r or sizes[r["group"]] >= r["group_size"]]
+    if not there:
+        raise UserError("no row is left to be scored: all of them, or one of each group, failed")
+    return there, len(records) - len(there)
 
 
 def budget_curve(scores: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> pd.DataFrame:
@@ -141,14 +158,19 @@ def write_run(
         (out / "metrics.json").unlink(missing_ok=True)
     fields = {str(point.budget): json.dumps(point.budget.fields) for point in points}
     lines = [
-        {"run": config.run, "task": task, "budget": fields[budget], "visual_mean": _mean(record["visual"]), **record}
+        {"run": config.run, "task": task, "budget": fields[budget], **_mean_length(record), **record}
         for task, budgets in records.items()
         for budget, answered in budgets.items()
         for record in answered
     ]
     table = pd.DataFrame(lines)
-    if any(isinstance(score, float) for score in table["correct"]):  # one type a column: shares beside yes and no
+    answered = table[FAILED].isna() if FAILED in table else table["correct"].notna()
+    if any(
+        isinstance(score, float) for score in table["correct"][answered]
+    ):  # one type a column: shares beside yes and no
         table["correct"] = table["correct"].astype(float)
+    elif not answered.all():
+        table["correct"] = table["correct"].astype("boolean")
     prediction_columns = [
         "run",
         "task",
@@ -160,15 +182,20 @@ def write_run(
         "correct",
         "generated",
         "visual_mean",
+        *([FAILED] if FAILED in table else []),
     ]
     trace_columns = ["task", "budget", "id", "picture", "visual", "lengths", "kept"]
     scores = {key: result[key] for key in ("model", "method", "scores")}
     save_whole(out / "predictions.parquet", lambda path: table[prediction_columns].to_parquet(path, index=False))
-    save_whole(out / "trace.parquet", lambda path: table[trace_columns].to_parquet(path, index=False))
+    save_whole(out / "trace.parquet", lambda path: table.loc[answered, trace_columns].to_parquet(path, index=False))
     save_whole(out / "curve.csv", lambda path: budget_curve(result["scores"]).to_csv(path, index=False))
     save_whole(out / "protocol.json", _json(result["protocol"]))
     save_whole(out / "timing.json", _json(timing))
     save_whole(out / "metrics.json", _json(scores))
+
+
+def _mean_length(record: Record) -> dict[str, float]:
+    return {} if FAILED in record else {"visual_mean": _mean(record["visual"])}
 
 
 def _json(value: Any) -> str:

@@ -13,11 +13,12 @@ from omegaconf import DictConfig, OmegaConf
 from thinsight.config.schema import RESERVED
 from thinsight.errors import UserError
 from thinsight.hardware import hardware_card
+from thinsight.models.checkpoint import folder_hash
 from thinsight.models.loading import checkpoint
 from thinsight.tasks.functions import function_name
 from thinsight.tasks.hub import provenance
 from thinsight.tasks.pictures import READING
-from thinsight.tasks.rows import Row, prompt_text, rows_digest
+from thinsight.tasks.rows import Failure, Row, prompt_text, rows_digest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, ProcessorMixin
@@ -35,22 +36,31 @@ def protocol_card(
     model: "PreTrainedModel",
     processor: "ProcessorMixin",
     config: DictConfig,
-    tasks: Mapping[str, tuple[DictConfig, Sequence[Row]]],
+    tasks: Mapping[str, tuple[DictConfig, Sequence[Row], Sequence[Failure]]],
     weights: str | None,
+    reads_tower: bool = False,
 ) -> dict[str, Any]:
     """The card of one run, as plain data: ``model``, ``pictures``, ``processor``, ``tasks``, ``decoding``,
     ``versions``, ``hardware``, ``method``.
 
-    ``tasks``: name -> its config and the rows scored. ``weights``: hash of local weights, from `weights_hash`.
-    ``hardware``: that of the session which finishes the run.
+    ``tasks``: name -> its config, the rows scored and those that cannot be asked. ``weights``: hash of local weights,
+    from `weights_hash`. ``reads_tower``: whether the method reads the text tower. ``hardware``: that of the session
+    which finishes the run, with its batch size. Weights that neither a hash nor a commit identifies are a `UserError`.
     """
+    revision = getattr(model.config, "_commit_hash", None)
+    if weights is None and revision is None:
+        raise UserError(
+            f"nobody knows which commit of {config.model.checkpoint} was read: name one, model.revision=COMMIT, or "
+            "fetch it through the hub's cache"
+        )
     return {
         "model": {
             "name": config.model.name,
             "checkpoint": config.model.checkpoint,
-            "revision": getattr(model.config, "_commit_hash", None) or config.model.revision,
+            "revision": revision,
             "weights_sha256": weights,
             "dtype": str(model.dtype).removeprefix("torch."),
+            **({"quantization": config.model.quantization} if config.model.quantization else {}),
             "device": model.device.type,
             "attention": {
                 "decoder": model.config.get_text_config()._attn_implementation,
@@ -59,11 +69,11 @@ def protocol_card(
         },
         "pictures": READING,
         "processor": processor_card(processor),
-        "tasks": {name: _task(processor, task, rows) for name, (task, rows) in tasks.items()},
-        "decoding": {"strategy": "greedy", "beams": 1, "batch_size": config.batch_size, "seed": config.seed},
+        "tasks": {name: _task(processor, *task) for name, task in tasks.items()},
+        "decoding": {"strategy": "greedy", "beams": 1, "seed": config.seed},
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
-        "hardware": hardware_card(model.device),
-        "method": _method(config),
+        "hardware": hardware_card(model.device) | {"batch_size": config.batch_size},
+        "method": _method(config) | ({"text_tower": model.question_reader.clip.card} if reads_tower else {}),
     }
 
 
@@ -128,20 +138,13 @@ def weights_hash(config: DictConfig) -> str | None:
     return folder_hash(folder) if isinstance(folder, Path) else None
 
 
-def folder_hash(folder: Path) -> str:
-    """SHA-256 over the files of a checkpoint."""
-    digest = hashlib.sha256()
-    for path in sorted([*folder.glob("*.safetensors"), *folder.glob("*.json"), *folder.glob("*.jinja")]):
-        digest.update(path.name.encode())
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
-
-
-def _task(processor: "ProcessorMixin", task: DictConfig, rows: Sequence[Row]) -> dict[str, Any]:
+def _task(
+    processor: "ProcessorMixin", task: DictConfig, rows: Sequence[Row], failures: Sequence[Failure]
+) -> dict[str, Any]:
     return {
         "split": task.split,
         "rows": len(rows),
+        **({"failed": {failure.id: failure.reason for failure in failures}} if failures else {}),
         "ids_sha256": _sha("\n".join(row.id for row in rows)),
         "rows_sha256": rows_digest(rows),
         "prompt": prompt_text(processor, rows[0], task),

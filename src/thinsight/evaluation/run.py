@@ -7,8 +7,7 @@ and only the batch that was in flight is computed again. `thinsight.evaluation.c
 import json
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -22,37 +21,29 @@ from tqdm import tqdm
 from thinsight.code_hash import code_hash
 from thinsight.costs.flops import decoder_shape
 from thinsight.errors import UserError, writing
-from thinsight.evaluation.answer import answer, check_reduced
-from thinsight.evaluation.journal import Journal, Key, run_key
+from thinsight.evaluation.answer import FAILED, check_reduced, failed_record
+from thinsight.evaluation.batches import Answerer, Batch
+from thinsight.evaluation.journal import Journal, run_key
 from thinsight.evaluation.outputs import score_records, write_run
-from thinsight.evaluation.protocol import folder_hash, protocol_card, weights_hash
-from thinsight.evaluation.sharing import SharedLayers, shared_layers
+from thinsight.evaluation.protocol import protocol_card, weights_hash
+from thinsight.evaluation.sharing import shared_layers
 from thinsight.evaluation.sweep import SweepPoint, sweep_points
 from thinsight.models.loading import load_model
 from thinsight.paths import ROOT
 from thinsight.tasks import metrics
 from thinsight.tasks.functions import task_function
-from thinsight.tasks.rows import Row, collate, load_rows, run_tasks
+from thinsight.tasks.rows import Failure, Row, check_failures, read_rows, run_tasks
 
 if TYPE_CHECKING:
     from transformers import BatchFeature, PreTrainedModel, ProcessorMixin
 
-Tasks = Mapping[str, tuple[DictConfig, Sequence[Row]]]
-"""Name of a task -> its config and its rows."""
+Tasks = Mapping[str, tuple[DictConfig, Sequence[Row], Sequence[Failure]]]
+"""Name of a task -> its config, its rows, and those that cannot be asked."""
 
 Loaded = tuple["PreTrainedModel", "ProcessorMixin", str | None]
 """A model, its processor and the hash of its weights (None for a model of the hub)."""
 
 JOURNALS = ROOT / ".thinsight" / "journal"
-
-
-@dataclass(frozen=True)
-class Batch:
-    """The ``number``-th batch of a task: some of its rows."""
-
-    task: DictConfig
-    number: int
-    rows: tuple[Row, ...]
 
 
 @dataclass
@@ -61,7 +52,7 @@ class Loader:
 
     models: dict[str, Loaded] = field(default_factory=dict)
     tasks: dict[str, list[DictConfig]] = field(default_factory=dict)
-    rows: dict[str, Sequence[Row]] = field(default_factory=dict)
+    rows: dict[str, tuple[Sequence[Row], Sequence[Failure]]] = field(default_factory=dict)
 
     def run_tasks(self, config: DictConfig) -> list[DictConfig]:
         """The tasks of a run's ``config`` (see `thinsight.tasks.rows.run_tasks`), composed once for equal ones."""
@@ -77,11 +68,11 @@ class Loader:
             self.models[key] = (*load_model(config), weights_hash(config.model))
         return self.models[key]
 
-    def load_rows(self, task: DictConfig, limit: int | None) -> Sequence[Row]:
-        """The rows of a task (see `thinsight.tasks.rows.load_rows`)."""
+    def read_rows(self, task: DictConfig, limit: int | None) -> tuple[Sequence[Row], Sequence[Failure]]:
+        """The rows of a task (see `thinsight.tasks.rows.read_rows`)."""
         key = f"{limit} {_json(task)}"
         if key not in self.rows:
-            self.rows[key] = load_rows(task, limit)
+            self.rows[key] = read_rows(task, limit)
         return self.rows[key]
 
 
@@ -98,7 +89,7 @@ class Run:
     journal: Journal
 
     def __post_init__(self) -> None:
-        self.resumed, self.started = len(self.journal.batches), time.perf_counter()
+        self.resumed, self.started = len(self.journal), time.perf_counter()
 
     @classmethod
     def open(cls, config: DictConfig, journal: Path | str | None = None, loader: Loader | None = None) -> "Run":
@@ -106,10 +97,11 @@ class Run:
         loader = loader or Loader()
         torch.manual_seed(config.seed)
         points = sweep_points(config)
-        tasks = {task.name: (task, loader.load_rows(task, config.limit)) for task in loader.run_tasks(config)}
+        tasks = {task.name: (task, *loader.read_rows(task, config.limit)) for task in loader.run_tasks(config)}
         model, processor, weights = loader.load_model(config)
-        protocol = protocol_card(model, processor, config, tasks, weights)
-        key = _key(config, protocol, [task for task, _ in tasks.values()])
+        reads_tower = any("text_tower" in point.method.needs for point in points)
+        protocol = protocol_card(model, processor, config, tasks, weights, reads_tower)
+        key = _key(config, protocol, [task for task, *_ in tasks.values()])
         kept = Journal(Path(journal) if journal else JOURNALS / f"{key}.jsonl", key)
         return cls(config, model, processor, tasks, points, protocol, kept)
 
@@ -117,49 +109,47 @@ class Run:
     def batches(self) -> list[Batch]:
         """All rows, ``batch_size`` at a time, those with questions of a like length together."""
         batches = []
-        for task, rows in self.tasks.values():
+        for task, rows, _ in self.tasks.values():
             tokens = self.processor.tokenizer([row.question for row in rows], add_special_tokens=False)["input_ids"]
             order = sorted(range(len(rows)), key=lambda i, tokens=tokens: len(tokens[i]))
-            for number, start in enumerate(range(0, len(rows), self.config.batch_size)):
+            for start in range(0, len(rows), self.config.batch_size):
                 chosen = order[start : start + self.config.batch_size]
-                batches.append(Batch(task, number, tuple(rows[i] for i in chosen)))
+                batches.append(Batch(task, tuple(rows[i] for i in chosen)))
         return batches
 
     @property
     def total(self) -> int:
-        """Batches of all budgets."""
-        return len(self.batches) * len(self.points)
+        """Answers at all budgets."""
+        return sum(len(rows) for _, rows, _ in self.tasks.values()) * len(self.points)
 
     def missing(self, batch: Batch) -> list[int]:
         """The numbers of the budgets at which ``batch`` has not been computed."""
-        return [point for point in range(len(self.points)) if self.key(batch, point) not in self.journal.batches]
+        ids = [row.id for row in batch.rows]
+        return [point for point in range(len(self.points)) if self.journal.lacks((batch.task.name, point), ids)]
 
-    @staticmethod
-    def key(batch: Batch, point: int) -> Key:
-        """What the journal calls a batch at one budget."""
-        return batch.task.name, point, batch.number
-
-    def answer(self, inputs: "BatchFeature", batch: Batch, point: int) -> list[dict[str, Any]]:
-        """The records of a batch at one budget; ``inputs``: what it was collated to."""
+    def answer(
+        self, answerer: Answerer, batch: Batch, inputs: "BatchFeature | None", point: int
+    ) -> list[dict[str, Any]]:
+        """The records of a batch at one budget, of failed rows too; ``inputs``: what it was collated to."""
         method = self.points[point].method
-        try:
-            records = answer(self.model, self.processor, method, inputs, batch.rows, batch.task)
-        except torch.cuda.OutOfMemoryError as error:
-            raise UserError(f"out of GPU memory with batch_size={self.config.batch_size}: choose less.") from error
-        if batch.number == 0:  # before hours are spent on it
+        records = answerer.answer(method, batch, inputs)
+        if not self.journal.records.get((batch.task.name, point)):  # the first: before hours are spent on the others
             check_reduced(method, records)
-        return records
+        return [*records, *map(failed_record, batch.failures)]
 
     def gather(self) -> dict[str, dict[str, list[dict[str, Any]]]]:
-        """Task -> label of a budget -> its records in the order of the rows, from a full journal."""
+        """Task -> label of a budget -> its records in the order of the rows, from a full journal.
+
+        More failed rows than `thinsight.tasks.rows.MOST_FAILURES` are a `UserError`.
+        """
         records: dict[str, dict[str, list]] = {}
-        for name, (_, rows) in self.tasks.items():
-            numbers = [batch.number for batch in self.batches if batch.task.name == name]
+        for name, (_, rows, failures) in self.tasks.items():
             records[name] = {}
             for i, point in enumerate(self.points):
-                found = {record["id"]: record for n in numbers for record in self.journal.batches[name, i, n]}
-                records[name][str(point.budget)] = [found[row.id] for row in rows]
-                check_reduced(point.method, records[name][str(point.budget)])
+                found = [*(self.journal.records[name, i][row.id] for row in rows), *map(failed_record, failures)]
+                check_failures(name, [record[FAILED] for record in found if FAILED in record], len(found))
+                check_reduced(point.method, found)
+                records[name][str(point.budget)] = found
         return records
 
     def finish(self, out: Path | None = None) -> dict[str, Any]:
@@ -167,10 +157,13 @@ class Run:
         records = self.gather()
         scores = {name: self._scores(name, budgets) for name, budgets in records.items()}
         named = {"model": self.config.model.name, "method": self.config.method.name}
+        halved = [r["together"] for key in self.journal.records.values() for r in key.values() if "together" in r]
+        if halved:  # there was no memory for whole batches
+            self.protocol["hardware"]["smallest_batch"] = min(halved)
         result = {**named, "scores": scores, "protocol": self.protocol}
         if out is not None:
-            seconds, batches = time.perf_counter() - self.started, len(self.journal.batches)
-            timing = {"seconds": seconds, "batches": batches, "resumed": self.resumed}
+            seconds, answers = time.perf_counter() - self.started, len(self.journal)
+            timing = {"seconds": seconds, "answers": answers, "resumed": self.resumed}
             write_run(out, self.config, self.points, records, result, timing)
         self.journal.remove()
         return result
@@ -180,19 +173,6 @@ class Run:
         task, shape, size = self.tasks[name][0], decoder_shape(self.model), self.model.dtype.itemsize
         summary = task_function(task, "summary", metrics) if task.summary else None
         return {budget: score_records(records, shape, size, summary) for budget, records in budgets.items()}
-
-
-def collated(
-    processor: "ProcessorMixin", model: "PreTrainedModel", batches: Sequence[Batch], shared: SharedLayers
-) -> Iterator[tuple[Batch, "BatchFeature"]]:
-    """Each batch with its inputs on the model's device; the next one's pictures are read meanwhile."""
-    with ThreadPoolExecutor(1) as pool:
-        coming = [pool.submit(collate, processor, batch.rows, batch.task) for batch in batches[:1]]
-        for number, batch in enumerate(batches):
-            inputs = coming.pop().result().to(model.device, model.dtype)
-            coming += [pool.submit(collate, processor, b.rows, b.task) for b in batches[number + 1 : number + 2]]
-            shared.begin(inputs)
-            yield batch, inputs
 
 
 def evaluate(
@@ -225,15 +205,17 @@ def _fill(run: Run, progress: bool | None) -> None:
         initial=run.resumed,
         disable=None if progress is None else not progress,
         mininterval=0.1 if sys.stderr.isatty() else 5.0,  # a line now and then where a bar cannot be redrawn
-        unit="batch",
+        unit="answer",
     )
-    batches = [batch for batch in run.batches if run.missing(batch)]
+    missing = [batch for batch in run.batches if run.missing(batch)]
     with bar, shared_layers(run.model) as shared:
-        for batch, inputs in collated(run.processor, run.model, batches, shared):
+        answerer = Answerer(run.model, run.processor, shared)
+        for whole, (batch, inputs) in zip(missing, answerer.batches(missing), strict=True):
             bar.set_description(batch.task.name, refresh=False)
-            for point in run.missing(batch):
-                run.journal.add(run.key(batch, point), run.answer(inputs, batch, point))
-                bar.update()
+            for point in run.missing(whole):
+                records = run.answer(answerer, batch, inputs, point)
+                run.journal.add((batch.task.name, point), records)
+                bar.update(len(records))
 
 
 def _folder(out: Path | str | None) -> Path | None:
@@ -254,14 +236,14 @@ def _key(config: DictConfig, protocol: Mapping[str, Any], tasks: Sequence[DictCo
     Not the hardware: a run that a cluster moves to another node goes on.
     """
     plain = OmegaConf.to_container(config, resolve=True)
+    code = code_hash(plain, *(OmegaConf.to_container(task, resolve=True) for task in tasks))
+    del plain["batch_size"]  # a run goes on with batches of another size
     named = [OmegaConf.to_container(task, resolve=True) for task in tasks]  # the config holds only the names of most
-    tower = ROOT / (config.model.text_tower or "")
-    text = folder_hash(tower) if config.model.text_tower and tower.is_dir() else None  # on the hub: its name, in config
     return run_key(
         config=plain,
-        text_tower=text,
+        tasks=named,
         protocol={part: card for part, card in protocol.items() if part != "hardware"},
-        code=code_hash(plain, *named),
+        code=code,
         threads=torch.get_num_threads(),
     )
 

@@ -47,16 +47,23 @@ class SharedLayers:
     def begin(self, inputs: Mapping[str, Tensor]) -> None:
         """Another batch comes: forget the one before. ``inputs`` of the model have ids and a mask of padding."""
         ids, mask, parts = inputs["input_ids"], inputs["attention_mask"], find_parts(self.model)
-        self.columns, self.used = ids.shape[1], 0
+        self.forget()
+        self.columns = ids.shape[1]
         self.front = int(((ids == parts.image_token).cumsum(1) == 0).sum(1).min())
-        for layer in self.layers:
-            layer.entry = layer.prefix = None
         if 0 < self.front < self.columns and not parts.counts_cache:  # such a model remembers its last prompt itself
             ids, mask = ids[:, : self.front], mask[:, : self.front]
             position = (mask.long().cumsum(1) - 1).masked_fill(mask == 0, 0)  # as generate numbers them
             self.recording = True
-            self.model(input_ids=ids, attention_mask=mask, position_ids=position, use_cache=True, logits_to_keep=1)
-            self.recording = False
+            try:
+                self.model(input_ids=ids, attention_mask=mask, position_ids=position, use_cache=True, logits_to_keep=1)
+            finally:
+                self.recording = False
+
+    def forget(self) -> None:
+        """Let go of what was remembered; until a batch is announced every layer is computed each time."""
+        self.columns, self.used, self.recording = None, 0, False
+        for layer in self.layers:
+            layer.entry = layer.prefix = None
 
 
 class SharedLayer(OwnMethod):

@@ -14,8 +14,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from thinsight.config.compose import load_config
 from thinsight.errors import UserError, nearest
-from thinsight.models.checkpoint import checkpoint_source, first_line
+from thinsight.models.checkpoint import checkpoint_source, first_line, resolve_commit
 from thinsight.models.families import family_of
+from thinsight.models.load_errors import why_not_loaded
 from thinsight.models.text import QuestionReader
 
 if TYPE_CHECKING:  # transformers takes seconds to import
@@ -61,23 +62,51 @@ def load_model(
     from transformers import AutoModelForImageTextToText
 
     config = model_config(name_or_config)
-    source, revision = str(checkpoint(config)), config.revision
-    place, number = torch_device(device or config.device), torch_dtype(dtype or config.dtype)
+    source, place = checkpoint(config), torch_device(device or config.device)
+    number = dtype or config.dtype
+    number = number if number == AUTO else torch_dtype(number)
     with _loading(config):
+        commit = resolve_commit(source, config.revision)
+        config = OmegaConf.merge(config, {"revision": commit or config.revision})  # the same for the processor
         model, info = AutoModelForImageTextToText.from_pretrained(
-            source,
-            revision=revision,
+            str(source),
+            revision=config.revision,
             dtype=number,
             attn_implementation=config.attn_implementation,
             output_loading_info=True,
+            **_spread(config, place),
         )
     # transformers fills what a checkpoint lacks with random numbers and only warns
     gaps = sorted(info["missing_keys"]) + sorted(str(key) for key in info["mismatched_keys"])
     if gaps:
         raise UserError(f"the weights in {source} do not fit model {config.name}: {gaps[0]} ({len(gaps)} in all).")
     processor = load_processor(config)
-    model.question_reader = QuestionReader(processor, config.text_tower, config.text_sign)
-    return model.eval().to(place), processor
+    model.question_reader = QuestionReader(processor, config.text_tower, config.text_sign, config.text_tower_revision)
+    model.config._commit_hash = commit  # transformers has the name for it and leaves it empty
+    model.eval()
+    with _loading(config):
+        return model if _spread(config, place) else model.to(place), processor
+
+
+def _spread(config: DictConfig, place: torch.device) -> dict[str, Any]:
+    """Arguments of ``from_pretrained`` that put weights on devices as they are read, and in 4 bits; empty: neither."""
+    if config.quantization not in (None, "4bit"):
+        raise nearest("quantization", str(config.quantization), ["4bit"])
+    if config.device_map is None and config.quantization is None:
+        return {}
+    chosen: dict[str, Any] = {"device_map": config.device_map or {"": str(place)}}
+    if config.quantization is not None:
+        from transformers import BitsAndBytesConfig
+
+        compute = torch.float16 if config.dtype == AUTO else torch_dtype(config.dtype)
+        chosen["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=compute
+        )
+    return chosen
+
+
+AUTO = "auto"
+"""The dtype that the checkpoint itself names."""
 
 
 def load_processor(name_or_config: str | DictConfig) -> "ProcessorMixin":
@@ -126,7 +155,7 @@ def _untrained(config: DictConfig, place: torch.device) -> "PreTrainedModel":
     shape = transformers_config(config)
     with _building(config), place:
         model = AutoModelForImageTextToText.from_config(
-            shape, dtype=torch_dtype(config.dtype), attn_implementation=config.attn_implementation
+            shape, dtype=effective_dtype(config, shape), attn_implementation=config.attn_implementation
         )
     return model.eval()
 
@@ -160,11 +189,20 @@ def torch_device(name: str) -> torch.device:
         raise UserError(f"there is no device '{name}': use auto, cpu or cuda.") from error
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UserError("device cuda was asked for, but torch sees no GPU here: use device auto or cpu.")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise UserError("device mps was asked for, but torch sees no GPU of Apple's here: use device auto or cpu.")
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise UserError(f"nothing runs on device {name} here: use auto, cpu, cuda or mps.")
     return device
 
 
+def effective_dtype(config: DictConfig, shape: "PreTrainedConfig") -> torch.dtype:
+    """The type of a model's weights: that of ``config``, or for "auto" what its transformers config ``shape`` says."""
+    return (shape.dtype or torch.float32) if config.dtype == AUTO else torch_dtype(config.dtype)
+
+
 def torch_dtype(name: str) -> torch.dtype:
-    """The floating-point type ``name``."""
+    """The floating-point type ``name``; "auto" has to be asked of the checkpoint (`effective_dtype`)."""
     known = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
     if name not in known:
         raise nearest("dtype", str(name), known)
@@ -193,14 +231,11 @@ def _building(config: DictConfig) -> Iterator[None]:
 
 @contextmanager
 def _loading(config: DictConfig) -> Iterator[None]:
-    """Turn what transformers, safetensors and the hub raise while loading into one sentence."""
+    """Turn what transformers, safetensors, torch and the hub raise while loading into one sentence."""
     try:
         yield
+    except UserError:
+        raise
     except Exception as error:  # they share no base class
-        if isinstance(error, ImportError) or "attn_implementation" in str(error):  # nothing is wrong with the files
-            what = "cannot be loaded here"
-        elif isinstance(checkpoint_source(config.checkpoint), Path):
-            what = f"cannot be read from {config.checkpoint}: files there may be missing, cut short or damaged"
-        else:
-            what = f"cannot be fetched from the hub as {config.checkpoint}, and no copy of it is in the local cache"
-        raise UserError(f"model {config.name} {what} ({first_line(error)}).") from error
+        source = checkpoint_source(config.checkpoint)
+        raise UserError(f"{why_not_loaded(f'model {config.name}', source, error)}.") from error

@@ -1,16 +1,19 @@
 """The question's words and their tokens, and a CLIP text tower that loads when it is first asked for."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import zip_longest
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from thinsight.errors import UserError
-from thinsight.models.checkpoint import checkpoint_source, first_line
+from thinsight.models.checkpoint import checkpoint_source, folder_hash, resolve_commit
+from thinsight.models.load_errors import why_not_loaded
 from thinsight.reduction.evidence import Word
 from thinsight.reduction.prompt import Prompt
 
@@ -32,12 +35,14 @@ class QuestionReader:
 
     processor   of the model: its tokenizer tells words
     text_tower  a folder or hub id of a CLIP checkpoint whose vision tower is this model's; None: there is none
+    revision    of a text tower on the hub: a commit, a tag or a branch; None: the newest
     text_sign   1 if a patch that shows what a text names has the larger product with it there, -1 if the smaller one
     """
 
     processor: "ProcessorMixin"
     text_tower: str | None = None
     text_sign: int = 1
+    revision: str | None = None
 
     @cached_property
     def clip(self) -> "TextTower":
@@ -47,7 +52,7 @@ class QuestionReader:
                 "this model names no aligned text tower (text_tower in conf/model), so CLIP's space is closed to it: "
                 "take the documented substitute, the language model's own embeddings (space=llm)"
             )
-        return TextTower.load(self.text_tower)
+        return TextTower.load(self.text_tower, self.revision)
 
     def words(self, ids: Tensor, prompt: Prompt, sample: int) -> list[Word]:
         """The words of the question: those of the turn of the sample's last image, in front of the image and behind it,
@@ -163,13 +168,17 @@ def _around(text: str, probe: str) -> tuple[str, str]:
 
 @dataclass(frozen=True, eq=False)
 class TextTower:
-    """A CLIP checkpoint whose vision tower is the model's own, in float32; its vision blocks are not kept."""
+    """A CLIP checkpoint whose vision tower is the model's own, in float32; its vision blocks are not kept.
+
+    ``card``: for a run's protocol card, where it came from: its name, and its commit on the hub or its files' hash.
+    """
 
     clip: "CLIPModel"
     tokenizer: "PreTrainedTokenizerBase"
+    card: Mapping[str, str | None]
 
     @classmethod
-    def load(cls, name: str) -> "TextTower":
+    def load(cls, name: str, revision: str | None = None) -> "TextTower":
         """From a folder (relative to the project's root) or the hub; what cannot be loaded is a `UserError`."""
         from transformers import AutoTokenizer, CLIPModel
 
@@ -177,18 +186,19 @@ class TextTower:
         if source is None:
             raise UserError(f"there is no text tower at {name}: check the folder out again, or take space=llm")
         try:
-            clip, info = CLIPModel.from_pretrained(str(source), dtype=torch.float32, output_loading_info=True)
-            tokenizer = AutoTokenizer.from_pretrained(str(source))
+            commit = resolve_commit(source, revision)
+            where = {"revision": commit or revision}
+            clip, info = CLIPModel.from_pretrained(str(source), dtype=torch.float32, output_loading_info=True, **where)
+            tokenizer = AutoTokenizer.from_pretrained(str(source), **where)
         except Exception as error:  # transformers, safetensors and the hub share no base class
-            raise UserError(
-                f"the text tower {name} can neither be read from a folder nor fetched from the hub "
-                f"({first_line(error)}): "
-                "space=llm does without one"
-            ) from error
+            reason = why_not_loaded(f"the text tower {name}", source, error)
+            raise UserError(f"{reason}; space=llm does without one") from error
         if info["missing_keys"]:
             raise UserError(f"the weights in {name} are no whole CLIP: {sorted(info['missing_keys'])[0]} is missing")
         clip.vision_model.encoder = torch.nn.Identity()
-        return cls(clip.eval().requires_grad_(False), tokenizer)
+        files = folder_hash(source) if isinstance(source, Path) else None
+        card = {"checkpoint": name, "revision": commit, "weights_sha256": files}
+        return cls(clip.eval().requires_grad_(False), tokenizer, card)
 
     def texts(self, texts: list[str], device: torch.device) -> list[Tensor]:
         """For each text (chunks, width): embeddings, not normalised, of its chunks of as many tokens as the tower takes

@@ -68,6 +68,7 @@ class Listed:
 def write_plan(params: Params | Mapping[str, Any], data: Path = DATA) -> None:
     """Write the plan of ``params`` below ``data``; a run that does not compose is a `UserError`."""
     plan, notebooks = Params.of(params), ROOT / "notebooks"
+    _check_tasks(plan)
     parameters = load_config([f"preset={plan.preset}"]).pages
     with ProcessPoolExecutor(mp_context=get_context("fork")) as pool:
         runs = dict(zip(plan.runs, pool.map(partial(_planned, plan), plan.runs), strict=True))
@@ -93,6 +94,20 @@ def _run_config(plan: Params, run: str) -> DictConfig:
         raise UserError(f"run {run} in params.yaml: {error}") from error
     config.pages = {}  # no run depends on them
     return config
+
+
+def _check_tasks(plan: Params) -> None:
+    """Refuse runs that name tasks of their own, none of which is among the tasks that were asked for: with those of
+    other benchmarks, and a large model, they would take hours to answer questions that nobody asked."""
+    named = {run: [line for line in lines if line.startswith("tasks=")] for run, lines in plan.runs.items()}
+    own = {run: set(lines[-1].removeprefix("tasks=").strip("[]").split(",")) for run, lines in named.items() if lines}
+    foreign = [run for run, tasks in own.items() if plan.tasks and tasks.isdisjoint(plan.tasks)]
+    if foreign:
+        without = " ".join(f"-S '~runs.{run}'" for run in foreign)
+        raise UserError(
+            f"runs in params.yaml name tasks none of which is among tasks ({', '.join(plan.tasks)}): "
+            f"{', '.join(foreign)}. Leave them out: delete their lines, or dvc exp run {without}"
+        )
 
 
 def _planned(plan: Params, run: str) -> tuple[str, str, list[str]]:

@@ -11,7 +11,7 @@ from numbers import Integral, Real
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import log_softmax
+from torch.nn.functional import linear, log_softmax
 from torch.utils.hooks import RemovableHandle
 
 from thinsight.errors import UserError, nearest
@@ -228,5 +228,9 @@ def _distribution(parts: ModelParts, hidden: Tensor, layout: Layout) -> Tensor:
     """(batch, vocabulary) fp32 log-probabilities after each sample's last token."""
     columns = torch.arange(layout.held, device=layout.alive.device).expand_as(layout.alive)
     last = columns.masked_fill(~layout.alive, -1).amax(1, keepdim=True)
-    logits = parts.head(parts.decoder.norm(take_rows(hidden, last)))
-    return log_softmax(logits[:, 0].float(), dim=-1)
+    normed = parts.decoder.norm(take_rows(hidden, last))[:, 0]
+    if isinstance(parts.head, nn.Linear) and parts.head.weight.is_floating_point():
+        # in 16 bits a logit of 20 is known to 0.1 at best, which alone is a divergence of the size of a threshold
+        bias = None if parts.head.bias is None else parts.head.bias.float()
+        return log_softmax(linear(normed.float(), parts.head.weight.float(), bias), dim=-1)
+    return log_softmax(parts.head(normed).float(), dim=-1)

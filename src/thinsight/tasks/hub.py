@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from thinsight.errors import UserError
+from thinsight.models.load_errors import why_not_loaded
 from thinsight.paths import ROOT
 from thinsight.tasks.functions import arguments
 
@@ -33,8 +34,8 @@ def hub_place(task: DictConfig) -> Path:
         )
     except Exception as error:  # the hub's, the network's and the disk's errors share no base class
         raise UserError(
-            f"task {task.name} cannot be fetched from the hub as {task.hub}, and no copy of it is in the local cache: "
-            f"set task.path to a folder with its {', '.join(patterns(task))}."
+            f"{why_not_loaded(f'task {task.name}', task.hub, error)}: set task.path to a folder with its "
+            f"{', '.join(patterns(task))}."
         ) from error
 
 

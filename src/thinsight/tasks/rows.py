@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from numbers import Real
@@ -14,7 +15,7 @@ from omegaconf import DictConfig
 from PIL import Image
 
 from thinsight.config.compose import load_task
-from thinsight.errors import UserError
+from thinsight.errors import UserError, nearest
 from thinsight.tasks import benchmarks, metrics, sources
 from thinsight.tasks.functions import task_function
 from thinsight.tasks.pictures import decode_picture, why_unread
@@ -75,6 +76,35 @@ class Row:
         """The picture, RGB."""
         return self.picture.decoded() if isinstance(self.picture, StoredImage) else self.picture
 
+    def unreadable(self) -> "Failure | None":
+        """Why the picture cannot be read, if it cannot."""
+        try:
+            self.image  # noqa: B018
+        except UserError as error:
+            return Failure(self.id, self.kind, str(error), self.group)
+        return None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A row that cannot be asked, and why; ``kind`` and ``group`` as in `Row`, where they are known."""
+
+    id: str
+    kind: str
+    reason: str
+    group: str = ""
+
+
+MOST_FAILURES = 0.01
+"""The share of a task's rows that may fail; a score without more of them would be that of another benchmark."""
+
+
+def check_failures(task: str, reasons: Sequence[str], rows: int) -> None:
+    """Refuse more than `MOST_FAILURES` of the ``rows`` of a task, by the first of the ``reasons`` why some failed."""
+    if len(reasons) > MOST_FAILURES * rows:
+        more = f" ({len(reasons)} of {rows} rows of task {task} fail)" if len(reasons) > 1 else ""
+        raise UserError(f"{reasons[0].rstrip('.')}{more}.")
+
 
 def run_tasks(config: DictConfig) -> list[DictConfig]:
     """The tasks of a run: ``config.tasks`` with the fields of ``config.task`` that overrides set, or that task alone.
@@ -95,11 +125,16 @@ def run_tasks(config: DictConfig) -> list[DictConfig]:
 
 
 def load_rows(task: DictConfig, limit: int | None = None) -> list[Row]:
-    """The rows of a task, the first ``limit`` of an order that depends on nothing but their ids.
+    """The rows of a task that can be asked (see `read_rows`)."""
+    return read_rows(task, limit)[0]
+
+
+def read_rows(task: DictConfig, limit: int | None = None) -> tuple[list[Row], list[Failure]]:
+    """The rows of a task, the first ``limit`` of an order that depends on nothing but their ids; those that fail apart.
 
     The order is that of the ids' hashes (of the groups', where rows have one), so that a limit is a random sample of
     every kind of question and a longer run begins with the rows of a shorter one; a limit never parts a group. Missing
-    or unreadable data, and a row without picture, question or answer, are `UserError`s.
+    or unreadable data are `UserError`s, and so are more than `MOST_FAILURES` rows without picture, question or answer.
     """
     table = _as_text(task, task_function(task, "kind", sources)(task))
     if table.empty:
@@ -111,13 +146,24 @@ def load_rows(task: DictConfig, limit: int | None = None) -> list[Row]:
     ordered = table.assign(_group=by_group, _id=by_id).sort_values(["_group", "_id"])
     if limit is not None:
         ordered = ordered[ordered["_group"].isin(set(ordered["_group"].iloc[:limit]))]
-    columns = [c for c in (*sources.COLUMNS, "answers", "group", "group_size") if c in table]
-    lines = zip(*(ordered[c] for c in columns), strict=True)
-    return [_row(task.name, **dict(zip(columns, values, strict=True))) for values in lines]
+    columns = [c for c in (*sources.COLUMNS, "answers", "group", "group_size", FAILURE) if c in table]
+    rows, failures = [], []
+    for values in zip(*(ordered[c] for c in columns), strict=True):
+        fields = dict(zip(columns, values, strict=True))
+        try:
+            rows.append(_row(task.name, **fields))
+        except UserError as error:
+            failures.append(Failure(fields["id"], fields["kind"], str(error), fields.get("group", "")))
+    check_failures(task.name, [failure.reason for failure in failures], len(ordered))
+    return rows, failures
+
+
+FAILURE = "failure"
+"""The column of a table with the reason why a row cannot be asked, where there is one."""
 
 
 def _as_text(task: DictConfig, table: pd.DataFrame) -> pd.DataFrame:
-    """The table with text in every column but the pictures, and numbers written out.
+    """The table with text in every column but the pictures, and numbers written out; why a row fails, as `FAILURE`.
 
     A question without a kind has the kind `ALL`, one without a group is a group of its own.
     """
@@ -125,16 +171,23 @@ def _as_text(task: DictConfig, table: pd.DataFrame) -> pd.DataFrame:
         x if _is_text(x) else _text(f"row {row} (the first is 1) of task {task.name}", "id", x)
         for row, x in enumerate(table["id"], 1)
     ]
-    texts = {"id": ids}
+    texts, failures = {"id": ids}, list(table.get(FAILURE, [""] * len(table)))
+    failures = ["" if _is_missing(reason) else reason for reason in failures]
     for column in {"question", "answer", "kind", "group"} & set(table):
         rows = list(zip(ids, table[column], strict=True))
         if column in ("kind", "group"):
             rows = [
                 (row, x if _is_text(x) or not _is_missing(x) else ALL if column == "kind" else row) for row, x in rows
             ]
-        texts[column] = [
-            cell if _is_text(cell) else _text(f"row {row} of task {task.name}", column, cell) for row, cell in rows
-        ]
+        texts[column] = [cell if _is_text(cell) else "" for _, cell in rows]
+        for number, (row, cell) in enumerate(rows):
+            if not _is_text(cell) and not failures[number]:
+                try:
+                    texts[column][number] = _text(f"row {row} of task {task.name}", column, cell)
+                except UserError as error:
+                    failures[number] = str(error)
+    if any(failures):
+        texts[FAILURE] = failures
     return table.assign(**{column: pd.Series(cells, table.index, dtype=object) for column, cells in texts.items()})
 
 
@@ -165,13 +218,16 @@ def _is_missing(cell: Any) -> bool:
 
 
 def rows_digest(rows: Sequence[Row]) -> str:
-    """SHA-256 of everything in ``rows``, pictures included (pixels, or the file of a stored one), in their order."""
+    """SHA-256 of everything in ``rows``, pictures included (pixels, or the file of a stored one), in their order; of a
+    picture that cannot be read nothing."""
     digest = hashlib.sha256()
     for row in rows:
         stored = isinstance(row.picture, StoredImage)
         more = (*row.answers, row.group) if row.answers or row.group else ()
         fields = (row.id, row.question, row.answer, row.kind, *more, "" if stored else str(row.image.size))
-        digest.update("\0".join(fields).encode() + (row.picture.encoded() if stored else row.image.tobytes()))
+        digest.update("\0".join(fields).encode())
+        with suppress(UserError):
+            digest.update(row.picture.encoded() if stored else row.image.tobytes())
     return digest.hexdigest()
 
 
@@ -216,7 +272,10 @@ def _row(
     answers: Sequence[str] = (),
     group: str = "",
     group_size: int = 0,
+    failure: str = "",
 ) -> Row:
+    if failure:
+        raise UserError(failure)
     whose = f"row {id} of task {task}"
     picture = StoredImage(whose, image) if callable(image) else decode_picture(whose, image)
     return Row(id, picture, question, answer, kind, tuple(answers), group, group_size)
@@ -227,10 +286,19 @@ def _hash(text: str) -> str:
 
 
 def training_task(name: str) -> DictConfig:
-    """The task ``name`` with its training questions in place of its test questions."""
+    """The task ``name`` with the questions that a setting is fit on in place of its test questions: those that
+    ``calibration`` in its file names, else its training questions."""
     task = load_task(name)
+    if task.calibration:
+        for field, value in task.calibration.items():
+            if field not in task:
+                raise nearest(f"field in the calibration of task {name}", field, task)
+            task[field] = value
+        return task
     if task.split == "train":
         return task
+    if not task.path and task.kind != "easyvqa":
+        raise UserError(f"task {name} names no questions that a setting may be fit on: write calibration in its file")
     task.split = "train"
     if task.path:
         if not task.path.endswith(".parquet"):

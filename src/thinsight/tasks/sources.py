@@ -117,21 +117,31 @@ def hub(task: DictConfig) -> pd.DataFrame:
     """The questions of a data set of the hub, as ``task.reader`` makes them of its columns (see `tasks.benchmarks`)."""
     reader = task_function(task, "reader", benchmarks)
     table = open_subset(task, task.subset)
+    if task.first:
+        table = table.select(range(min(task.first, len(table))))
     apart = open_subset(task, task.pictures) if task.pictures else None
     _check_columns(task, table, task.columns)
     records = table.select_columns([name for name, sort in task.columns.items() if sort != "image"]).to_list()
-    fields = [reader(number, record, task) for number, record in enumerate(records)]
+    fields = [_read(reader, number, record, task) for number, record in enumerate(records)]
     if apart is None:
         pictures = _pictures(task, table)
     else:
         _check_columns(task, apart, {"id": "any", "image": "image"})
         by_id = dict(zip(map(str, apart["id"]), _pictures(task, apart), strict=True))
         pictures = [by_id.get(str(record["imageId"]), _no_picture) for record in records]
-    questions = pd.DataFrame(fields).assign(image=pictures)
+    questions = pd.DataFrame(fields, dtype=object).assign(image=pictures)
     if (twice := questions.duplicated(["id", "question"])).any():
         raise UserError(f"the data of task {task.name} asks {questions['id'][twice].iloc[0]} twice, word for word.")
     again = questions.groupby("id").cumcount()  # MME asks twice about a picture under one id
     return questions.assign(id=questions["id"].where(again == 0, questions["id"] + "#" + (again + 1).astype(str)))
+
+
+def _read(reader: Callable[..., dict[str, Any]], number: int, record: Mapping[str, Any], task: DictConfig) -> dict:
+    """What ``reader`` makes of a line; of one that it refuses, the reason (see `thinsight.tasks.rows.FAILURE`)."""
+    try:
+        return reader(number, record, task)
+    except UserError as error:
+        return {"id": f"line-{number + 1}", "question": "", "answer": "", "kind": "all", "failure": str(error)}
 
 
 def _check_columns(task: DictConfig, table: "Dataset", columns: Mapping[str, str]) -> None:

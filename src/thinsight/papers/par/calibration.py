@@ -125,7 +125,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="Hydra overrides: model=pocket")
     parser.add_argument("--questions", type=int, default=50, help="training questions of each task")
     parser.add_argument("--out", type=Path, default=ROOT / "data" / "pocket" / "par.json")
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
     config = load_config(options.overrides)
     model, processor = load_model(config)
     rules = Relevance(rewriting=START["rewriting"], phrase=START["phrase"])
