@@ -32,7 +32,13 @@ def world(tmp_path_factory):
 
 
 def run(world, tmp_path, *more, task="flat", out="out"):
-    where = [f"model.checkpoint={world / 'model'}", "task=exist", f"task.path={world / task}.parquet", "batch_size=10"]
+    where = [
+        f"model.checkpoint={world / 'model'}",
+        "task=exist",
+        f"task.path={world / task}.parquet",
+        "batch_size=10",
+        "limit=null",
+    ]
     return evaluate(load_config([*where, *more]), tmp_path / out, tmp_path / f"{out}.jsonl")
 
 

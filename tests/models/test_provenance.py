@@ -147,9 +147,9 @@ def test_what_the_hub_says_is_told_apart(name, sentence):
     [
         (["model.attn_implementation=kernels-community/flash-attn"], "model pocket cannot be loaded here"),
         (["model.attn_implementation=flash_attention_2"], "model pocket cannot be loaded here"),
-        (["model.quantization=4bit"], "model pocket cannot be loaded here .*bitsandbytes"),
+        (["model.quantization=4bit"], "model pocket cannot be loaded here: .* need accelerate and bitsandbytes"),
         (["model.quantization=8bit"], "unknown quantization '8bit': did you mean 4bit"),
-        (["model.device_map=auto"], "model pocket cannot be loaded here .*accelerate"),
+        (["model.device_map=auto"], "model pocket cannot be loaded here: .* need accelerate .pip install accelerate"),
         (["model.device=mps"], "device mps was asked for, but torch sees no GPU of Apple's here"),
         (["model.device=meta"], "nothing runs on device meta here: use auto, cpu, cuda or mps"),
         (["model.dtype=half"], "unknown dtype 'half'"),

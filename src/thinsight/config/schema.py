@@ -50,9 +50,7 @@ class TaskConfig:
     gigabytes: float | None = None  # to fetch, by its card: for plans
     split: str = "test"
     first: int | None = None  # of kind "hub": only the first rows of the split, in the order of its files
-    calibration: dict[str, Any] = field(
-        default_factory=dict
-    )  # fields that differ for questions to fit settings on
+    calibration: dict[str, Any] = field(default_factory=dict)  # fields that differ for questions to fit settings on
     suffix: str = ""  # appended to each question, e.g. an answer-format instruction
     max_new_tokens: int = 8
     protocol: str = ""  # of a benchmark: whose rules score an answer and word some questions, a key of `protocols`

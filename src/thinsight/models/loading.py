@@ -6,6 +6,7 @@ Nothing here knows which model is small: everything loads through transformers' 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -94,6 +95,12 @@ def _spread(config: DictConfig, place: torch.device) -> dict[str, Any]:
         raise nearest("quantization", str(config.quantization), ["4bit"])
     if config.device_map is None and config.quantization is None:
         return {}
+    needed = ["accelerate", *(["bitsandbytes"] if config.quantization else [])]
+    if missing := [package for package in needed if find_spec(package) is None]:
+        raise UserError(
+            f"model {config.name} cannot be loaded here: device_map and quantization need {' and '.join(needed)} "
+            f"(pip install {' '.join(missing)})"
+        )
     chosen: dict[str, Any] = {"device_map": config.device_map or {"": str(place)}}
     if config.quantization is not None:
         from transformers import BitsAndBytesConfig

@@ -147,15 +147,15 @@ def read_rows(task: DictConfig, limit: int | None = None) -> tuple[list[Row], li
     if limit is not None:
         ordered = ordered[ordered["_group"].isin(set(ordered["_group"].iloc[:limit]))]
     columns = [c for c in (*sources.COLUMNS, "answers", "group", "group_size", FAILURE) if c in table]
-    rows, failures = [], []
-    for values in zip(*(ordered[c] for c in columns), strict=True):
+    rows, failures = [], {}
+    for line, *values in zip(ordered.index, *(ordered[c] for c in columns), strict=True):
         fields = dict(zip(columns, values, strict=True))
         try:
             rows.append(_row(task.name, **fields))
         except UserError as error:
-            failures.append(Failure(fields["id"], fields["kind"], str(error), fields.get("group", "")))
-    check_failures(task.name, [failure.reason for failure in failures], len(ordered))
-    return rows, failures
+            failures[line] = Failure(fields["id"], fields["kind"], str(error), fields.get("group", ""))
+    check_failures(task.name, [failures[line].reason for line in sorted(failures)], len(ordered))
+    return rows, list(failures.values())
 
 
 FAILURE = "failure"
