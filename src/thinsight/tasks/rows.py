@@ -58,7 +58,8 @@ class Row:
 
     ``picture``: an RGB image or a stored one; ``kind``: the sub-kind that scores are broken down by; ``answers``: all
     references where a question has several, or the texts of its choices; ``group``: what is scored together with it,
-    e.g. the picture's other question; ``group_size``: how many rows that is where none is lost, 0 if unknown.
+    e.g. the picture's other question; ``group_size``: how many rows that is where none is lost, 0 if unknown;
+    ``further``: the pictures behind the first, where a question has several.
     """
 
     id: str
@@ -69,11 +70,17 @@ class Row:
     answers: tuple[str, ...] = ()
     group: str = ""
     group_size: int = 0
+    further: tuple[StoredImage, ...] = ()
 
     @property
     def image(self) -> Image.Image:
-        """The picture, RGB."""
+        """The picture, the first if there are several, RGB."""
         return self.picture.decoded() if isinstance(self.picture, StoredImage) else self.picture
+
+    @property
+    def images(self) -> list[Image.Image]:
+        """All pictures, RGB."""
+        return [self.image, *(picture.decoded() for picture in self.further)]
 
 
 def run_tasks(config: DictConfig) -> list[DictConfig]:
@@ -111,7 +118,7 @@ def load_rows(task: DictConfig, limit: int | None = None) -> list[Row]:
     ordered = table.assign(_group=by_group, _id=by_id).sort_values(["_group", "_id"])
     if limit is not None:
         ordered = ordered[ordered["_group"].isin(set(ordered["_group"].iloc[:limit]))]
-    columns = [c for c in (*sources.COLUMNS, "answers", "group", "group_size") if c in table]
+    columns = [c for c in (*sources.COLUMNS, "answers", "group", "group_size", "further") if c in table]
     lines = zip(*(ordered[c] for c in columns), strict=True)
     return [_row(task.name, **dict(zip(columns, values, strict=True))) for values in lines]
 
@@ -172,6 +179,8 @@ def rows_digest(rows: Sequence[Row]) -> str:
         more = (*row.answers, row.group) if row.answers or row.group else ()
         fields = (row.id, row.question, row.answer, row.kind, *more, "" if stored else str(row.image.size))
         digest.update("\0".join(fields).encode() + (row.picture.encoded() if stored else row.image.tobytes()))
+        for picture in row.further:
+            digest.update(picture.encoded())
     return digest.hexdigest()
 
 
@@ -202,8 +211,8 @@ def collate(processor: "ProcessorMixin", rows: Sequence[Row], task: DictConfig) 
 
 
 def _conversation(row: Row, task: DictConfig) -> list[dict]:
-    content = [{"type": "image", "image": row.image}, {"type": "text", "text": row.question + task.suffix}]
-    return [{"role": "user", "content": content}]
+    content = [{"type": "image", "image": image} for image in row.images]
+    return [{"role": "user", "content": [*content, {"type": "text", "text": row.question + task.suffix}]}]
 
 
 def _row(
@@ -216,10 +225,12 @@ def _row(
     answers: Sequence[str] = (),
     group: str = "",
     group_size: int = 0,
+    further: Sequence[Callable[[], bytes | None]] = (),
 ) -> Row:
     whose = f"row {id} of task {task}"
     picture = StoredImage(whose, image) if callable(image) else decode_picture(whose, image)
-    return Row(id, picture, question, answer, kind, tuple(answers), group, group_size)
+    more = tuple(StoredImage(whose, read) for read in further)
+    return Row(id, picture, question, answer, kind, tuple(answers), group, group_size, more)
 
 
 def _hash(text: str) -> str:
