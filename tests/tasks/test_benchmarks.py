@@ -3,11 +3,15 @@ prompts, scores, the plan of a run, and what is said of a benchmark or a model t
 
 import csv
 import json
+import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import datasets
+import httpx
 import huggingface_hub.constants
+import huggingface_hub.errors
 import pandas as pd
 import pytest
 from helpers import benchmark_replicas as replicas
@@ -24,9 +28,10 @@ from thinsight.evaluation.run import evaluate
 from thinsight.models.loading import load_processor, meta_model
 from thinsight.tasks import rows as rows_module
 from thinsight.tasks.hub import provenance
-from thinsight.tasks.rows import load_rows, prompt_text, rows_digest
+from thinsight.tasks.rows import collate, load_rows, prompt_text, rows_digest
 
 NAMES = [*replicas.ALL, "textvqa_plain"]
+FIRST = ["pope", "gqa", "textvqa", "scienceqa", "mmbench", "mme"]
 PROMPTS = Path(__file__).parent / "benchmark_prompts.txt"
 COGNITION = {"commonsense_reasoning", "numerical_calculation", "text_translation", "code_reasoning"}
 
@@ -48,7 +53,7 @@ def test_every_copy_is_read_whole_and_in_an_order_of_its_own(world):
 
 
 def test_a_limit_never_parts_what_is_scored_together(world):
-    for name, size in (("mme", {2}), ("mmbench", {2, 3, 4})):
+    for name, size in (("mme", {2}), ("mmbench", {2, 3, 4}), ("mmbench_cn", {2, 3, 4})):
         rows = load_rows(task(world, name), 5)
         assert 5 <= len(rows) <= 8
         whole = [row.group for row in load_rows(task(world, name))]
@@ -76,6 +81,21 @@ def test_columns_mean_what_the_benchmark_means(world):
     pair = [row for row in rows["mme"].values() if row.group == "count/0001.png"]
     assert sorted(row.answer for row in pair) == ["No", "Yes"]
     assert {row.id for row in pair} == {"count/0001.png", "count/0001.png#2"}
+    assert (rows["vqav2"]["1001"].answer, rows["vqav2"]["1001"].kind) == ("green", "number")
+    assert rows["vqav2"]["1001"].answers == ("green",) * 8 + ("blue",) * 2
+    assert rows["vizwiz"]["VizWiz_val_00000000"].answer == rows["vizwiz"]["VizWiz_val_00000000"].kind == "unanswerable"
+    assert rows["mmbench_cn"].keys() == rows["mmbench"].keys()
+    assert (rows["seed"]["102"].answer, rows["seed"]["102"].kind) == ("C", "dimension 3")
+    assert not {"100", "106", "112", "118"} & rows["seed"].keys()  # videos
+    assert (rows["mmstar"]["4"].answer, rows["mmstar"]["4"].kind) == ("A", "math: statistical reasoning")
+    assert (rows["ai2d"]["test-00006"].answer, rows["ai2d"]["test-00006"].question.count("\n")) == ("C", 4)
+    assert rows["ocrbench"]["test-00004"].answers == ("HME100k", "x ^ 4")
+    assert rows["ocrbench"]["test-00003"].answer == "Word 3"
+    assert json.loads(rows["refcoco"]["val-00002-1"].answer) == [12 / 48, 4 / 32, 36 / 48, 14 / 32]
+    assert rows["refcoco"]["val-00002-0"].question.endswith("the region this sentence describes: thing 2")
+    assert (rows["mmmu"]["validation_Art_5"].answer, rows["mmmu"]["validation_Art_5"].answers) == ("2.5", ())
+    assert rows["mmmu"]["validation_Computer_Science_2"].kind == "Computer_Science"
+    assert rows["mmmu"]["validation_Computer_Science_2"].answers[1] == "a box's lid"
 
 
 def test_gqa_shows_the_picture_that_its_question_names(world):
@@ -83,13 +103,35 @@ def test_gqa_shows_the_picture_that_its_question_names(world):
     assert row.picture.encoded() == replicas.picture(2)["bytes"]
 
 
-def test_prompts_are_llavas(world):
-    """A snapshot of the whole prompt of each benchmark's first row, and that of the row without hint or OCR words."""
+def test_several_pictures_stand_in_front_of_their_question(world):
+    """As its text or its choices name them; a picture that they do not name is not shown."""
+    chosen = task(world, "mmmu")
+    rows = {row.id: row for row in load_rows(chosen)}
+    row = rows["validation_Computer_Science_4"]
+    shown = [row.picture, *row.further]
+    assert [picture.encoded() for picture in shown] == [replicas.picture(3 + n)["bytes"] for n in (1, 2)]
+    assert [image.size for image in row.images] == [(48, 32), (48, 32)]
+    assert not rows["validation_Art_1"].further
+    processor = load_processor(config(world).model)
+    assert prompt_text(processor, row, chosen).count("<image>") == 2
+    batch = collate(processor, [row, rows["validation_Art_1"]], chosen)
+    assert (batch["input_ids"] == processor.tokenizer.convert_tokens_to_ids("<image>")).sum(1).tolist() == [8, 4]
+    assert len(batch["pixel_values"]) == 3
+    assert rows_digest([row]) != rows_digest([replace(row, further=())])
+
+
+def test_prompts_are_those_of_each_protocol(world):
+    """A snapshot of the whole prompt of each benchmark's first row, and that of the row without hint or OCR words; of a
+    protocol that words them differently, that of the first row."""
     processor, parts = load_processor(config(world).model), []
     for name in NAMES:
-        chosen = task(world, name)
-        rows = sorted(load_rows(chosen), key=lambda row: row.id)
-        parts += [f"== {name} {row.id}\n{prompt_text(processor, row, chosen)}\n" for row in rows[:2]]
+        seen = set()
+        for protocol in dict.fromkeys([load_task(name).protocol, *load_task(name).protocols]):
+            chosen = task(world, name, f"task.protocol={protocol}")
+            rows = sorted(load_rows(chosen), key=lambda row: row.id)[: 1 if seen else 2]
+            texts = {row.id: prompt_text(processor, row, chosen) for row in rows}
+            parts += [f"== {name} {protocol} {key}\n{text}\n" for key, text in texts.items() if text not in seen]
+            seen |= set(texts.values())
     assert "".join(parts) == PROMPTS.read_text(encoding="utf-8")
 
 
@@ -150,9 +192,11 @@ def test_the_runs_are_read_and_compared_like_any_others(ran):
     card = json.loads((ran / "plain" / "protocol.json").read_text())
     assert card["processor"]["image"]["do_pad"] is True
     assert card["tasks"]["textvqa"]["source"] == {
-        "hub": "lmms-lab/textvqa", "revision": None, "files": ["data/validation-*.parquet"], "ocr": True,
+        "hub": "lmms-lab-encoder/textvqa", "revision": None, "files": ["data/validation-*.parquet"], "ocr": True,
     }  # fmt: skip
-    assert {name: card["tasks"][name]["protocol"] for name in NAMES} == dict.fromkeys(NAMES, "llava")
+    assert {name: card["tasks"][name]["protocol"] for name in NAMES} == {
+        name: load_task(name).protocol for name in NAMES
+    }
     assert card["tasks"]["pope"]["scorer"] == "haotian-liu/LLaVA llava/eval/eval_pope.py"
     assert card["tasks"]["textvqa"]["prompt"].startswith("A chat between a curious user and an artificial")
 
@@ -198,7 +242,7 @@ def test_mmbench_counts_questions_right_in_every_rotation(ran):
 
 
 def test_soft_scores_are_means_and_yes_and_no_stay_so(ran):
-    for name in ("textvqa", "gqa", "scienceqa"):
+    for name in ("textvqa", "gqa", "scienceqa", "vqav2", "vizwiz", "mmmu", "seed", "ai2d"):
         cell, own = cells(ran)[name], lines(ran, name)
         assert "summary" not in cell
         assert cell["accuracy"] == pytest.approx(sum(line["correct"] for line in own) / 20)
@@ -215,7 +259,7 @@ def planned(capsys, *arguments):
 
 
 def test_the_plan_of_a_run_on_a_gpu_needs_nothing_but_shapes(capsys, monkeypatch):
-    names = ",".join(replicas.ALL)
+    names = ",".join(FIRST)
     monkeypatch.setattr(module, "evaluate", None)  # nothing may be run
     plan = planned(
         capsys,
@@ -226,7 +270,7 @@ def test_the_plan_of_a_run_on_a_gpu_needs_nothing_but_shapes(capsys, monkeypatch
         f"tasks=[{names}]",
         "--tflops=100",
     )
-    assert [plan["load"]["tasks"][name]["rows"] for name in replicas.ALL] == [9000, 12578, 5000, 2017, 4329, 2374]
+    assert [plan["load"]["tasks"][name]["rows"] for name in FIRST] == [9000, 12578, 5000, 2017, 4329, 2374]
     assert plan["take"]["answers"] == 3 * 35298
     assert plan["take"]["generated_tokens_at_most"] == 3 * 35298 * 128
     parameters = sum(p.numel() for p in meta_model("llava_1_5_7b").parameters())
@@ -235,7 +279,7 @@ def test_the_plan_of_a_run_on_a_gpu_needs_nothing_but_shapes(capsys, monkeypatch
     assert plan["need"]["kv_cache_gb"] == pytest.approx(32 * 2 * 4096 * 2 * 32 * tokens / 1e9, rel=1e-3)
     assert plan["take"]["hours_at_most"] == pytest.approx(plan["take"]["pflop_at_most"] / 0.1 / 3600, rel=1e-3)
     assert plan["assumptions"][0].startswith("the device sustains 100 TFLOP/s")
-    missing = ["model llava_1_5_7b", "the text tower of", *(f"task {name}" for name in replicas.ALL)]
+    missing = ["model llava_1_5_7b", "the text tower of", *(f"task {name}" for name in FIRST)]
     for sentence, start in zip(plan["missing"], missing, strict=True):
         assert sentence.startswith(start)
         assert "the hub cannot be reached as " in sentence
@@ -279,22 +323,23 @@ def test_a_plan_with_a_limit_takes_less(world, capsys):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_hub_that_cannot_be_reached_is_one_sentence(name):
-    with pytest.raises(
-        UserError, match=f"task {name} cannot be fetched from the hub as lmms-lab/.* set task.path"
-    ) as e:
+    hub = load_task(name).hub
+    with pytest.raises(UserError, match=f"task {name} cannot be fetched from the hub as {hub}, .* set task.path") as e:
         load_rows(load_task(name))
     assert "\n" not in str(e.value)
 
 
 def test_missing_files_and_foreign_columns_are_one_sentence(world, tmp_path):
     with pytest.raises(
-        UserError, match=r"task pope has no data at .*gone: it is to be a folder with a copy of lmms-lab"
+        UserError, match=r"task pope has no data at .*gone: it is to be a folder with a copy of lmms-lab-encoder/POPE"
     ):
         load_rows(load_config(["task=pope", f"task.path={tmp_path / 'gone'}"]).task)
     with pytest.raises(UserError, match=r"task mme finds no data/test-\*\.parquet in "):
         load_rows(load_config(["task=mme", f"task.path={world / 'gqa'}"]).task)
     where = shutil.copytree(world / "scienceqa" / "ScienceQA-IMG", tmp_path / "odd" / "data").parent
-    with pytest.raises(UserError, match="has no column question_id, so it is not lmms-lab/POPE as it is read here"):
+    with pytest.raises(
+        UserError, match="has no column question_id, so it is not lmms-lab-encoder/POPE as it is read here"
+    ):
         load_rows(load_config(["task=pope", f"task.path={where}"]).task)
     rows = [{"question_id": "a", "image": replicas.picture(0), "question": "Q", "answer": 1, "category": "OCR"}]
     columns = {"question_id": replicas.TEXT, "image": replicas.PICTURE, "question": replicas.TEXT}
@@ -324,16 +369,69 @@ def test_a_row_without_its_picture_is_named(tmp_path):
         _ = found["OCR/1.png#2"].image
 
 
-def test_a_copy_in_the_hubs_cache_is_used_without_the_hub(world, capsys):
-    cache = Path(huggingface_hub.constants.HF_HUB_CACHE) / "datasets--lmms-lab--MME"
-    commit = "0123456789abcdef0123456789abcdef01234567"
-    shutil.copytree(world / "mme", cache / "snapshots" / commit)
+def in_the_cache(hub, copy, *commits):
+    """A copy of a data set in the hub's cache under several commits, the last the newest."""
+    cache = Path(huggingface_hub.constants.HF_HUB_CACHE) / f"datasets--{hub.replace('/', '--')}"
+    for commit in commits:
+        shutil.copytree(copy, cache / "snapshots" / commit)
     (cache / "refs").mkdir()
-    (cache / "refs" / "main").write_text(commit)
-    assert len(load_rows(load_task("mme"))) == 20
-    assert provenance(load_task("mme"))["revision"] == commit
+    (cache / "refs" / "main").write_text(commits[-1])
+
+
+def test_a_copy_in_the_hubs_cache_is_used_without_the_hub(world, capsys):
+    pinned, newest = load_task("mme").revision, "0123456789abcdef0123456789abcdef01234567"
+    in_the_cache("lmms-lab-encoder/MME", world / "mme", pinned, newest)
+    for override, commit in (([], pinned), (["task.revision=null"], newest), ([f"task.revision={newest}"], newest)):
+        chosen = load_config(["task=mme", *override]).task
+        assert len(load_rows(chosen)) == 20
+        found = provenance(chosen)
+        assert (found["hub"], found["revision"]) == ("lmms-lab-encoder/MME", commit)
     plan = planned(capsys, "task=mme", f"model.checkpoint={world / 'model'}")
     assert (plan["load"]["tasks"]["mme"]["where"], plan["load"]["tasks"]["mme"]["rows"]) == ("cached", 20)
+
+
+@pytest.mark.parametrize("name", ["mme", "gqa", "textvqa"])
+def test_a_copy_under_the_former_id_serves_where_the_hub_cannot_be_reached(world, name):
+    chosen = load_task(name)
+    commit = chosen.revision or "0123456789abcdef0123456789abcdef01234567"
+    in_the_cache(chosen.formerly, world / name, commit)
+    assert len(load_rows(chosen)) == 20
+    found = provenance(chosen)
+    assert (found["hub"], found["revision"]) == (chosen.formerly, commit)
+
+
+def test_a_former_copy_of_another_commit_does_not_serve(world):
+    in_the_cache("lmms-lab/MME", world / "mme", "0123456789abcdef0123456789abcdef01234567")
+    with pytest.raises(UserError, match="cannot be fetched from the hub as lmms-lab-encoder/MME"):
+        load_rows(load_task("mme"))
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        ("GatedRepoError", "its terms have to be accepted there, and HF_TOKEN set"),
+        ("RepositoryNotFoundError", "it has no such data set, or none for this account"),
+        (
+            "RevisionNotFoundError",
+            "it has no revision d6c9023f017b564f7b3ccccf5348166bce8fdbcd: task.revision=null takes",
+        ),
+    ],
+)
+def test_the_hub_says_why_it_does_not_give_a_data_set(monkeypatch, error, sentence):
+    def refuse(*_, **__):
+        raise getattr(huggingface_hub.errors, error)(
+            "no", response=httpx.Response(403, request=httpx.Request("GET", "h"))
+        )
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
+    with pytest.raises(UserError, match=rf"from the hub as lmms-lab-encoder/MME \({re.escape(sentence)}") as caught:
+        load_rows(load_task("mme"))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_local_copy_has_no_commit(world):
+    """That of the yaml is not that of a folder."""
+    assert provenance(task(world, "mme"))["revision"] is None
 
 
 # Configuration

@@ -48,6 +48,7 @@ class TaskConfig:
     rows: int | None = None  # how many the split has, by its card: for plans
     gigabytes: float | None = None  # to fetch, by its card: for plans
     split: str = "test"
+    selection: str = ""  # of kind "hub": mini, some of its rows, the same for everybody (see thinsight.tasks.mini)
     suffix: str = ""  # appended to each question, e.g. an answer-format instruction
     suffixes: dict[str, str] = field(default_factory=dict)  # protocol -> suffix, where `suffix` takes it from here
     max_new_tokens: int = 8
@@ -96,7 +97,7 @@ POINTS = "points"
 MEASURES = ("kept", "layer_mean", "flops")
 """Measures of a budget, which a sweep may name in place of a field: see `thinsight.solve`."""
 
-FOR_ALL = frozenset({"suffix", "max_new_tokens", "protocol", "metric", "summary"})
+FOR_ALL = frozenset({"suffix", "max_new_tokens", "protocol", "metric", "summary", "selection"})
 """Fields of a task that an override may set for several tasks: how they are asked and scored, not what they read."""
 
 COUNT, TOKENS = 2**31 - 1, 2**20

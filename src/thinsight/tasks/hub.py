@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from thinsight.errors import UserError
 from thinsight.paths import ROOT
 from thinsight.tasks.functions import arguments
+from thinsight.tasks.mini import described
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -82,7 +83,7 @@ def provenance(task: DictConfig) -> dict[str, Any]:
     name, commit = task.hub, task.revision if not task.path else None
     if folder.parent.name == "snapshots":  # how the hub's cache is laid out: datasets--OWNER--NAME/snapshots/COMMIT
         name, commit = folder.parent.parent.name.removeprefix("datasets--").replace("--", "/"), folder.name
-    return {"hub": name, "revision": commit, "files": patterns(task), **arguments(task.reader)}
+    return {"hub": name, "revision": commit, "files": patterns(task), **arguments(task.reader), **described(task)}
 
 
 def _pattern(task: DictConfig, subset: str) -> str:

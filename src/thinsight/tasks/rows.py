@@ -15,7 +15,7 @@ from PIL import Image
 
 from thinsight.config.compose import load_task
 from thinsight.errors import UserError
-from thinsight.tasks import benchmarks, metrics, sources
+from thinsight.tasks import benchmarks, metrics, mini, sources
 from thinsight.tasks.functions import task_function
 from thinsight.tasks.pictures import decode_picture, why_unread
 
@@ -116,6 +116,9 @@ def load_rows(task: DictConfig, limit: int | None = None) -> list[Row]:
     by_id = table["id"].map(_hash)
     by_group = table["group"].map(_hash) if "group" in table else by_id
     ordered = table.assign(_group=by_group, _id=by_id).sort_values(["_group", "_id"])
+    if task.selection:
+        lines = list(zip(ordered["id"], ordered["kind"], ordered["_group"], strict=True))
+        ordered = ordered[ordered["id"].isin(mini.selected(task, lines))]
     if limit is not None:
         ordered = ordered[ordered["_group"].isin(set(ordered["_group"].iloc[:limit]))]
     columns = [c for c in (*sources.COLUMNS, "answers", "group", "group_size", "further") if c in table]

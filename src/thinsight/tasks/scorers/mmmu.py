@@ -6,10 +6,11 @@ choices at random, the answer is worth what that is on average: one over the num
 
 import re
 import string
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 Number = float
 MARKS = ",.!?;:'"
+BRACKETS, WORD = "({})", " {} "
 FEW_WORDS = 5
 """In a text of more words a choice's text is looked for."""
 
@@ -24,38 +25,33 @@ NUMBERS = (
 
 
 def official(prediction: str, answer: str, answers: Sequence[str] = ()) -> float:
-    """The reference is the one letter in brackets, or else among the words, the last of several, or else the choice
-    whose text stands last in a longer text; of an open question it stands in, or is a number of, what `parts` reads
-    (MMMU-Benchmark/MMMU, eval/eval_utils.py)."""
+    """The reference is the last letter in brackets, or else among the words, or else the choice whose text stands last
+    in a longer answer; of an open question it stands in, or is a number of, what `parts` reads (MMMU-Benchmark/MMMU,
+    eval/eval_utils.py)."""
     if not answers:
         return float(_open_right(answer, parts(prediction)))
-    read = letter(prediction, _lettered(answers), ("({})", " {} "), lambda form, text, _: text.rfind(form))
-    return _worth(read, answer, answers)
+    return _worth(letter(prediction, _lettered(answers), (BRACKETS, WORD)), answer, answers)
 
 
 def lmms_eval(prediction: str, answer: str, answers: Sequence[str] = ()) -> float:
-    """As `official`, but a letter may stand at the end of a word or in front of a period, and of several that are not
-    in brackets the first choice counts; no answer to an open question is right, since what is read of it is compared
-    letter by letter (EvolvingLMMs-Lab/lmms-eval, lmms_eval/tasks/mmmu/utils.py with
-    lmms_eval/tasks/_task_utils/mmmu_mcq_utils.py)."""
+    """As `official`, but a letter may also stand at the end of a word, or in front of a period; no answer to an open
+    question is right, since what is read of it is compared character by character (EvolvingLMMs-Lab/lmms-eval,
+    lmms_eval/tasks/mmmu/utils.py with lmms_eval/tasks/_task_utils/mmmu_mcq_utils.py)."""
     if not answers:
         return 0.0
-    forms = ("({})", "{} ", "{}.")
-    read = letter(prediction, _lettered(answers), forms, lambda _, text, choice: text.rfind(f"({choice})"))
-    return _worth(read, answer, answers)
+    return _worth(letter(prediction, _lettered(answers), (BRACKETS, "{} ", "{}.")), answer, answers)
 
 
-def letter(
-    text: str, choices: Mapping[str, str], forms: Sequence[str], place: Callable[[str, str, str], int]
-) -> str | None:
-    """The choice that ``text`` names, in the first of ``forms`` in which any is named, or by its text; of several the
-    one with the largest ``place``; None if none is named."""
+def letter(text: str, choices: Mapping[str, str], forms: Sequence[str]) -> str | None:
+    """The choice that ``text`` names in the first of ``forms`` in which any is named, or by its text; of several the
+    last (of those not in brackets, the last that is a word, or else the first). None if none is named."""
     for mark in MARKS:
         text = text.strip(mark)
     text = f" {text} "
     for form in forms:
         if named := [choice for choice in choices if form.format(choice) in text]:
-            return max(named, key=lambda choice: place(form.format(choice), text, choice))
+            where = BRACKETS if form == BRACKETS else WORD
+            return max(named, key=lambda choice: text.rfind(where.format(choice)))
     if len(text.split()) > FEW_WORDS:
         lower = text.lower()
         named = [choice for choice, said in choices.items() if said.lower() in lower]
