@@ -22,6 +22,8 @@ from typing import Any
 from omegaconf import DictConfig
 
 from thinsight.errors import UserError
+from thinsight.tasks.functions import function_name
+from thinsight.tasks.metrics import unscored
 from thinsight.tasks.scorers.mme import PAIR
 from thinsight.tasks.scorers.scienceqa import LLAVA_LETTERS
 
@@ -31,6 +33,9 @@ LMMS_EVAL = "lmms_eval"
 
 PEOPLE = 10
 """How many people answered a question of TextVQA."""
+
+NOT_PUBLIC = "not public"
+"""The reference of a question to which only a server has the answers."""
 
 ROTATION = 10**6
 """MMBench numbers the rotations of question n as n, 1000000 + n, 2000000 + n, ..."""
@@ -72,17 +77,19 @@ def textvqa(number: int, record: Record, task: DictConfig, ocr: bool = True) -> 
 
 def vqav2(number: int, record: Record, task: DictConfig) -> dict[str, Any]:
     """Ten people's answers; the kinds are what they are about: yes/no, number, other."""
-    answers = tuple(said["answer"] for said in record["answers"])
-    fields = _fields(record["question_id"], record["question"], record["multiple_choice_answer"], record["answer_type"])
-    return fields | {"answers": answers}
+    key = record["question_id"]
+    answers = tuple(said["answer"] for said in record["answers"] or _not_public(key, task))
+    most = record["multiple_choice_answer"] if answers else NOT_PUBLIC
+    return _fields(key, record["question"], most, record["answer_type"]) | {"answers": answers}
 
 
 def vizwiz(number: int, record: Record, task: DictConfig) -> dict[str, Any]:
     """Ten people's answers to a blind person's question; the kinds are yes/no, number, other and unanswerable.
     lmms-eval writes the first letter large and all others small."""
     question = record["question"].capitalize() if task.protocol == LMMS_EVAL else record["question"]
-    answers = tuple(record["answers"])
-    return _fields(record["question_id"], question, _commonest(answers), record["category"]) | {"answers": answers}
+    answers = tuple(record["answers"] or _not_public(record["question_id"], task))
+    most = _commonest(answers) if answers else NOT_PUBLIC
+    return _fields(record["question_id"], question, most, record["category"]) | {"answers": answers}
 
 
 def scienceqa(number: int, record: Record, task: DictConfig) -> dict[str, Any]:
@@ -195,6 +202,16 @@ def refcoco(number: int, record: Record, task: DictConfig) -> list[dict[str, Any
 
 def _fields(key: object, question: str, answer: str, kind: str) -> dict[str, Any]:
     return {"id": str(key), "question": question, "answer": answer, "kind": kind}
+
+
+def _not_public(key: object, task: DictConfig) -> tuple[()]:
+    """The answers to a question to which only a server has them; refused where they are to be scored."""
+    if function_name(task.metric) != unscored.__name__:
+        raise UserError(
+            f"row {key} of task {task.name} has no answers, so that only its server can score it: "
+            f"task.metric={unscored.__name__} asks it all the same."
+        )
+    return ()
 
 
 def _commonest(answers: Sequence[str]) -> str:

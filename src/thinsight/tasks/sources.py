@@ -190,17 +190,13 @@ def _sort(feature: object) -> str:
 
 def _pictures(task: DictConfig, table: "Dataset", column: str) -> list[Callable[[], bytes | None]]:
     """A reader of the encoded bytes of each row's picture."""
-    from datasets import Image, List
-
-    plain = Image(decode=False)
-    several = _sort(table.features[column]) == "images"
-    images = table.select_columns([column]).cast_column(column, List(plain) if several else plain)
+    images = table.select_columns([column]).with_format("arrow")  # as they are stored, nothing decoded
     folder = hub_place(task)
     return [partial(_bytes, images, folder, column, number) for number in range(len(images))]
 
 
 def _bytes(images: "Dataset", folder: Path, column: str, number: int) -> bytes | None:
-    cell = images[number][column]
+    cell = images[number][column][0].as_py()
     if isinstance(cell, list):
         cell = cell[0] if cell else None
     cell = picture_cell(cell, folder)

@@ -44,7 +44,7 @@ def _words(text: str) -> str:
     return text.lower().strip().replace("\n", " ")
 
 
-def points(records: Records) -> dict[str, Any]:
+def final_score(records: Records) -> dict[str, Any]:
     """Points of a thousand, which is how many questions there are; ``kinds``: the share of right answers of each."""
     kinds = {kind: fmean(r["correct"] for r in group) for kind, group in group_records("kind", records).items()}
     total = QUESTIONS * fmean(bool(r["correct"]) for r in records)

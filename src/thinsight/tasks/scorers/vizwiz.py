@@ -2,6 +2,7 @@
 ``official``: the code of VizWiz's server was not read."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from thinsight.tasks.scorers import textvqa, vqav2
 
@@ -15,3 +16,9 @@ def llava(prediction: str, answer: str, answers: Sequence[str] = ()) -> float:
 def lmms_eval(prediction: str, answer: str, answers: Sequence[str] = ()) -> float:
     """VQA accuracy as TextVQA's (EvolvingLMMs-Lab/lmms-eval, lmms_eval/tasks/vizwiz_vqa/utils.py)."""
     return textvqa.lmms_eval(prediction, answer, answers)
+
+
+def submission_line(key: str, prediction: str) -> dict[str, Any]:
+    """An answer in the file that VizWiz's server takes, in the form in which LLaVA sends it
+    (scripts/convert_vizwiz_for_submission.py)."""
+    return {"image": f"{key.removesuffix('.jpg')}.jpg", "answer": textvqa.normalise(prediction)}

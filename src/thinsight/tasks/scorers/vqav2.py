@@ -1,6 +1,7 @@
 """VQAv2 (arXiv:1612.00837): VQA accuracy, the share of ten people's answers (see `textvqa`)."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from thinsight.tasks.scorers.textvqa import normalise, one_line, server_form, share_of_people
 
@@ -24,3 +25,9 @@ def lmms_eval(prediction: str, answer: str, answers: Sequence[str] = ()) -> floa
     """As `official`, the words brought to one form always (EvolvingLMMs-Lab/lmms-eval, lmms_eval/tasks/vqav2/utils.py
     with lmms_eval/tasks/_task_utils/vqa_eval_metric.py)."""
     return share_of_people(server_form(prediction), [server_form(text) for text in answers])
+
+
+def submission_line(key: str, prediction: str) -> dict[str, Any]:
+    """An answer in the file that VQA's server takes, in the form in which LLaVA sends it
+    (scripts/convert_vqav2_for_submission.py)."""
+    return {"question_id": int(key), "answer": normalise(prediction)}
