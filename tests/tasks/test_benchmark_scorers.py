@@ -246,9 +246,9 @@ def test_ocrbench_has_a_thousand_points():
 
 
 def test_refcoco_says_how_far_boxes_are_off():
-    said = ["[0.2, 0.2, 0.6, 0.6]", "[0.2, 0.2, 0.6, 0.4]", "[0.4, 0.4, 0.8, 0.8]", "no box"]
+    said = ["[0.2, 0.2, 0.6, 0.6]", "[0.2, 0.2, 0.6, 0.4]", "[0.3, 0.3, 0.7, 0.7]", "no box"]
     found = refcoco.boxes([record("all", refcoco.lmms_eval(text, BOX), text, BOX) for text in said])
-    assert found["accuracy_at"] == {"0.1": 0.75, "0.3": 0.5, "0.5": 0.5, "0.7": 0.25, "0.9": 0.25}
-    assert found["overlap"] == pytest.approx((1 + 1 / 2 + 1 / 7) / 4)
+    assert found["accuracy_at"] == {"0.1": 0.75, "0.3": 0.75, "0.5": 0.5, "0.7": 0.25, "0.9": 0.25}
+    assert found["overlap"] == pytest.approx((1 + 1 / 2 + 9 / 23) / 4)
     assert (found["centre"], found["without_box"]) == (0.75, 1)
     assert found["printed"] == {"RefCOCO": 50}

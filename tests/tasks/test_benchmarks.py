@@ -32,6 +32,8 @@ from thinsight.tasks.rows import collate, load_rows, prompt_text, rows_digest
 
 NAMES = [*replicas.ALL, "textvqa_plain"]
 FIRST = ["pope", "gqa", "textvqa", "scienceqa", "mmbench", "mme"]
+COMPARED = [*FIRST, "mmmu", "textvqa_plain"]  # what is scored together, soft scores, several pictures
+OTHERS = [name for name in NAMES if name not in COMPARED]
 PROMPTS = Path(__file__).parent / "benchmark_prompts.txt"
 COGNITION = {"commonsense_reasoning", "numerical_calculation", "text_translation", "code_reasoning"}
 
@@ -148,24 +150,35 @@ def test_ocr_is_a_switch(world):
 # Runs
 
 
-@pytest.fixture(scope="module")
-def ran(world, tmp_path_factory):
-    """Two runs of all benchmarks: the plain model and a random third of the tokens."""
-    folder = tmp_path_factory.mktemp("runs")
+def run_all(world, folder, tasks, **methods):
+    """Runs of all of ``tasks``, one for each method; where they are."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(datasets.config, "HF_DATASETS_CACHE", str(folder / "datasets"))
         patch.setattr(rows_module, "load_task", lambda name: task(world, name))
-        for run, method in (("plain", ["method=identity"]), ("random", ["method=random", "sweep.keep=[2]"])):
-            chosen = config(world, *method, f"run={run}", f"tasks=[{','.join(NAMES)}]")
+        for run, method in methods.items():
+            chosen = config(world, *method, f"run={run}", f"tasks=[{','.join(tasks)}]")
             for one in chosen.tasks:
                 assert load_task(one).max_new_tokens == 128  # LLaVA's; the tiny model ends early or not at all
             evaluate(chosen, folder / run, folder / "journal")
     return folder
 
 
+@pytest.fixture(scope="module")
+def ran(world, tmp_path_factory):
+    """Two runs: the plain model and half of the tokens at random."""
+    methods = {"plain": ["method=identity"], "random": ["method=random", "sweep.keep=[2]"]}
+    return run_all(world, tmp_path_factory.mktemp("runs"), COMPARED, **methods)
+
+
+@pytest.fixture(scope="module")
+def others(world, tmp_path_factory):
+    """A run of the plain model on the other benchmarks."""
+    return run_all(world, tmp_path_factory.mktemp("others"), OTHERS, plain=["method=identity"])
+
+
 def cells(ran, run="plain", budget="fixed"):
     found = json.loads((ran / run / "metrics.json").read_text())["scores"]
-    return {name: found[name][budget] for name in NAMES}
+    return {name: cell[budget] for name, cell in found.items()}
 
 
 def lines(ran, name, run="plain"):
@@ -173,29 +186,43 @@ def lines(ran, name, run="plain"):
     return json.loads(table[table["task"] == name].to_json(orient="records"))
 
 
-def test_all_benchmarks_run_from_end_to_end(ran):
-    for run, budget in (("plain", "fixed"), ("random", "keep=2")):
-        found = cells(ran, run, budget)
-        assert list(found) == NAMES
+def test_all_benchmarks_run_from_end_to_end(ran, others):
+    for folder, run, tasks, budget in (
+        (ran, "plain", COMPARED, "fixed"),
+        (ran, "random", COMPARED, "keep=2"),
+        (others, "plain", OTHERS, "fixed"),
+    ):
+        found = cells(folder, run, budget)
+        assert list(found) == tasks
         assert all(cell["n"] == 20 for cell in found.values())
         assert all(0 <= cell["interval"][0] <= cell["accuracy"] <= cell["interval"][1] <= 1 for cell in found.values())
     assert cells(ran)["pope"]["picture_tokens"] == 4
     assert cells(ran, "random", "keep=2")["pope"]["visual_tokens"] == [2.0] * 4
     with (ran / "random" / "curve.csv").open() as file:
-        assert [line["task"] for line in csv.DictReader(file)] == NAMES
+        assert [line["task"] for line in csv.DictReader(file)] == COMPARED
+
+
+def test_a_question_with_two_pictures_has_the_tokens_of_both(ran):
+    for run in ("plain", "random"):
+        table = pd.read_parquet(ran / run / "trace.parquet")
+        table = table[table["task"] == "mmmu"].set_index("id")
+        assert set(table["picture"]) == {4, 8}
+        assert set(table.loc[table["picture"] == 8].index) == {
+            f"validation_Computer_Science_{i}" for i in range(4, 21, 4)
+        }
 
 
 def test_the_runs_are_read_and_compared_like_any_others(ran):
     table = load_scores(ran)
-    assert set(table["task"]) == set(NAMES)
-    assert len(load_answers(ran)) == 2 * 20 * len(NAMES)
+    assert set(table["task"]) == set(COMPARED)
+    assert len(load_answers(ran)) == 2 * 20 * len(COMPARED)
     card = json.loads((ran / "plain" / "protocol.json").read_text())
     assert card["processor"]["image"]["do_pad"] is True
     assert card["tasks"]["textvqa"]["source"] == {
         "hub": "lmms-lab-encoder/textvqa", "revision": None, "files": ["data/validation-*.parquet"], "ocr": True,
     }  # fmt: skip
-    assert {name: card["tasks"][name]["protocol"] for name in NAMES} == {
-        name: load_task(name).protocol for name in NAMES
+    assert {name: card["tasks"][name]["protocol"] for name in COMPARED} == {
+        name: load_task(name).protocol for name in COMPARED
     }
     assert card["tasks"]["pope"]["scorer"] == "haotian-liu/LLaVA llava/eval/eval_pope.py"
     assert card["tasks"]["textvqa"]["prompt"].startswith("A chat between a curious user and an artificial")
@@ -241,9 +268,20 @@ def test_mmbench_counts_questions_right_in_every_rotation(ran):
     assert cell["summary"]["circular"] == sum(map(all, groups.values())) / 6
 
 
-def test_soft_scores_are_means_and_yes_and_no_stay_so(ran):
-    for name in ("textvqa", "gqa", "scienceqa", "vqav2", "vizwiz", "mmmu", "seed", "ai2d"):
-        cell, own = cells(ran)[name], lines(ran, name)
+def test_summaries_say_what_papers_print(ran, others):
+    found = cells(ran) | cells(others)
+    printed = {name: list(cell["summary"]["printed"]) for name, cell in found.items() if "summary" in cell}
+    assert printed == {
+        "pope": ["POPE"], "mmbench": ["MMBench"], "mme": ["MME", "MME-P", "MME-C"], "mmbench_cn": ["MMBench-CN"],
+        "mmstar": ["MMStar"], "ocrbench": ["OCRBench"], "refcoco": ["RefCOCO"],
+    }  # fmt: skip
+    assert found["refcoco"]["summary"]["without_box"] == 20  # the tiny model draws none
+
+
+def test_soft_scores_are_means_and_yes_and_no_stay_so(ran, others):
+    where = dict.fromkeys(("textvqa", "gqa", "scienceqa", "mmmu"), ran)
+    for name, folder in {**where, **dict.fromkeys(("vqav2", "vizwiz", "seed", "ai2d"), others)}.items():
+        cell, own = cells(folder)[name], lines(folder, name)
         assert "summary" not in cell
         assert cell["accuracy"] == pytest.approx(sum(line["correct"] for line in own) / 20)
         assert cell["correct"] == pytest.approx(sum(line["correct"] for line in own))
