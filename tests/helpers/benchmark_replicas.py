@@ -179,5 +179,204 @@ def mme(folder: Path) -> Path:
     return save(folder, rows, dict.fromkeys(names, TEXT) | {"image": PICTURE})
 
 
-ALL = {"pope": pope, "gqa": gqa, "textvqa": textvqa, "scienceqa": scienceqa, "mmbench": mmbench, "mme": mme}
+def vqav2(folder: Path) -> Path:
+    """Ten answers to each question, all alike or two of them different."""
+    kinds = ("yes/no", "number", "other")
+    rows = [
+        {
+            "question_type": "what",
+            "multiple_choice_answer": COLOURS[i % 5],
+            "answers": [
+                {"answer": COLOURS[(i + (j > 7 and i % 2)) % 5], "answer_confidence": "yes", "answer_id": j + 1}
+                for j in range(10)
+            ],
+            "image_id": i,
+            "answer_type": kinds[i % 3],
+            "question_id": 1000 + i,
+            "question": f"What colour is thing {i}?",
+            "image": picture(i),
+        }
+        for i in range(20)
+    ]
+    features = {
+        **dict.fromkeys(("question_type", "multiple_choice_answer", "answer_type", "question"), TEXT),
+        "answers": List({"answer": TEXT, "answer_confidence": TEXT, "answer_id": NUMBER}),
+        "image_id": NUMBER,
+        "question_id": NUMBER,
+        "image": PICTURE,
+    }
+    return save(folder, rows, features, split="validation")
+
+
+def vizwiz(folder: Path) -> Path:
+    """Every fourth question cannot be answered."""
+    rows = [
+        {
+            "question_id": f"VizWiz_val_{i:08d}",
+            "image": picture(i),
+            "question": f"What is this, Number {i}?",
+            "answers": ["unanswerable"] * 8 + ["can", "box"] if i % 4 == 0 else ["Can"] * 4 + ["box"] * 6,
+            "category": "unanswerable" if i % 4 == 0 else "other",
+        }
+        for i in range(20)
+    ]
+    names = ("question_id", "question", "category")
+    return save(folder, rows, dict.fromkeys(names, TEXT) | {"image": PICTURE, "answers": List(TEXT)}, split="val")
+
+
+def mmbench_cn(folder: Path) -> Path:
+    """As `mmbench`, in the subset cn."""
+    mmbench(folder)
+    (folder / "en").rename(folder / "cn")
+    return folder
+
+
+def mmmu(folder: Path) -> Path:
+    """Every fifth question is open, every fourth shows two pictures, some of them among the choices."""
+    rows = []
+    for i in range(20):
+        two, open_ended = i % 4 == 3, i % 5 == 4
+        choices = ["<image 2>" if two else "a ball", "a box's lid", "a stone", "none"][: 3 + i % 2]
+        rows.append(
+            {
+                "id": f"validation_{('Art', 'Computer_Science')[i % 2]}_{i + 1}",
+                "question": f"What is thing {i} in <image 1>{' and <image 2>' if two and open_ended else ''}?",
+                "options": "[]" if open_ended else repr(choices),
+                "explanation": "",
+                **{f"image_{n}": picture(i + n) if n <= 1 + two else None for n in range(1, 8)},
+                "img_type": "['Paintings']",
+                "answer": "2.5" if open_ended else "ABC"[i % 3],
+                "topic_difficulty": "Easy",
+                "question_type": "open" if open_ended else "multiple-choice",
+                "subfield": "Drawing",
+            }
+        )
+    names = [name for name in rows[0] if not name.startswith("image")]
+    features = dict.fromkeys(names, TEXT) | {f"image_{n}": PICTURE for n in range(1, 8)}
+    return save(folder, rows, features, split="validation")
+
+
+def seed(folder: Path) -> Path:
+    """Twenty questions on a picture and four on the frames of a video, of pictures and frames alike a list."""
+    rows = [
+        {
+            "answer": "ABCD"[i % 4],
+            **{f"choice_{letter}": f"{colour} thing" for letter, colour in zip("abcd", COLOURS, strict=False)},
+            "data_id": [str(i)] if i % 6 else [str(i), f"{i}b"],
+            "data_type": "image" if i % 6 else "video",
+            "question": f"What is thing {i}?",
+            "question_id": str(100 + i),
+            "question_type_id": 1 + i % 9 if i % 6 else 10,
+            "image": [picture(i)] if i % 6 else [picture(i), picture(i + 1)],
+            "segment": [] if i % 6 else [1, 2],
+        }
+        for i in range(24)
+    ]
+    names = ("answer", *(f"choice_{letter}" for letter in "abcd"), "data_type", "question", "question_id")
+    lists = {"data_id": List(TEXT), "image": List(PICTURE), "segment": List(NUMBER)}
+    return save(folder, rows, dict.fromkeys(names, TEXT) | lists | {"question_type_id": Value("int16")})
+
+
+def mmstar(folder: Path) -> Path:
+    """One file at the top of the folder."""
+    parts = (("math", "geometry"), ("math", "statistical reasoning"), ("logical reasoning", "diagram reasoning"))
+    rows = [
+        {
+            "index": i,
+            "question": f"Which is thing {i}?\nOptions: A: a ball, B: a box, C: a stone, D: none ",
+            "image": picture(i),
+            "answer": "ABCD"[i % 4],
+            "category": parts[i % 3][0],
+            "l2_category": parts[i % 3][1],
+            "meta_info": {"source": "drawn", "split": "val", "image_path": f"{i}.png"},
+        }
+        for i in range(20)
+    ]
+    names = ("question", "answer", "category", "l2_category")
+    meta = dict.fromkeys(("source", "split", "image_path"), TEXT)
+    features = dict.fromkeys(names, TEXT) | {"index": NUMBER, "image": PICTURE, "meta_info": meta}
+    folder.mkdir(parents=True, exist_ok=True)
+    Dataset.from_list(rows, features=Features(features)).to_parquet(folder / "mmstar.parquet")
+    return folder
+
+
+def ai2d(folder: Path) -> Path:
+    """The reference is the number of a choice, as a text."""
+    rows = [
+        {
+            "question": f"What does the letter {'ABC'[i % 3]} stand for in diagram {i}?",
+            "options": ["a leaf", "a root", "a stem", "a flower"],
+            "answer": str(i % 4),
+            "image": picture(i),
+        }
+        for i in range(20)
+    ]
+    return save(folder, rows, {"question": TEXT, "options": List(TEXT), "answer": TEXT, "image": PICTURE})
+
+
+def ocrbench(folder: Path) -> Path:
+    """Every fifth question is on a formula."""
+    rows = [
+        {
+            "dataset": "HME100k" if i % 5 == 4 else "IIIT5K",
+            "question": "Please write out the formula using LaTeX format." if i % 5 == 4 else "what is written ?",
+            "question_type": "Handwritten Mathematical Expression Recognition"
+            if i % 5 == 4
+            else "Regular Text Recognition",
+            "answer": [f"x ^ {i}"] if i % 5 == 4 else [f"Word {i}", f"word{i}"],
+            "image": picture(i),
+        }
+        for i in range(20)
+    ]
+    names = ("dataset", "question", "question_type")
+    return save(folder, rows, dict.fromkeys(names, TEXT) | {"answer": List(TEXT), "image": PICTURE})
+
+
+def refcoco(folder: Path) -> Path:
+    """Ten regions with two phrases each; a box is left, top, width and height in pixels."""
+    rows = [
+        {
+            "question_id": str(i),
+            "image": picture(i),
+            "question": "Please carefully observe the area circled in the image and come up with a caption for it.",
+            "answer": [f"thing {i}", "left one"],
+            "segmentation": [0.0, 0.0, 1.0, 1.0],
+            "bbox": [12.0, 4.0, 24.0, 8.0 + i],
+            "iscrowd": 0,
+            "file_name": f"COCO_train2014_{i:012d}_{i}.jpg",
+        }
+        for i in range(10)
+    ]
+    numbers = List(Value("float32"))
+    features = {
+        **dict.fromkeys(("question_id", "question", "file_name"), TEXT),
+        "image": PICTURE,
+        "answer": List(TEXT),
+        "segmentation": numbers,
+        "bbox": numbers,
+        "iscrowd": Value("int8"),
+    }
+    return save(folder, rows, features, split="val")
+
+
+ALL = {
+    "pope": pope,
+    "gqa": gqa,
+    "textvqa": textvqa,
+    "scienceqa": scienceqa,
+    "mmbench": mmbench,
+    "mme": mme,
+    "vqav2": vqav2,
+    "vizwiz": vizwiz,
+    "mmbench_cn": mmbench_cn,
+    "mmmu": mmmu,
+    "seed": seed,
+    "mmstar": mmstar,
+    "ai2d": ai2d,
+    "ocrbench": ocrbench,
+    "refcoco": refcoco,
+}
 """Name of the task -> what writes its copy into a folder and returns it."""
+
+WITHOUT_IDS = frozenset({"scienceqa", "ai2d", "ocrbench", "refcoco"})
+"""Tasks whose data sets have no ids of questions."""

@@ -3,11 +3,15 @@ prompts, scores, the plan of a run, and what is said of a benchmark or a model t
 
 import csv
 import json
+import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import datasets
+import httpx
 import huggingface_hub.constants
+import huggingface_hub.errors
 import pandas as pd
 import pytest
 from helpers import benchmark_replicas as replicas
@@ -24,9 +28,12 @@ from thinsight.evaluation.run import evaluate
 from thinsight.models.loading import load_processor, meta_model
 from thinsight.tasks import rows as rows_module
 from thinsight.tasks.hub import provenance
-from thinsight.tasks.rows import load_rows, prompt_text, rows_digest
+from thinsight.tasks.rows import collate, load_rows, prompt_text, rows_digest, training_task
 
 NAMES = [*replicas.ALL, "textvqa_plain"]
+FIRST = ["pope", "gqa", "textvqa", "scienceqa", "mmbench", "mme"]
+COMPARED = [*FIRST, "mmmu", "textvqa_plain"]  # what is scored together, soft scores, several pictures
+OTHERS = [name for name in NAMES if name not in COMPARED]
 PROMPTS = Path(__file__).parent / "benchmark_prompts.txt"
 COGNITION = {"commonsense_reasoning", "numerical_calculation", "text_translation", "code_reasoning"}
 
@@ -48,7 +55,7 @@ def test_every_copy_is_read_whole_and_in_an_order_of_its_own(world):
 
 
 def test_a_limit_never_parts_what_is_scored_together(world):
-    for name, size in (("mme", {2}), ("mmbench", {2, 3, 4})):
+    for name, size in (("mme", {2}), ("mmbench", {2, 3, 4}), ("mmbench_cn", {2, 3, 4})):
         rows = load_rows(task(world, name), 5)
         assert 5 <= len(rows) <= 8
         whole = [row.group for row in load_rows(task(world, name))]
@@ -76,6 +83,21 @@ def test_columns_mean_what_the_benchmark_means(world):
     pair = [row for row in rows["mme"].values() if row.group == "count/0001.png"]
     assert sorted(row.answer for row in pair) == ["No", "Yes"]
     assert {row.id for row in pair} == {"count/0001.png", "count/0001.png#2"}
+    assert (rows["vqav2"]["1001"].answer, rows["vqav2"]["1001"].kind) == ("green", "number")
+    assert rows["vqav2"]["1001"].answers == ("green",) * 8 + ("blue",) * 2
+    assert rows["vizwiz"]["VizWiz_val_00000000"].answer == rows["vizwiz"]["VizWiz_val_00000000"].kind == "unanswerable"
+    assert rows["mmbench_cn"].keys() == rows["mmbench"].keys()
+    assert (rows["seed"]["102"].answer, rows["seed"]["102"].kind) == ("C", "dimension 3")
+    assert not {"100", "106", "112", "118"} & rows["seed"].keys()  # videos
+    assert (rows["mmstar"]["4"].answer, rows["mmstar"]["4"].kind) == ("A", "math: statistical reasoning")
+    assert (rows["ai2d"]["test-00006"].answer, rows["ai2d"]["test-00006"].question.count("\n")) == ("C", 4)
+    assert rows["ocrbench"]["test-00004"].answers == ("HME100k", "x ^ 4")
+    assert rows["ocrbench"]["test-00003"].answer == "Word 3"
+    assert json.loads(rows["refcoco"]["val-00002-1"].answer) == [12 / 48, 4 / 32, 36 / 48, 14 / 32]
+    assert rows["refcoco"]["val-00002-0"].question.endswith("the region this sentence describes: thing 2")
+    assert (rows["mmmu"]["validation_Art_5"].answer, rows["mmmu"]["validation_Art_5"].answers) == ("2.5", ())
+    assert rows["mmmu"]["validation_Computer_Science_2"].kind == "Computer_Science"
+    assert rows["mmmu"]["validation_Computer_Science_2"].answers[1] == "a box's lid"
 
 
 def test_gqa_shows_the_picture_that_its_question_names(world):
@@ -83,13 +105,35 @@ def test_gqa_shows_the_picture_that_its_question_names(world):
     assert row.picture.encoded() == replicas.picture(2)["bytes"]
 
 
-def test_prompts_are_llavas(world):
-    """A snapshot of the whole prompt of each benchmark's first row, and that of the row without hint or OCR words."""
+def test_several_pictures_stand_in_front_of_their_question(world):
+    """As its text or its choices name them; a picture that they do not name is not shown."""
+    chosen = task(world, "mmmu")
+    rows = {row.id: row for row in load_rows(chosen)}
+    row = rows["validation_Computer_Science_4"]
+    shown = [row.picture, *row.further]
+    assert [picture.encoded() for picture in shown] == [replicas.picture(3 + n)["bytes"] for n in (1, 2)]
+    assert [image.size for image in row.images] == [(48, 32), (48, 32)]
+    assert not rows["validation_Art_1"].further
+    processor = load_processor(config(world).model)
+    assert prompt_text(processor, row, chosen).count("<image>") == 2
+    batch = collate(processor, [row, rows["validation_Art_1"]], chosen)
+    assert (batch["input_ids"] == processor.tokenizer.convert_tokens_to_ids("<image>")).sum(1).tolist() == [8, 4]
+    assert len(batch["pixel_values"]) == 3
+    assert rows_digest([row]) != rows_digest([replace(row, further=())])
+
+
+def test_prompts_are_those_of_each_protocol(world):
+    """A snapshot of the whole prompt of each benchmark's first row, and that of the row without hint or OCR words; of a
+    protocol that words them differently, that of the first row."""
     processor, parts = load_processor(config(world).model), []
     for name in NAMES:
-        chosen = task(world, name)
-        rows = sorted(load_rows(chosen), key=lambda row: row.id)
-        parts += [f"== {name} {row.id}\n{prompt_text(processor, row, chosen)}\n" for row in rows[:2]]
+        seen = set()
+        for protocol in dict.fromkeys([load_task(name).protocol, *load_task(name).protocols]):
+            chosen = task(world, name, f"task.protocol={protocol}")
+            rows = sorted(load_rows(chosen), key=lambda row: row.id)[: 1 if seen else 2]
+            texts = {row.id: prompt_text(processor, row, chosen) for row in rows}
+            parts += [f"== {name} {protocol} {key}\n{text}\n" for key, text in texts.items() if text not in seen]
+            seen |= set(texts.values())
     assert "".join(parts) == PROMPTS.read_text(encoding="utf-8")
 
 
@@ -106,24 +150,35 @@ def test_ocr_is_a_switch(world):
 # Runs
 
 
-@pytest.fixture(scope="module")
-def ran(world, tmp_path_factory):
-    """Two runs of all benchmarks: the plain model and a random third of the tokens."""
-    folder = tmp_path_factory.mktemp("runs")
+def run_all(world, folder, tasks, **methods):
+    """Runs of all of ``tasks``, one for each method; where they are."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(datasets.config, "HF_DATASETS_CACHE", str(folder / "datasets"))
         patch.setattr(rows_module, "load_task", lambda name: task(world, name))
-        for run, method in (("plain", ["method=identity"]), ("random", ["method=random", "sweep.keep=[2]"])):
-            chosen = config(world, *method, f"run={run}", f"tasks=[{','.join(NAMES)}]")
+        for run, method in methods.items():
+            chosen = config(world, *method, f"run={run}", f"tasks=[{','.join(tasks)}]")
             for one in chosen.tasks:
                 assert load_task(one).max_new_tokens == 128  # LLaVA's; the tiny model ends early or not at all
             evaluate(chosen, folder / run, folder / "journal")
     return folder
 
 
+@pytest.fixture(scope="module")
+def ran(world, tmp_path_factory):
+    """Two runs: the plain model and half of the tokens at random."""
+    methods = {"plain": ["method=identity"], "random": ["method=random", "sweep.keep=[2]"]}
+    return run_all(world, tmp_path_factory.mktemp("runs"), COMPARED, **methods)
+
+
+@pytest.fixture(scope="module")
+def others(world, tmp_path_factory):
+    """A run of the plain model on the other benchmarks."""
+    return run_all(world, tmp_path_factory.mktemp("others"), OTHERS, plain=["method=identity"])
+
+
 def cells(ran, run="plain", budget="fixed"):
     found = json.loads((ran / run / "metrics.json").read_text())["scores"]
-    return {name: found[name][budget] for name in NAMES}
+    return {name: cell[budget] for name, cell in found.items()}
 
 
 def lines(ran, name, run="plain"):
@@ -131,28 +186,44 @@ def lines(ran, name, run="plain"):
     return json.loads(table[table["task"] == name].to_json(orient="records"))
 
 
-def test_all_benchmarks_run_from_end_to_end(ran):
-    for run, budget in (("plain", "fixed"), ("random", "keep=2")):
-        found = cells(ran, run, budget)
-        assert list(found) == NAMES
+def test_all_benchmarks_run_from_end_to_end(ran, others):
+    for folder, run, tasks, budget in (
+        (ran, "plain", COMPARED, "fixed"),
+        (ran, "random", COMPARED, "keep=2"),
+        (others, "plain", OTHERS, "fixed"),
+    ):
+        found = cells(folder, run, budget)
+        assert list(found) == tasks
         assert all(cell["n"] == 20 for cell in found.values())
         assert all(0 <= cell["interval"][0] <= cell["accuracy"] <= cell["interval"][1] <= 1 for cell in found.values())
     assert cells(ran)["pope"]["picture_tokens"] == 4
     assert cells(ran, "random", "keep=2")["pope"]["visual_tokens"] == [2.0] * 4
     with (ran / "random" / "curve.csv").open() as file:
-        assert [line["task"] for line in csv.DictReader(file)] == NAMES
+        assert [line["task"] for line in csv.DictReader(file)] == COMPARED
+
+
+def test_a_question_with_two_pictures_has_the_tokens_of_both(ran):
+    for run in ("plain", "random"):
+        table = pd.read_parquet(ran / run / "trace.parquet")
+        table = table[table["task"] == "mmmu"].set_index("id")
+        assert set(table["picture"]) == {4, 8}
+        assert set(table.loc[table["picture"] == 8].index) == {
+            f"validation_Computer_Science_{i}" for i in range(4, 21, 4)
+        }
 
 
 def test_the_runs_are_read_and_compared_like_any_others(ran):
     table = load_scores(ran)
-    assert set(table["task"]) == set(NAMES)
-    assert len(load_answers(ran)) == 2 * 20 * len(NAMES)
+    assert set(table["task"]) == set(COMPARED)
+    assert len(load_answers(ran)) == 2 * 20 * len(COMPARED)
     card = json.loads((ran / "plain" / "protocol.json").read_text())
     assert card["processor"]["image"]["do_pad"] is True
     assert card["tasks"]["textvqa"]["source"] == {
-        "hub": "lmms-lab/textvqa", "revision": None, "files": ["data/validation-*.parquet"], "ocr": True,
+        "hub": "lmms-lab-encoder/textvqa", "revision": None, "files": ["data/validation-*.parquet"], "ocr": True,
     }  # fmt: skip
-    assert {name: card["tasks"][name]["protocol"] for name in NAMES} == dict.fromkeys(NAMES, "llava")
+    assert {name: card["tasks"][name]["protocol"] for name in COMPARED} == {
+        name: load_task(name).protocol for name in COMPARED
+    }
     assert card["tasks"]["pope"]["scorer"] == "haotian-liu/LLaVA llava/eval/eval_pope.py"
     assert card["tasks"]["textvqa"]["prompt"].startswith("A chat between a curious user and an artificial")
 
@@ -197,9 +268,20 @@ def test_mmbench_counts_questions_right_in_every_rotation(ran):
     assert cell["summary"]["circular"] == sum(map(all, groups.values())) / 6
 
 
-def test_soft_scores_are_means_and_yes_and_no_stay_so(ran):
-    for name in ("textvqa", "gqa", "scienceqa"):
-        cell, own = cells(ran)[name], lines(ran, name)
+def test_summaries_say_what_papers_print(ran, others):
+    found = cells(ran) | cells(others)
+    printed = {name: list(cell["summary"]["printed"]) for name, cell in found.items() if "summary" in cell}
+    assert printed == {
+        "pope": ["POPE"], "mmbench": ["MMBench"], "mme": ["MME", "MME-P", "MME-C"], "mmbench_cn": ["MMBench-CN"],
+        "mmstar": ["MMStar"], "ocrbench": ["OCRBench"], "refcoco": ["RefCOCO"],
+    }  # fmt: skip
+    assert found["refcoco"]["summary"]["without_box"] == 20  # the tiny model draws none
+
+
+def test_soft_scores_are_means_and_yes_and_no_stay_so(ran, others):
+    where = dict.fromkeys(("textvqa", "gqa", "scienceqa", "mmmu"), ran)
+    for name, folder in {**where, **dict.fromkeys(("vqav2", "vizwiz", "seed", "ai2d"), others)}.items():
+        cell, own = cells(folder)[name], lines(folder, name)
         assert "summary" not in cell
         assert cell["accuracy"] == pytest.approx(sum(line["correct"] for line in own) / 20)
         assert cell["correct"] == pytest.approx(sum(line["correct"] for line in own))
@@ -215,7 +297,7 @@ def planned(capsys, *arguments):
 
 
 def test_the_plan_of_a_run_on_a_gpu_needs_nothing_but_shapes(capsys, monkeypatch):
-    names = ",".join(replicas.ALL)
+    names = ",".join(FIRST)
     monkeypatch.setattr(module, "evaluate", None)  # nothing may be run
     plan = planned(
         capsys,
@@ -226,7 +308,7 @@ def test_the_plan_of_a_run_on_a_gpu_needs_nothing_but_shapes(capsys, monkeypatch
         f"tasks=[{names}]",
         "--tflops=100",
     )
-    assert [plan["load"]["tasks"][name]["rows"] for name in replicas.ALL] == [9000, 12578, 5000, 2017, 4329, 2374]
+    assert [plan["load"]["tasks"][name]["rows"] for name in FIRST] == [9000, 12578, 5000, 2017, 4329, 2374]
     assert plan["take"]["answers"] == 3 * 35298
     assert plan["take"]["generated_tokens_at_most"] == 3 * 35298 * 128
     parameters = sum(p.numel() for p in meta_model("llava_1_5_7b").parameters())
@@ -240,7 +322,7 @@ def test_the_plan_of_a_run_on_a_gpu_needs_nothing_but_shapes(capsys, monkeypatch
     seconds = (pflop["prefill"] + pflop["vision"]) / 0.1 + decoding
     assert plan["take"]["hours_estimated"] == pytest.approx(seconds / 3600, rel=1e-3)
     assert plan["assumptions"][0].startswith("hours are an estimate, not a bound: the device is taken to sustain 100 ")
-    missing = ["model llava_1_5_7b", "the text tower of", *(f"task {name}" for name in replicas.ALL)]
+    missing = ["model llava_1_5_7b", "the text tower of", *(f"task {name}" for name in FIRST)]
     for sentence, start in zip(plan["missing"], missing, strict=True):
         assert sentence.startswith(start)
         assert "the hub cannot be reached as " in sentence
@@ -284,22 +366,23 @@ def test_a_plan_with_a_limit_takes_less(world, capsys):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_hub_that_cannot_be_reached_is_one_sentence(name):
-    with pytest.raises(
-        UserError, match=f"task {name} cannot be fetched from the hub as lmms-lab/.* set task.path"
-    ) as e:
+    hub = load_task(name).hub
+    with pytest.raises(UserError, match=f"task {name} cannot be fetched from the hub as {hub}, .* set task.path") as e:
         load_rows(load_task(name))
     assert "\n" not in str(e.value)
 
 
 def test_missing_files_and_foreign_columns_are_one_sentence(world, tmp_path):
     with pytest.raises(
-        UserError, match=r"task pope has no data at .*gone: it is to be a folder with a copy of lmms-lab"
+        UserError, match=r"task pope has no data at .*gone: it is to be a folder with a copy of lmms-lab-encoder/POPE"
     ):
         load_rows(load_config(["task=pope", f"task.path={tmp_path / 'gone'}"]).task)
     with pytest.raises(UserError, match=r"task mme finds no data/test-\*\.parquet in "):
         load_rows(load_config(["task=mme", f"task.path={world / 'gqa'}"]).task)
     where = shutil.copytree(world / "scienceqa" / "ScienceQA-IMG", tmp_path / "odd" / "data").parent
-    with pytest.raises(UserError, match="has no column question_id, so it is not lmms-lab/POPE as it is read here"):
+    with pytest.raises(
+        UserError, match="has no column question_id, so it is not lmms-lab-encoder/POPE as it is read here"
+    ):
         load_rows(load_config(["task=pope", f"task.path={where}"]).task)
     rows = [{"question_id": "a", "image": replicas.picture(0), "question": "Q", "answer": 1, "category": "OCR"}]
     columns = {"question_id": replicas.TEXT, "image": replicas.PICTURE, "question": replicas.TEXT}
@@ -329,16 +412,78 @@ def test_a_row_without_its_picture_is_named(tmp_path):
         _ = found["OCR/1.png#2"].image
 
 
-def test_a_copy_in_the_hubs_cache_is_used_without_the_hub(world, capsys):
-    cache = Path(huggingface_hub.constants.HF_HUB_CACHE) / "datasets--lmms-lab--MME"
-    commit = "0123456789abcdef0123456789abcdef01234567"
-    shutil.copytree(world / "mme", cache / "snapshots" / commit)
+def in_the_cache(hub, copy, *commits):
+    """A copy of a data set in the hub's cache under several commits, the last the newest."""
+    cache = Path(huggingface_hub.constants.HF_HUB_CACHE) / f"datasets--{hub.replace('/', '--')}"
+    for commit in commits:
+        shutil.copytree(copy, cache / "snapshots" / commit)
     (cache / "refs").mkdir()
-    (cache / "refs" / "main").write_text(commit)
-    assert len(load_rows(load_task("mme"))) == 20
-    assert provenance(load_task("mme"))["revision"] == commit
+    (cache / "refs" / "main").write_text(commits[-1])
+
+
+def test_a_copy_in_the_hubs_cache_is_used_without_the_hub(world, capsys):
+    pinned, newest = load_task("mme").revision, "0123456789abcdef0123456789abcdef01234567"
+    in_the_cache("lmms-lab-encoder/MME", world / "mme", pinned, newest)
+    for override, commit in (([], pinned), (["task.revision=null"], newest), ([f"task.revision={newest}"], newest)):
+        chosen = load_config(["task=mme", *override]).task
+        assert len(load_rows(chosen)) == 20
+        found = provenance(chosen)
+        assert (found["hub"], found["revision"]) == ("lmms-lab-encoder/MME", commit)
     plan = planned(capsys, "task=mme", f"model.checkpoint={world / 'model'}")
     assert (plan["load"]["tasks"]["mme"]["where"], plan["load"]["tasks"]["mme"]["rows"]) == ("cached", 20)
+
+
+@pytest.mark.parametrize("name", ["mme", "gqa", "textvqa"])
+def test_a_copy_under_the_former_id_serves_where_the_hub_cannot_be_reached(world, name):
+    chosen = load_task(name)
+    commit = chosen.revision or "0123456789abcdef0123456789abcdef01234567"
+    in_the_cache(chosen.formerly, world / name, commit)
+    assert len(load_rows(chosen)) == 20
+    found = provenance(chosen)
+    assert (found["hub"], found["revision"]) == (chosen.formerly, commit)
+
+
+def test_a_former_copy_of_another_commit_does_not_serve(world):
+    in_the_cache("lmms-lab/MME", world / "mme", "0123456789abcdef0123456789abcdef01234567")
+    with pytest.raises(UserError, match="cannot be fetched from the hub as lmms-lab-encoder/MME"):
+        load_rows(load_task("mme"))
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        ("GatedRepoError", "is gated on the hub: accept the terms at https://huggingface.co/lmms-lab-encoder/MME"),
+        ("RepositoryNotFoundError", "is not on the hub as lmms-lab-encoder/MME, or is private there"),
+        ("RevisionNotFoundError", "is on the hub as lmms-lab-encoder/MME, but not in the revision"),
+    ],
+)
+def test_the_hub_says_why_it_does_not_give_a_data_set(monkeypatch, error, sentence):
+    def refuse(*_, **__):
+        raise getattr(huggingface_hub.errors, error)(
+            "no", response=httpx.Response(403, request=httpx.Request("GET", "h"))
+        )
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
+    with pytest.raises(UserError, match=f"task mme {re.escape(sentence)}.*: set task.path to a folder") as caught:
+        load_rows(load_task("mme"))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_local_copy_has_no_commit(world):
+    """That of the yaml is not that of a folder."""
+    assert provenance(task(world, "mme"))["revision"] is None
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_benchmark_names_questions_to_fit_settings_on(world, name):
+    """Training questions where there are any, else the first of the test split, and then the title says so."""
+    fit, own = training_task(name), load_task(name)
+    assert fit.split == "train" if own.calibration.get("split") else "first 20 test questions" in fit.title
+    if fit.first:
+        fit.path, fit.first = str(world / name.removesuffix("_plain")), 3
+        every = {row.id for row in load_rows(task(world, name))}
+        assert 0 < len(load_rows(fit)) < len(every)
+        assert {row.id for row in load_rows(fit)} <= every
 
 
 # Configuration

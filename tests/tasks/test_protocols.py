@@ -1,6 +1,7 @@
 """By whose rules a benchmark is asked and scored: names, wording, the card, and rows on which a protocol fails."""
 
 import json
+import re
 import shutil
 
 import datasets
@@ -31,16 +32,52 @@ pytestmark = pytest.mark.usefixtures("alone")
 def test_a_task_knows_its_protocols_and_their_files(name):
     table = (ROOT / "docs" / "protocols.md").read_text(encoding="utf-8")
     chosen = load_task(name)
-    assert chosen.protocol == "llava"
+    preferred = {"mmmu": "official"}.get(name, "llava" if "llava" in chosen.protocols else "lmms_eval")
+    assert chosen.protocol == preferred
     for protocol, source in chosen.protocols.items():
         metric = task_function(load_config([f"task={name}", f"task.protocol={protocol}"]).task, "metric", metrics)
         assert (metric.func.__module__, metric.func.__name__) == (
-            f"thinsight.tasks.scorers.{name.removesuffix('_plain')}",
+            f"thinsight.tasks.scorers.{name.removesuffix('_plain').removesuffix('_cn')}",
             protocol,
         )
         file = source.split()[1].removeprefix("lmms_eval/")
         assert file.strip(",") in table
     assert {*chosen.protocols, *chosen.unavailable} == {"llava", "lmms_eval", "official"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_known_differences_are_sentences_and_stand_in_the_docs(name):
+    told = (ROOT / "docs" / "protocols.md").read_text(encoding="utf-8")
+    differences = load_task(name).differences
+    assert differences
+    for topic, sentence in differences.items():
+        assert sentence.endswith(".")
+        assert f"- `{name}`, {topic}: {sentence}\n" in told
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_task_knows_where_its_data_set_was(name):
+    """They moved from lmms-lab to lmms-lab-encoder under their names; a commit is written whole or not at all."""
+    chosen = load_task(name)
+    owner, _, title = chosen.hub.partition("/")
+    assert chosen.formerly == (f"lmms-lab/{title}" if owner == "lmms-lab-encoder" else None)
+    assert chosen.revision is None or re.fullmatch("[0-9a-f]{40}", chosen.revision)
+
+
+def test_a_suffix_follows_the_protocol_also_of_a_resolved_file(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text(to_yaml(load_config(["task=mmbench_cn"])), encoding="utf-8")
+    for overrides, source in ((["task=mmbench_cn"], None), ([], path), (["tasks=[mmbench_cn,pope]"], None)):
+        for protocol, suffix in (
+            ("llava", "\n请直接回答选项字母。"),
+            ("lmms_eval", "\n请直接使用所提供的选项字母作为答案回答。"),
+        ):
+            chosen = run_tasks(load_config([*overrides, f"task.protocol={protocol}"], source))[0]
+            assert chosen.suffix == suffix
+    with pytest.raises(UserError, match="unknown protocol of task mmbench_cn 'lava': did you mean llava"):
+        load_config(["task=mmbench_cn", "task.protocol=lava"])
+    chosen = run_tasks(load_config(["task=mmbench_cn", "task.suffix=' Say A.'"]))[0]
+    assert chosen.suffix == " Say A."
 
 
 @pytest.mark.parametrize(
@@ -115,14 +152,20 @@ def test_pockets_own_tasks_have_no_protocol():
 def test_lmms_eval_words_some_questions_in_its_own_way(world):
     """Against its doc_to_text and post_prompt; what is not named here is asked as LLaVA does."""
     for name in NAMES:
+        if "llava" not in load_task(name).protocols:
+            continue
         own, llavas = (load_rows(task(world, name, f"task.protocol={p}")) for p in ("lmms_eval", "llava"))
         same = [a.question == b.question for a, b in zip(own, llavas, strict=True)]
-        assert not any(same) if name == "mmbench" else all(same), name
+        assert not any(same) if name in ("mmbench", "mmbench_cn", "vizwiz") else all(same), name
     rows = {row.id: row for row in load_rows(task(world, "mmbench", "task.protocol=lmms_eval"))}
     options = "There are several options:\nA. green thing\nB. blue thing\nC. red thing\n"
     assert rows["1000241"].question == f"It is not yellow. What is in picture 0? {options}"
     assert rows["1000241"].answers == ("green thing", "blue thing", "red thing", "nan")
     assert rows["242"].question.startswith("What is in picture 1? There are several options:\nA. ")
+    rows = {row.id: row for row in load_rows(task(world, "mmbench_cn", "task.protocol=lmms_eval"))}
+    assert rows["242"].question.startswith("What is in picture 1? 有如下几个选项：\nA. ")  # noqa: RUF001
+    rows = {row.id: row for row in load_rows(task(world, "vizwiz", "task.protocol=lmms_eval"))}
+    assert rows["VizWiz_val_00000003"].question == "What is this, number 3?"
 
 
 @pytest.mark.parametrize(
@@ -192,8 +235,8 @@ def test_a_question_that_is_twice_there_is_refused(world, tmp_path, name):
     """Its picture's two questions would pass for a whole pair in MME, and it would count twice elsewhere."""
     change = (lambda rows: [*rows[:-1], rows[-2]]) if name == "mme" else (lambda rows: [*rows, rows[-1]])
     where = rewritten(world, name, tmp_path / name, change)
-    if name == "scienceqa":  # has no ids: the same question may be asked of another picture
-        assert len(load_rows(load_config(where).task)) == 21
+    if name in replicas.WITHOUT_IDS:  # the same question may be asked of another picture
+        assert len(load_rows(load_config(where).task)) == (22 if name == "refcoco" else 21)
         return
     with pytest.raises(UserError, match=rf"the data of task {name} asks .* twice, word for word\.$"):
         load_rows(load_config(where).task)
@@ -222,6 +265,12 @@ def changed(fields):
         ("scienceqa", {"choices": ["x"] * 27}, ["llava", "lmms_eval"], "has 27 choices, more than there are letters"),
         ("mme", {"answer": "Maybe"}, ["llava", "lmms_eval", "official"], "'Maybe', which is neither yes nor no"),
         ("pope", {"answer": "1"}, ["llava", "lmms_eval", "official"], "row random-1 of task pope has the answer '1'"),
+        (
+            "ai2d",
+            {"answer": "4"},
+            ["lmms_eval"],
+            "row test-00000 of task ai2d has the answer '4', which is not the number",
+        ),
     ],
 )
 def test_a_row_on_which_the_source_fails_is_refused_by_name(world, tmp_path, name, fields, protocols, sentence):

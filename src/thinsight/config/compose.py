@@ -96,8 +96,8 @@ def load_task(name: str) -> DictConfig:
 
 
 def to_yaml(config: DictConfig) -> str:
-    """The config as text, every value resolved; only a method's reductions and a task's functions go on pointing at
-    its fields.
+    """The config as text, every value resolved; only a method's reductions, a task's functions and its suffix go on
+    pointing at its fields.
 
     That keeps the file whole in itself and still lets a reader of it replace a field (a sweep does). Words that only
     describe (a paper, a licence, a list of deviations) are left out: a run does not depend on them.
@@ -108,7 +108,7 @@ def to_yaml(config: DictConfig) -> str:
     if "reductions" in config.method:
         plain["method"]["reductions"] = OmegaConf.to_container(config.method, resolve=False)["reductions"]
     task = OmegaConf.to_container(config.task, resolve=False)
-    plain["task"] |= {key: task[key] for key in ("metric", "summary")}
+    plain["task"] |= {key: task[key] for key in ("metric", "summary", "suffix")}
     if not plain["overridden"]:
         del plain["overridden"]
     return OmegaConf.to_yaml(OmegaConf.create(plain))
@@ -129,6 +129,8 @@ def _check(config: DictConfig, overrides: Sequence[Override]) -> None:
 
     Notes in ``config.overridden`` which fields of ``config.task`` the ``overrides`` set.
     """
+    if not config.tasks:
+        check_protocol(config.task)  # before what depends on it is resolved
     try:
         plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
@@ -162,9 +164,7 @@ def _check_tasks(plain: dict[str, Any], overrides: Sequence[Override]) -> None:
             raise nearest("field of a task", field, plain["task"])
         if len(tasks) > 1 and field not in FOR_ALL:
             raise UserError(f"task.{field} holds for one task, and {listed} names {len(tasks)}: set it in conf/task")
-    if not tasks:
-        check_protocol(plain["task"])
-    elif "protocol" in fields:
+    if "protocol" in fields:
         for name in tasks:
             check_protocol({**load_task(name), "protocol": plain["task"]["protocol"]})
 

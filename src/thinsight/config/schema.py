@@ -40,22 +40,27 @@ class TaskConfig:
     after: list[str] = field(default_factory=list)  # published benchmarks that it stands for
     kind: Any = "parquet"  # or "easyvqa", or "hub": a data set of the hub (see thinsight.tasks.sources)
     path: str | None = None  # relative to the project's root; of kind "hub" a folder with a copy of the data set
-    hub: str | None = None  # of kind "hub": its id, e.g. lmms-lab/POPE
+    hub: str | None = None  # of kind "hub": its id, e.g. lmms-lab-encoder/POPE
+    formerly: str | None = None  # its id before it moved, under which an older copy may lie in the local cache
     subset: str = "default"  # of it, what the hub calls a configuration
+    data_files: str | None = None  # the split's files, where they are not laid out as `datasets` does: a pattern
     pictures: str | None = None  # the subset that holds the pictures, where they lie apart from the questions
     revision: str | None = None  # of it, a commit; null: the newest
     reader: Any = None  # of kind "hub": the function that makes questions of its rows (see thinsight.tasks.benchmarks)
-    columns: dict[str, str] = field(default_factory=dict)  # what it reads: column -> text, texts, number, image or any
+    columns: dict[str, str] = field(default_factory=dict)  # what it reads: column -> sort (thinsight.tasks.sources)
     rows: int | None = None  # how many the split has, by its card: for plans
     gigabytes: float | None = None  # to fetch, by its card: for plans
     split: str = "test"
     first: int | None = None  # of kind "hub": only the first rows of the split, in the order of its files
     calibration: dict[str, Any] = field(default_factory=dict)  # fields that differ for questions to fit settings on
+    selection: str = ""  # of kind "hub": mini, some of its rows, the same for everybody (see thinsight.tasks.mini)
     suffix: str = ""  # appended to each question, e.g. an answer-format instruction
+    suffixes: dict[str, str] = field(default_factory=dict)  # protocol -> suffix, where `suffix` takes it from here
     max_new_tokens: int = 8
     protocol: str = ""  # of a benchmark: whose rules score an answer and word some questions, a key of `protocols`
     protocols: dict[str, str] = field(default_factory=dict)  # protocol -> the file that its scorer equals
     unavailable: dict[str, str] = field(default_factory=dict)  # protocol that the benchmark cannot have -> why
+    differences: dict[str, str] = field(default_factory=dict)  # in what protocols, or copies, differ -> a sentence
     metric: Any = "exact"  # the function that scores an answer (see thinsight.tasks.metrics)
     summary: Any = None  # the function that sums up all answers of a benchmark, if it has one (same place)
     source: str = ""
@@ -97,7 +102,7 @@ POINTS = "points"
 MEASURES = ("kept", "layer_mean", "flops")
 """Measures of a budget, which a sweep may name in place of a field: see `thinsight.solve`."""
 
-FOR_ALL = frozenset({"suffix", "max_new_tokens", "protocol", "metric", "summary"})
+FOR_ALL = frozenset({"suffix", "max_new_tokens", "protocol", "metric", "summary", "selection"})
 """Fields of a task that an override may set for several tasks: how they are asked and scored, not what they read."""
 
 COUNT, TOKENS = 2**31 - 1, 2**20
@@ -113,7 +118,7 @@ RANGES = {
 }
 """Numbers of a config: the least and the most that each may be."""
 
-WORDS = DESCRIBING | {"after", "notes", "printed_as", "source", "license", "unavailable"}
+WORDS = DESCRIBING | {"after", "notes", "printed_as", "source", "license", "unavailable", "differences"}
 
 
 def names(group: str) -> list[str]:

@@ -23,6 +23,11 @@ def exact(prediction: str, answer: str, answers: Sequence[str] = ()) -> bool:
     return normalise(prediction) == normalise(answer)
 
 
+def unscored(prediction: str, answer: str, answers: Sequence[str] = ()) -> bool:
+    """Never: of a split whose answers only a server has. Its answers go there (`tasks.submission`)."""
+    return False
+
+
 def normalise(text: str) -> str:
     """``text`` stripped, in lower case, without one final period, inner white space as single spaces."""
     return " ".join(text.lower().split()).removesuffix(".").rstrip()

@@ -40,6 +40,17 @@ def decode_picture(whose: str, picture: Any) -> Image.Image:
         raise UserError(f"the image of {whose} cannot be read ({why_unread(error)}).") from error
 
 
+def picture_size(whose: str, picture: bytes | None) -> tuple[int, int]:
+    """Width and height in pixels of an encoded ``picture`` as it is stored, read off the head of the file."""
+    if not picture:
+        raise UserError(f"{whose} has no image.")
+    try:
+        with Image.open(io.BytesIO(picture)) as image:
+            return image.size
+    except Exception as error:  # as above
+        raise UserError(f"the image of {whose} cannot be read ({why_unread(error)}).") from error
+
+
 def why_unread(error: Exception) -> str:
     """What an error at reading a picture says, in one line; of a file with a long name not the name."""
     if isinstance(error, OSError) and len(str(error.filename or "")) > LONG:

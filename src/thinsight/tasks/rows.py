@@ -16,7 +16,7 @@ from PIL import Image
 
 from thinsight.config.compose import load_task
 from thinsight.errors import UserError, nearest
-from thinsight.tasks import benchmarks, metrics, sources
+from thinsight.tasks import benchmarks, metrics, mini, sources
 from thinsight.tasks.functions import task_function
 from thinsight.tasks.pictures import decode_picture, why_unread
 
@@ -59,7 +59,8 @@ class Row:
 
     ``picture``: an RGB image or a stored one; ``kind``: the sub-kind that scores are broken down by; ``answers``: all
     references where a question has several, or the texts of its choices; ``group``: what is scored together with it,
-    e.g. the picture's other question; ``group_size``: how many rows that is where none is lost, 0 if unknown.
+    e.g. the picture's other question; ``group_size``: how many rows that is where none is lost, 0 if unknown;
+    ``further``: the pictures behind the first, where a question has several.
     """
 
     id: str
@@ -70,16 +71,22 @@ class Row:
     answers: tuple[str, ...] = ()
     group: str = ""
     group_size: int = 0
+    further: tuple[StoredImage, ...] = ()
 
     @property
     def image(self) -> Image.Image:
-        """The picture, RGB."""
+        """The picture, the first if there are several, RGB."""
         return self.picture.decoded() if isinstance(self.picture, StoredImage) else self.picture
 
+    @property
+    def images(self) -> list[Image.Image]:
+        """All pictures, RGB."""
+        return [self.image, *(picture.decoded() for picture in self.further)]
+
     def unreadable(self) -> "Failure | None":
-        """Why the picture cannot be read, if it cannot."""
+        """Why a picture cannot be read, if one cannot."""
         try:
-            self.image  # noqa: B018
+            self.images  # noqa: B018
         except UserError as error:
             return Failure(self.id, self.kind, str(error), self.group)
         return None
@@ -144,9 +151,12 @@ def read_rows(task: DictConfig, limit: int | None = None) -> tuple[list[Row], li
     by_id = table["id"].map(_hash)
     by_group = table["group"].map(_hash) if "group" in table else by_id
     ordered = table.assign(_group=by_group, _id=by_id).sort_values(["_group", "_id"])
+    if task.selection:
+        lines = list(zip(ordered["id"], ordered["kind"], ordered["_group"], strict=True))
+        ordered = ordered[ordered["id"].isin(mini.selected(task, lines))]
     if limit is not None:
         ordered = ordered[ordered["_group"].isin(set(ordered["_group"].iloc[:limit]))]
-    columns = [c for c in (*sources.COLUMNS, "answers", "group", "group_size", FAILURE) if c in table]
+    columns = [c for c in (*sources.COLUMNS, "answers", "group", "group_size", "further", FAILURE) if c in table]
     rows, failures = [], {}
     for line, *values in zip(ordered.index, *(ordered[c] for c in columns), strict=True):
         fields = dict(zip(columns, values, strict=True))
@@ -228,6 +238,8 @@ def rows_digest(rows: Sequence[Row]) -> str:
         digest.update("\0".join(fields).encode())
         with suppress(UserError):
             digest.update(row.picture.encoded() if stored else row.image.tobytes())
+            for picture in row.further:
+                digest.update(picture.encoded())
     return digest.hexdigest()
 
 
@@ -258,8 +270,8 @@ def collate(processor: "ProcessorMixin", rows: Sequence[Row], task: DictConfig) 
 
 
 def _conversation(row: Row, task: DictConfig) -> list[dict]:
-    content = [{"type": "image", "image": row.image}, {"type": "text", "text": row.question + task.suffix}]
-    return [{"role": "user", "content": content}]
+    content = [{"type": "image", "image": image} for image in row.images]
+    return [{"role": "user", "content": [*content, {"type": "text", "text": row.question + task.suffix}]}]
 
 
 def _row(
@@ -272,13 +284,15 @@ def _row(
     answers: Sequence[str] = (),
     group: str = "",
     group_size: int = 0,
+    further: Sequence[Callable[[], bytes | None]] = (),
     failure: str = "",
 ) -> Row:
     if failure:
         raise UserError(failure)
     whose = f"row {id} of task {task}"
     picture = StoredImage(whose, image) if callable(image) else decode_picture(whose, image)
-    return Row(id, picture, question, answer, kind, tuple(answers), group, group_size)
+    more = tuple(StoredImage(whose, read) for read in further)
+    return Row(id, picture, question, answer, kind, tuple(answers), group, group_size, more)
 
 
 def _hash(text: str) -> str:

@@ -2,7 +2,10 @@
 
 ``task.kind`` names one of the functions `parquet`, `easyvqa` and `hub`, or any other (see `tasks.functions`) that takes
 the task's config and returns its questions under `COLUMNS`. Pictures are encoded bytes, paths, or functions that read
-their bytes. A table may add ``answers`` and ``group`` (see `tasks.rows.Row`).
+their bytes. A table may add ``answers``, ``group`` and ``further`` pictures (see `tasks.rows.Row`).
+
+The sorts of ``task.columns``: text, texts, number, numbers, image, sized (an image whose size the reader asks for),
+images (a list of them), and any, which is not checked.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,13 +23,17 @@ from thinsight.paths import ROOT
 from thinsight.tasks import benchmarks
 from thinsight.tasks.functions import task_function
 from thinsight.tasks.hub import hub_place, open_subset
-from thinsight.tasks.pictures import picture_cell
+from thinsight.tasks.pictures import picture_cell, picture_size
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 COLUMNS = ("id", "image", "question", "answer", "kind")
 """What every table holds for each question."""
+
+PICTURES = frozenset({"image", "sized", "images"})
+SIZE = "size"
+"""Where a reader finds the function that says how wide and high, in pixels, the line's picture is."""
 
 REBUILD = "rebuild it with `make pocket-data`"
 
@@ -114,34 +121,49 @@ def _easyvqa_kind(answer: str) -> str:
 
 
 def hub(task: DictConfig) -> pd.DataFrame:
-    """The questions of a data set of the hub, as ``task.reader`` makes them of its columns (see `tasks.benchmarks`)."""
+    """The questions of a data set of the hub, as ``task.reader`` makes them of its columns (see `tasks.benchmarks`).
+
+    A reader makes one question of a line, or none, or several. ``pictures`` names the columns of its pictures in their
+    order where it is not the only one that holds any; a column of lists stands for the first of each.
+    """
     reader = task_function(task, "reader", benchmarks)
     table = open_subset(task, task.subset)
     if task.first:
         table = table.select(range(min(task.first, len(table))))
-    apart = open_subset(task, task.pictures) if task.pictures else None
     _check_columns(task, table, task.columns)
-    records = table.select_columns([name for name, sort in task.columns.items() if sort != "image"]).to_list()
-    fields = [_read(reader, number, record, task) for number, record in enumerate(records)]
-    if apart is None:
-        pictures = _pictures(task, table)
-    else:
+    shown = [name for name, sort in task.columns.items() if sort in PICTURES]
+    records = table.select_columns([name for name in task.columns if name not in shown]).to_list()
+    if task.pictures:
+        apart = open_subset(task, task.pictures)
         _check_columns(task, apart, {"id": "any", "image": "image"})
-        by_id = dict(zip(map(str, apart["id"]), _pictures(task, apart), strict=True))
-        pictures = [by_id.get(str(record["imageId"]), _no_picture) for record in records]
-    questions = pd.DataFrame(fields, dtype=object).assign(image=pictures)
-    if (twice := questions.duplicated(["id", "question"])).any():
-        raise UserError(f"the data of task {task.name} asks {questions['id'][twice].iloc[0]} twice, word for word.")
-    again = questions.groupby("id").cumcount()  # MME asks twice about a picture under one id
-    return questions.assign(id=questions["id"].where(again == 0, questions["id"] + "#" + (again + 1).astype(str)))
+        by_id = dict(zip(map(str, apart["id"]), _pictures(task, apart, "image"), strict=True))
+        columns = {"image": [by_id.get(str(record["imageId"]), _no_picture) for record in records]}
+    else:
+        columns = {name: _pictures(task, table, name) for name in shown}
+    sized = next((columns[name] for name in shown if task.columns[name] == "sized"), None)
+    questions = []
+    for number, record in enumerate(records):
+        if sized:
+            record[SIZE] = partial(_size, task, number, sized[number])
+        for fields in _read(reader, number, record, task):
+            first, *further = (columns[name][number] for name in fields.pop("pictures", columns))
+            questions.append(fields | {"image": first, "further": further})
+    table = pd.DataFrame(questions, dtype=object)
+    if table.empty:
+        return table
+    if (twice := table.duplicated(["id", "question"])).any():
+        raise UserError(f"the data of task {task.name} asks {table['id'][twice].iloc[0]} twice, word for word.")
+    again = table.groupby("id").cumcount()  # MME asks twice about a picture under one id
+    return table.assign(id=table["id"].where(again == 0, table["id"] + "#" + (again + 1).astype(str)))
 
 
-def _read(reader: Callable[..., dict[str, Any]], number: int, record: Mapping[str, Any], task: DictConfig) -> dict:
-    """What ``reader`` makes of a line; of one that it refuses, the reason (see `thinsight.tasks.rows.FAILURE`)."""
+def _read(reader: Callable[..., Any], number: int, record: Mapping[str, Any], task: DictConfig) -> list[dict[str, Any]]:
+    """What ``reader`` makes of a line, as a list; of one that it refuses, the reason (see `tasks.rows.FAILURE`)."""
     try:
-        return reader(number, record, task)
+        read = reader(number, record, task)
     except UserError as error:
-        return {"id": f"line-{number + 1}", "question": "", "answer": "", "kind": "all", "failure": str(error)}
+        return [{"id": f"line-{number + 1}", "question": "", "answer": "", "kind": "all", "failure": str(error)}]
+    return [dict(read)] if isinstance(read, Mapping) else [dict(fields) for fields in read or ()]
 
 
 def _check_columns(task: DictConfig, table: "Dataset", columns: Mapping[str, str]) -> None:
@@ -154,34 +176,42 @@ def _check_columns(task: DictConfig, table: "Dataset", columns: Mapping[str, str
                 f"(its columns: {known})."
             )
         kind = table.features[name]
-        if sort != _sort(kind) and sort != "any":
+        if _sort(kind) != ("image" if sort == "sized" else sort) and sort != "any":
             raise UserError(f"column {name} of the data of task {task.name} holds {kind}, not {sort} as in {task.hub}.")
 
 
 def _sort(feature: object) -> str:
-    """What a column holds: text, texts, number, image or something else."""
+    """What a column holds: text, texts, number, numbers, image, images or something else."""
     from datasets import Image, List, Value
 
     if isinstance(feature, Value):
-        return "text" if "string" in feature.dtype else "number" if "int" in feature.dtype else feature.dtype
+        kinds = {"string": "text", "int": "number", "float": "number", "binary": "image"}
+        return next((sort for part, sort in kinds.items() if part in feature.dtype), feature.dtype)
     if isinstance(feature, List):
-        return "texts" if _sort(feature.feature) == "text" else "list"
+        each = _sort(feature.feature)
+        return f"{each}s" if each in ("text", "number", "image") else "list"
     struct = isinstance(feature, Mapping) and "bytes" in feature
     return "image" if struct or isinstance(feature, Image) else "something else"
 
 
-def _pictures(task: DictConfig, table: "Dataset") -> list[Callable[[], bytes | None]]:
+def _pictures(task: DictConfig, table: "Dataset", column: str) -> list[Callable[[], bytes | None]]:
     """A reader of the encoded bytes of each row's picture."""
-    from datasets import Image
-
-    images = table.select_columns(["image"]).cast_column("image", Image(decode=False))
+    images = table.select_columns([column]).with_format("arrow")  # as they are stored, nothing decoded
     folder = hub_place(task)
-    return [partial(_bytes, images, folder, number) for number in range(len(images))]
+    return [partial(_bytes, images, folder, column, number) for number in range(len(images))]
 
 
-def _bytes(images: "Dataset", folder: Path, number: int) -> bytes | None:
-    cell = picture_cell(images[number]["image"], folder)
+def _bytes(images: "Dataset", folder: Path, column: str, number: int) -> bytes | None:
+    cell = images[number][column][0].as_py()
+    if isinstance(cell, list):
+        cell = cell[0] if cell else None
+    cell = picture_cell(cell, folder)
     return cell.read_bytes() if isinstance(cell, Path) else cell
+
+
+def _size(task: DictConfig, number: int, read: Callable[[], bytes | None]) -> tuple[int, int]:
+    """Width and height of a line's picture in pixels."""
+    return picture_size(f"line {number + 1} (the first is 1) of task {task.name}", read())
 
 
 def _no_picture() -> None:

@@ -132,12 +132,13 @@ def _lettered(choices: Sequence[str]) -> dict[str, str]:
     return dict(zip(string.ascii_uppercase, choices, strict=False))
 
 
-def circular(records: Records) -> dict[str, Any]:
+def circular(records: Records, name: str = "MMBench") -> dict[str, Any]:
     """Share of questions right in all rotations of their choices, and that of right answers to the first rotation; the
     same under all protocols.
 
     A question counts if its first rotation and as many as it has choices are there: ``questions`` of them, ``left_out``
     others (VLMEvalKit and lmms-eval would score what is left of those). Both shares are None without questions.
+    ``name``: what papers call the benchmark.
     """
     groups = group_records("group", records)
     whole = {key: group for key, group in groups.items() if _is_whole(key, group)}
@@ -148,7 +149,7 @@ def circular(records: Records) -> dict[str, Any]:
         "vanilla": fmean(first) if first else None,
         "questions": len(whole),
         "left_out": len(groups) - len(whole),
-        "printed": {"MMBench": 100 * share} if whole else {},
+        "printed": {name: 100 * share} if whole else {},
     }
 
 

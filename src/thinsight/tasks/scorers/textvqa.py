@@ -47,7 +47,11 @@ def lmms_eval(prediction: str, answer: str, answers: Sequence[str] = ()) -> floa
 
 def _vqa_accuracy(prediction: str, answers: Sequence[str]) -> float:
     """VQA accuracy of the prediction against several people's answers, from 0 to 1."""
-    ours, theirs = normalise(prediction), [normalise(text) for text in answers]
+    return share_of_people(normalise(prediction), [normalise(text) for text in answers])
+
+
+def share_of_people(ours: str, theirs: Sequence[str]) -> float:
+    """Mean of min(n / 3, 1) over leaving out one of ``theirs`` each time; n of the others are equal to ``ours``."""
     same = theirs.count(ours)
     # leaving out one who gave this answer takes it from the count
     return fmean(min((same - (text == ours)) / 3, 1.0) for text in theirs) if same else 0.0
@@ -65,11 +69,21 @@ WITH_APOSTROPHE = {lacking: word for word in CONTRACTIONS.split() for lacking in
 
 
 def normalise(text: str) -> str:
+    """``text`` as those compare it who took the VQA server's code over: without commas and question marks, and then as
+    `server_form`."""
+    return server_form(text.lower().replace(",", "").replace("?", "").replace("'s", " 's").strip())
+
+
+def server_form(text: str) -> str:
     """``text`` as the VQA server compares it: lower case, no punctuation and articles, numbers up to ten as digits."""
-    text = text.lower().replace(",", "").replace("?", "").replace("'s", " 's").strip()
-    text = _without_punctuation(" ".join(re.split(r"[\n\t]", text)).strip())
-    words = [NUMBERS.get(word, word) for word in text.split()]
+    text = _without_punctuation(one_line(text))
+    words = [NUMBERS.get(word, word) for word in text.lower().split()]
     return " ".join(WITH_APOSTROPHE.get(word, word) for word in words if word not in ARTICLES)
+
+
+def one_line(text: str) -> str:
+    """``text`` stripped, with spaces for its line breaks and tabs."""
+    return re.sub(r"[\n\t]", " ", text).strip()
 
 
 def _without_punctuation(text: str) -> str:

@@ -1,0 +1,123 @@
+"""The ``mini`` part of a benchmark, ``task.selection=mini``: 500 rows, of all kinds, the same for everybody.
+
+    python -m thinsight.tasks.mini pope mme   writes data/mini/pope.txt and data/mini/mme.txt
+
+Which rows they are depends on nothing but their ids, kinds and groups. A list in data/mini is what holds; it is checked
+against its own hash and against the data. Where there is none the rows are found anew, and the protocol card says so.
+"""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from thinsight.config.compose import load_config
+from thinsight.errors import UserError, about, command, nearest, writing
+from thinsight.paths import ROOT
+from thinsight.tasks.functions import function_name
+
+MINI = "mini"
+ROWS = 500
+LISTS = ROOT / "data" / "mini"
+HEAD = "# sha256 of the ids below: "
+
+Line = tuple[str, str, str]
+"""Id, kind and group of a row; a row that is scored alone is a group of its own."""
+
+
+def selected(task: DictConfig, lines: Sequence[Line]) -> set[str]:
+    """The ids of the rows of ``task.selection``, of all ``lines`` in the order of their hashes."""
+    if task.selection != MINI:
+        raise nearest(f"selection of task {task.name}", task.selection, [MINI])
+    if function_name(task.kind) != "hub":
+        raise UserError(f"task {task.name} has no selection {MINI}: it is no benchmark, take limit={ROWS}.")
+    path = list_file(task.name)
+    if not path.is_file():
+        return set(stratified(lines))
+    listed = read_list(path)
+    if lacking := listed - {key for key, _, _ in lines}:
+        raise UserError(
+            f"{_shown(path)} names {len(lacking)} rows that the data of task {task.name} does not have, {min(lacking)} "
+            "the first of them: the data is another than that which it was made of."
+        )
+    return listed
+
+
+def stratified(lines: Iterable[Line]) -> list[str]:
+    """The ids of `ROWS` rows, all if there are fewer, and some more where the last group goes beyond.
+
+    Of each kind the first groups, as many as its share of all rows, at least one. ``lines`` come in the order in which
+    they are taken; a group's kind is that of its first row.
+    """
+    groups: dict[str, list[str]] = {}
+    kinds: dict[str, dict[str, list[str]]] = {}
+    for key, kind, group in lines:
+        ids = groups.setdefault(group, [])
+        if not ids:
+            kinds.setdefault(kind, {})[group] = ids
+        ids.append(key)
+    placed = []
+    for of_kind in kinds.values():
+        before = [0, *accumulate(len(ids) for ids in of_kind.values())]
+        placed += [(start / before[-1], group) for start, group in zip(before, of_kind, strict=False)]
+    order = {group: number for number, group in enumerate(groups)}
+    taken: list[str] = []
+    for _, group in sorted(placed, key=lambda at: (at[0], order[at[1]])):
+        if len(taken) >= ROWS:
+            break
+        taken += groups[group]
+    return taken
+
+
+def list_file(name: str) -> Path:
+    """Where the list of a task's rows lies, if it has one."""
+    return LISTS / f"{name}.txt"
+
+
+def read_list(path: Path) -> set[str]:
+    """The ids in a list; one that does not fit its own hash is a `UserError`."""
+    head, *ids = path.read_text(encoding="utf-8").splitlines()
+    if head != HEAD + _digest(ids):
+        raise UserError(f"{_shown(path)} was changed: its ids do not fit the hash at its head.")
+    return set(ids)
+
+
+def described(task: DictConfig) -> dict[str, str]:
+    """For the protocol card: the selection, and whether a list holds it; nothing without one."""
+    if not task.selection:
+        return {}
+    path = list_file(task.name)
+    return {"selection": f"{task.selection}, {_shown(path) if path.is_file() else 'found anew, no list in data/mini'}"}
+
+
+def _digest(ids: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(ids).encode()).hexdigest()
+
+
+def _shown(path: Path) -> str:
+    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
+
+
+def main(arguments: list[str]) -> None:
+    """TASK... [override...]: write the list of each task's mini rows, from data on the hub or in task.path."""
+    from thinsight.tasks.rows import load_rows
+
+    names = [argument for argument in arguments if "=" not in argument]
+    if not names or {"-h", "--help"} & set(names):
+        print(f"usage: python -m thinsight.tasks.mini TASK... [override...]: {about(main.__doc__)}")
+        return
+    for name in names:
+        task = load_config([f"task={name}", *(argument for argument in arguments if "=" in argument)]).task
+        rows = load_rows(task)
+        ids = sorted(stratified((row.id, row.kind, row.group or row.id) for row in rows))
+        path = list_file(name)
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("\n".join([HEAD + _digest(ids), *ids]) + "\n", encoding="utf-8")
+        print(f"{_shown(path)}: {len(ids)} of {len(rows)} rows")
+
+
+if __name__ == "__main__":
+    command(main)

@@ -1,0 +1,24 @@
+"""VizWiz-VQA (arXiv:1802.08218): VQA accuracy, the share of ten people's answers (see `textvqa`). There is no protocol
+``official``: the code of VizWiz's server was not read."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from thinsight.tasks.scorers import textvqa, vqav2
+
+
+def llava(prediction: str, answer: str, answers: Sequence[str] = ()) -> float:
+    """As VQAv2's server, to which the answer goes in the form of TextVQA's scorer; LLaVA sends the same to VizWiz's
+    (haotian-liu/LLaVA, scripts/convert_vizwiz_for_submission.py)."""
+    return vqav2.llava(prediction, answer, answers)
+
+
+def lmms_eval(prediction: str, answer: str, answers: Sequence[str] = ()) -> float:
+    """VQA accuracy as TextVQA's (EvolvingLMMs-Lab/lmms-eval, lmms_eval/tasks/vizwiz_vqa/utils.py)."""
+    return textvqa.lmms_eval(prediction, answer, answers)
+
+
+def submission_line(key: str, prediction: str) -> dict[str, Any]:
+    """An answer in the file that VizWiz's server takes, in the form in which LLaVA sends it
+    (scripts/convert_vizwiz_for_submission.py)."""
+    return {"image": f"{key.removesuffix('.jpg')}.jpg", "answer": textvqa.normalise(prediction)}
