@@ -36,6 +36,11 @@ def main(arguments: list[str]) -> None:
         from thinsight.evaluation.dry_run import TFLOPS, dry_run
 
         answer = dry_run(config, TFLOPS if options.tflops is None else options.tflops)
+    elif config.shard:
+        from thinsight.evaluation.run import compute
+
+        done, total = compute(config, options.journal, progress=True)
+        answer = {"shard": config.shard, "batches": done, "of": total}
     else:
         from thinsight.evaluation.run import evaluate  # after a wrong word has been found: torch takes seconds
 

@@ -31,11 +31,10 @@ class Journal:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = path.open("a+b", buffering=0)  # nothing is held back that closing would write once more
         self._lock()
-        self.batches: dict[Key, list[dict]] = {}
         try:
             self._check_own()
             with self._writing():
-                self._end = self._read()
+                self.batches, self._end = read_batches(path, head)
                 self._file.truncate(self._end)
             if not self._end:
                 self._write({"run": head})
@@ -65,32 +64,6 @@ class Journal:
         if first and not BEGINNING.startswith(first):  # what a kill tore is a journal still
             raise UserError(f"{self.path} is there already and is no journal: name another file")
 
-    def _read(self) -> int:
-        """Fill ``batches``; return how many bytes of the file are whole lines of this run."""
-        whole = 0
-        for line, end in self._lines():
-            try:
-                entry = json.loads(line)
-                if whole == 0:
-                    if entry["run"] != self.head:
-                        return 0
-                else:
-                    task, budget, batch = entry["key"]
-                    self.batches[task, budget, batch] = entry["records"]
-            except (ValueError, KeyError, TypeError):
-                break
-            whole = end
-        return whole
-
-    def _lines(self) -> Iterator[tuple[bytes, int]]:
-        """Each complete line with the offset of its end."""
-        end = 0
-        with self.path.open("rb") as file:
-            for line in file:
-                end += len(line)
-                if line.endswith(b"\n"):
-                    yield line, end
-
     def _write(self, entry: Mapping[str, Any]) -> None:
         rest = memoryview(json.dumps(entry).encode() + b"\n")
         with self._writing():
@@ -116,6 +89,35 @@ class Journal:
         except OSError as error:
             self._file.close()
             raise UserError(f"the same evaluation is running in another process (it holds {self.path}).") from error
+
+
+def read_batches(path: Path, head: str) -> tuple[dict[Key, list[dict]], int]:
+    """What the file of a journal holds of the run ``head``, and how many of its bytes are whole lines of that run."""
+    batches: dict[Key, list[dict]] = {}
+    whole = 0
+    for line, end in _lines(path):
+        try:
+            entry = json.loads(line)
+            if whole == 0:
+                if entry["run"] != head:
+                    break
+            else:
+                task, budget, batch = entry["key"]
+                batches[task, budget, batch] = entry["records"]
+        except (ValueError, KeyError, TypeError):
+            break
+        whole = end
+    return batches, whole
+
+
+def _lines(path: Path) -> Iterator[tuple[bytes, int]]:
+    """Each complete line of a file with the offset of its end."""
+    end = 0
+    with path.open("rb") as file:
+        for line in file:
+            end += len(line)
+            if line.endswith(b"\n"):
+                yield line, end
 
 
 def run_key(**parts: Any) -> str:

@@ -26,6 +26,7 @@ from thinsight.evaluation.answer import answer, check_reduced
 from thinsight.evaluation.journal import Journal, Key, run_key
 from thinsight.evaluation.outputs import score_records, write_run
 from thinsight.evaluation.protocol import folder_hash, protocol_card, weights_hash
+from thinsight.evaluation.shards import Shard, ShardedJournal
 from thinsight.evaluation.sharing import SharedLayers, shared_layers
 from thinsight.evaluation.sweep import SweepPoint, sweep_points
 from thinsight.models.loading import load_model
@@ -96,6 +97,7 @@ class Run:
     points: Sequence[SweepPoint]
     protocol: dict[str, Any]
     journal: Journal
+    shard: Shard | None = None
 
     def __post_init__(self) -> None:
         self.resumed, self.started = len(self.journal.batches), time.perf_counter()
@@ -104,14 +106,15 @@ class Run:
     def open(cls, config: DictConfig, journal: Path | str | None = None, loader: Loader | None = None) -> "Run":
         """Load what ``config`` names. ``journal``: a file in place of the run's own; ``loader``: of several runs."""
         loader = loader or Loader()
+        shard = Shard.parse(config.shard) if config.shard else None
         torch.manual_seed(config.seed)
         points = sweep_points(config)
         tasks = {task.name: (task, loader.load_rows(task, config.limit)) for task in loader.run_tasks(config)}
         model, processor, weights = loader.load_model(config)
         protocol = protocol_card(model, processor, config, tasks, weights)
         key = _key(config, protocol, [task for task, _ in tasks.values()])
-        kept = Journal(Path(journal) if journal else JOURNALS / f"{key}.jsonl", key)
-        return cls(config, model, processor, tasks, points, protocol, kept)
+        kept = ShardedJournal(Path(journal) if journal else JOURNALS / f"{key}.jsonl", key, shard)
+        return cls(config, model, processor, tasks, points, protocol, kept, shard)
 
     @cached_property
     def batches(self) -> list[Batch]:
@@ -131,7 +134,9 @@ class Run:
         return len(self.batches) * len(self.points)
 
     def missing(self, batch: Batch) -> list[int]:
-        """The numbers of the budgets at which ``batch`` has not been computed."""
+        """The numbers of the budgets at which ``batch`` has not been computed; of another shard's batch, none."""
+        if self.shard and not self.shard.has(batch.number):
+            return []
         return [point for point in range(len(self.points)) if self.key(batch, point) not in self.journal.batches]
 
     @staticmethod
@@ -206,8 +211,10 @@ def evaluate(
 
     ``out``: a folder for the result's files (see `evaluation.outputs`), written when all is computed. ``journal``:
     where the journal of the unfinished run is kept. ``progress``: a bar on stderr; None shows one on a terminal.
-    Equal configs give equal results to the bit on one machine, interrupted or not.
+    Equal configs give equal results to the bit on one machine, interrupted or not, in shards or not.
     """
+    if config.shard:
+        raise UserError(f"shard {config.shard} of a run has no result: compute all, then evaluate without shard=.")
     out = _folder(out)
     run = Run.open(config, journal)
     try:
@@ -218,10 +225,24 @@ def evaluate(
         raise
 
 
+def compute(config: DictConfig, journal: Path | str | None = None, *, progress: bool | None = None) -> tuple[int, int]:
+    """Compute what the journals of ``config``, a run or a shard of one, lack, and leave them for `evaluate`.
+
+    Returns how many batches of all budgets are there now and how many the whole run has; see `evaluate`.
+    """
+    run = Run.open(config, journal)
+    try:
+        _fill(run, progress)
+        return len(run.journal.batches), run.total
+    finally:
+        run.journal.close()
+
+
 def _fill(run: Run, progress: bool | None) -> None:
     """Compute what the journal of ``run`` lacks."""
+    missing = sum(len(run.missing(batch)) for batch in run.batches)
     bar = tqdm(
-        total=run.total,
+        total=run.resumed + missing,
         initial=run.resumed,
         disable=None if progress is None else not progress,
         mininterval=0.1 if sys.stderr.isatty() else 5.0,  # a line now and then where a bar cannot be redrawn
@@ -249,11 +270,12 @@ def _folder(out: Path | str | None) -> Path | None:
 
 
 def _key(config: DictConfig, protocol: Mapping[str, Any], tasks: Sequence[DictConfig]) -> str:
-    """The run's identity: config, data, weights and versions (all on the card), code, and the number of threads.
+    """The run's identity: config, data, weights and versions (all on the card), code, and on a CPU the threads.
 
-    Not the hardware: a run that a cluster moves to another node goes on.
+    Not the hardware, nor the shard: a run that a cluster moves to other nodes goes on.
     """
     plain = OmegaConf.to_container(config, resolve=True)
+    del plain["shard"]
     named = [OmegaConf.to_container(task, resolve=True) for task in tasks]  # the config holds only the names of most
     tower = ROOT / (config.model.text_tower or "")
     text = folder_hash(tower) if config.model.text_tower and tower.is_dir() else None  # on the hub: its name, in config
@@ -262,7 +284,7 @@ def _key(config: DictConfig, protocol: Mapping[str, Any], tasks: Sequence[DictCo
         text_tower=text,
         protocol={part: card for part, card in protocol.items() if part != "hardware"},
         code=code_hash(plain, *named),
-        threads=torch.get_num_threads(),
+        threads=torch.get_num_threads() if protocol["model"]["device"] == "cpu" else None,
     )
 
 
