@@ -27,7 +27,10 @@ OPTIONAL = {"cluster"}
 """Extras that no `make` needs, so that the lock does not have them."""
 
 
-def required(extras=EXTRAS.keys() - OPTIONAL):
+LOCKED = [extra for extra in EXTRAS if extra not in OPTIONAL]
+
+
+def required(extras=LOCKED):
     """The requirements of the package and of some extras."""
     return [
         Requirement(text) for text in [*PROJECT["dependencies"], *(text for extra in extras for text in EXTRAS[extra])]
