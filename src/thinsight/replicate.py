@@ -13,7 +13,8 @@ def main(arguments: list[str]) -> None:
         "overrides",
         nargs="+",
         metavar="key=value",
-        help="model=llava_1_5_7b; limit=500, batch_size=8, ... for every run; tasks=pope,gqa and runs=plain,vtw: these only",
+        help="model=llava_1_5_7b; limit=500, batch_size=8 and others for every run; tasks=pope,gqa and runs=plain,vtw: "
+        "these only",
     )
     parser.add_argument("--no-gate", action="store_true", help="go on although the baseline is off")
     parser.add_argument("--dry-run", action="store_true", help="only print what it will load, need and take")

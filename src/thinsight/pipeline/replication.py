@@ -3,7 +3,7 @@
 What `thinsight.pipeline.repro` does for params.yaml and data/runs, this does for another model, beside it and without
 DVC, in one process that loads the model once:
 
-    data/replicate/MODEL/configs, plan     what is run and shown (`thinsight.pipeline.plan`), from the runs of params.yaml
+    data/replicate/MODEL/configs, plan     what is run and shown (`thinsight.pipeline.plan`): the runs of params.yaml
     data/replicate/MODEL/gate/plain        the whole model on few questions
     data/replicate/MODEL/runs/<run>        results; ``key.txt``: the identity of the run that they are of
     data/replicate/MODEL/pages, notebooks  what the pages found, and their executed notebooks
@@ -143,8 +143,8 @@ def check_fit(need: Mapping[str, float], config: DictConfig) -> tuple[float, flo
         )
     if need["disk_gb"] > disk:
         raise UserError(
-            f"{need['disk_gb']:.1f} GB are to be fetched, and {disk:.1f} GB are free for the hub's cache: set HF_HOME to "
-            "a folder with more."
+            f"{need['disk_gb']:.1f} GB are to be fetched, and {disk:.1f} GB are free for the hub's cache: set HF_HOME "
+            "to a folder with more."
         )
     return memory, disk
 
@@ -179,8 +179,8 @@ def check_gate(folder: Path, model: str) -> None:
     hints = [f"{name}: {words}" for name, words in LOOK.items() if any(f" on {name}:" in line for line in off)]
     card = folder / BASE / "protocol.json"
     raise UserError(
-        f"{' '.join(off)} No method is run on a baseline that is off; look at the prompt, the checkpoint's revision and "
-        f"the picture's preparation (do_pad) in {card}, at answers in {card.with_name('predictions.parquet')}"
+        f"{' '.join(off)} No method is run on a baseline that is off; look at the prompt, the checkpoint's revision "
+        f"and the picture's preparation (do_pad) in {card}, at answers in {card.with_name('predictions.parquet')}"
         f"{'; '.join(['', *hints])}. --no-gate goes on all the same."
     )
 
