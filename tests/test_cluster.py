@@ -129,7 +129,7 @@ def test_a_cluster_gets_one_array_with_a_gpu_a_job(tmp_path, monkeypatch):
     lines = file.read_text().splitlines()
     for line in ("--array=0-3%3", "--partition=gpu", "--gpus-per-node=1", "--time=60", "--job-name=thinsight"):
         assert f"#SBATCH {line}" in lines
-    with pytest.raises(UserError, match="submitit does not take this for cluster=slurm: .*slurm_partitoin"):
+    with pytest.raises(UserError, match=r"submitit does not take this for cluster=slurm: .*slurm_partitoin"):
         open_executor("slurm", {"slurm_partitoin": "gpu"}, tmp_path / "jobs")
 
 
