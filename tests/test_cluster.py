@@ -57,7 +57,7 @@ def config(tmp_path):
 def test_what_jobs_have_computed_is_only_read_by_the_pipeline(project):
     said = run(project, "python", "-m", "thinsight.cluster", "cluster=local", "shards=2", "runs=plain,vtw")
     assert "4 of 4 jobs: " in said
-    assert "all journals are full: make repro" in said
+    assert "all journals are full; results and pages: `make repro`" in said
     journals = sorted((project / ".thinsight/journal").iterdir())
     assert [path.name.split(".", 1)[1] for path in journals] == ["0-of-2.jsonl", "1-of-2.jsonl"] * 2
     said = run(project, "python", "-m", "thinsight.cluster", "cluster=debug", "runs=par")
@@ -153,7 +153,7 @@ def test_jobs_of_runs_and_shards(tmp_path):
 
 def test_settings_are_keys_with_values():
     own, rest = read_arguments(["shards=4", "runs=trsm-20,1e3", "slurm_partition=gpu", "gpus_per_node=null"])
-    assert own == {"cluster": "local", "shards": 4, "runs": "trsm-20,1e3"}
+    assert own == {"cluster": "local", "shards": 4, "runs": "trsm-20,1e3", "plan": None}
     assert rest == {"slurm_partition": "gpu", "gpus_per_node": None}
 
 

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from thinsight.errors import UserError, about, command, nearest
+from thinsight.paths import ROOT
 
 if TYPE_CHECKING:
     from submitit import AutoExecutor
 
     from thinsight.pipeline.jobs import Job
 
-OWN = {"cluster": "local", "shards": 1, "runs": None}
+OWN = {"cluster": "local", "shards": 1, "runs": None, "plan": None}
 """The keys that are not submitit's, and their defaults."""
 
 
@@ -27,19 +28,20 @@ def read_arguments(words: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]
         key, equals, text = word.partition("=")
         if not equals or not key:
             raise UserError(f"cannot read '{word}': write key=value, e.g. cluster=slurm shards=4 slurm_partition=gpu.")
-        values[key] = text if key == "runs" else yaml.safe_load(text)
+        values[key] = text if key in ("runs", "plan") else yaml.safe_load(text)
     own = OWN | {key: values.pop(key) for key in OWN if key in values}
     return own, values
 
 
 def main(arguments: list[str]) -> None:
-    """``cluster=slurm|local|debug shards=N runs=NAME,... submitit's parameters...``."""
+    """``cluster=slurm|local|debug shards=N runs=NAME,... plan=FOLDER submitit's parameters...``."""
     parser = argparse.ArgumentParser(prog="python -m thinsight.cluster", description=about(__doc__))
     parser.add_argument(
         "settings",
         nargs="*",
         metavar="key=value",
-        help="cluster=slurm, local or debug; shards=4: parts of each run; runs=plain,vtw: these only; others are "
+        help="cluster=slurm, local or debug; shards=4: parts of each run; runs=plain,vtw: these only; "
+        "plan=data/replicate/llava_1_5_7b: those of `thinsight replicate` in place of params.yaml's; others are "
         "submitit's (timeout_min=240 slurm_partition=gpu slurm_array_parallelism=8)",
     )
     own, parameters = read_arguments(parser.parse_args(arguments).settings)
@@ -51,41 +53,48 @@ def main(arguments: list[str]) -> None:
     if type(shards) is not int or not 1 <= shards <= 1000:
         raise UserError(f"shards is a number of parts from 1 to 1000, not {shards}")
     executor = jobs.open_executor(own["cluster"], parameters)  # before anything else takes time
-    from thinsight.pipeline import plan, repro
+    from thinsight.pipeline.repro import job_count
 
     here = own["cluster"] != "slurm"
-    count = repro.job_count() if here else 1
-    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"}
-    repro.call_dvc(environment, "repro", "--quiet", "plan")
-    runs = repro.stale_stages(environment, "evaluate")
-    if own["runs"] is not None:
-        runs = _chosen(own["runs"].split(","), runs)
-    if not runs:
+    count = job_count() if here else 1
+    home, known, left = _planned(ROOT / own["plan"]) if own["plan"] else _pipeline()
+    wanted = own["runs"].split(",") if own["runs"] else known
+    for name in wanted:
+        if name not in known:
+            raise nearest("run", name, known)
+    work = jobs.jobs_of([run for run in left if run in wanted], home / "configs", shards)
+    then = "the same `thinsight replicate` once more" if own["plan"] else "`make repro`"
+    if not work:
         print("every run is up to date")
-        return
-    work = jobs.jobs_of(runs, plan.DATA / "configs", shards)
-    if here:
+    elif here:
         _compute(executor, work, count)
-        print("all journals are full: make repro")
+        print(f"all journals are full; results and pages: {then}")
     else:
-        number = jobs.submit_array(executor, work)
+        array = jobs.submit_array(executor, work)
         print(
-            f"{len(work)} jobs are queued as array {number}; their output goes to {jobs.FOLDER}. When they are done, "
-            "make the results and pages on a node with such a GPU, e.g.\n"
-            f"  sbatch --dependency=afterany:{number} --gpus-per-node=1 --wrap 'make repro'"
+            f"{len(work)} jobs are queued as array {array}, with their output in {jobs.FOLDER}; results and pages, on a "
+            f"node with such a GPU, when they are done (sbatch --dependency=afterany:{array} --gpus-per-node=1): {then}"
         )
 
 
-def _chosen(names: Sequence[str], stale: Sequence[str]) -> list[str]:
-    """Those among the runs ``stale`` that are named; a name that is in no plan is a `UserError`."""
-    from thinsight.paths import ROOT
+def _pipeline() -> tuple[Path, list[str], list[str]]:
+    """Of params.yaml: the folder of its plan, its runs, and those that DVC finds out of date."""
+    from thinsight.pipeline import plan, repro
     from thinsight.pipeline.params import read_params
 
-    known = read_params(ROOT / "params.yaml").runs
-    for name in names:
-        if name not in known:
-            raise nearest("run", name, known)
-    return [run for run in stale if run in names]
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"}
+    repro.call_dvc(environment, "repro", "--quiet", "plan")
+    stale = repro.stale_stages(environment, "evaluate")
+    known = list(read_params(ROOT / "params.yaml").runs)
+    return plan.DATA, known, [run for run in known if run in stale]
+
+
+def _planned(home: Path) -> tuple[Path, list[str], list[str]]:
+    """The same of a plan of `thinsight.pipeline.replication`: all runs, and those without results."""
+    known = sorted(file.stem for file in (home / "configs").glob("*.yaml"))
+    if not known:
+        raise UserError(f"there is no plan in {home}: thinsight replicate model=NAME --dry-run writes one")
+    return home, known, [run for run in known if not (home / "runs" / run / "metrics.json").is_file()]
 
 
 def _compute(executor: "AutoExecutor", work: "Sequence[Job]", count: int) -> None:

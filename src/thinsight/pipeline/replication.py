@@ -171,8 +171,8 @@ def free_disk() -> int:
     return shutil.disk_usage(next(place for place in (folder, *folder.parents) if place.exists())).free
 
 
-def check_gate(folder: Path, model: str) -> None:
-    """Refuse to go on with a baseline in ``folder`` that is off what papers print for ``model``."""
+def check_gate(folder: Path) -> None:
+    """Refuse to go on with a baseline in ``folder`` that is off what papers print for its model."""
     off = check_baseline(folder, BASE)
     if not off:
         return
@@ -212,7 +212,6 @@ class Pages:
 
     def finish(self) -> None:
         """Wait until all are made."""
-        self.pool.shutdown()
         for call in self.calls:
             call.result()
 
@@ -245,7 +244,6 @@ class Replication:
 
     campaign: Campaign
     folders: Mapping[str, Path]
-    model: str
     pages: Pages
     gate: bool
     done: set[str] = field(default_factory=set)
@@ -278,7 +276,7 @@ class Replication:
         self.done.add(name)
         folder = self.folders[name].parent
         if self.gate and name in ("gate", BASE):
-            check_gate(folder, self.model)
+            check_gate(folder)
         if folder.name == "runs":
             self.pages.show(name)
 
@@ -299,8 +297,8 @@ def replicate(
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
-    base, model = configs[BASE], configs[BASE].model.name
-    order = by_worth(configs, model)
+    base = configs[BASE]
+    order = by_worth(configs, base.model.name)
     opened, folders = {run: configs[run] for run in order}, {run: home / "runs" / run for run in order}
     first = [task for task in GATE if task in base.tasks]
     if gate and first and (base.limit is None or base.limit > FEW):
@@ -309,7 +307,7 @@ def replicate(
     campaign = Campaign.open(opened)
     total = campaign.total
     made = Pages(home, reports, {page: wanted_runs(page) for page in pages})
-    replication = Replication(campaign, folders, model, made, gate)
+    replication = Replication(campaign, folders, made, gate)
     try:
         replication.take_up()
         progress = Progress(total, total - campaign.total + campaign.done, len(opened), len(made.reads))
@@ -317,9 +315,10 @@ def replicate(
             _compute(replication, progress, 1 if campaign.on_gpu else jobs, list(opened))
         finally:
             progress.close()
+        made.finish()
     finally:
         campaign.close()
-        made.finish()
+        made.pool.shutdown(cancel_futures=True)
     failed = {**campaign.failures, **made.failed}
     for name, why in failed.items():
         print(f"{name} failed: {why}", file=sys.stderr)
