@@ -72,8 +72,9 @@ def main(arguments: list[str]) -> None:
     else:
         array = jobs.submit_array(executor, work)
         print(
-            f"{len(work)} jobs are queued as array {array}, with their output in {jobs.FOLDER}; results and pages, on a "
-            f"node with such a GPU, when they are done (sbatch --dependency=afterany:{array} --gpus-per-node=1): {then}"
+            f"{len(work)} jobs are queued as array {array}, with their output in {jobs.FOLDER}; results and "
+            f"pages, on a node with such a GPU, when they are done (sbatch --dependency=afterany:{array} --gpus-per-node=1): "
+            f"{then}"
         )
 
 

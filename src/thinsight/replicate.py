@@ -26,13 +26,14 @@ def main(arguments: list[str]) -> None:
         raise UserError("name one model, a file in conf/model: thinsight replicate model=llava_1_5_7b")
     if models[0] not in names("model"):
         raise nearest("model", models[0], names("model"))
+    from thinsight.pipeline.repro import job_count
+
+    jobs = job_count()  # it says how many threads torch starts with
     from thinsight.evaluation.dry_run import TFLOPS  # after a wrong word has been found: torch takes seconds
     from thinsight.paths import ROOT
     from thinsight.pipeline import replication
-    from thinsight.pipeline.repro import job_count
 
     home, reports = (ROOT / folder / "replicate" / models[0] for folder in ("data", "reports"))
-    jobs = job_count()
     params = replication.replication_params(models[0], words)
     configs = replication.plan_runs(params, home)
     for line in replication.estimate(configs, options.tflops or TFLOPS):
