@@ -71,11 +71,8 @@ def main(arguments: list[str]) -> None:
         print(f"all journals are full; results and pages: {then}")
     else:
         array = jobs.submit_array(executor, work)
-        print(
-            f"{len(work)} jobs are queued as array {array}, with their output in {jobs.FOLDER}; results and "
-            f"pages, on a node with such a GPU, when they are done (sbatch --dependency=afterany:{array} --gpus-per-node=1): "
-            f"{then}"
-        )
+        print(f"{len(work)} jobs are queued as array {array}, with their output in {jobs.FOLDER}")
+        print(f"then, on a node with such a GPU (sbatch --dependency=afterany:{array} --gpus-per-node=1): {then}")
 
 
 def _pipeline() -> tuple[Path, list[str], list[str]]:
