@@ -6,8 +6,11 @@ Tests with jobs are skipped where submitit is missing: python -m pip install 'su
 import importlib.util
 import json
 import os
+import signal
 import sys
 import time
+from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -41,11 +44,11 @@ def project(tmp_path_factory):
 
 @pytest.fixture
 def config(tmp_path):
-    """A run of 200 batches of a tiny model, as the file of its config."""
+    """A run of 100 batches of a tiny model, as the file of its config."""
     tiny.save_model(tmp_path / "model")
-    tiny.save_task(tmp_path / "flat.parquet", rows=200)
+    tiny.save_task(tmp_path / "flat.parquet", rows=100)
     where = [f"model.checkpoint={tmp_path / 'model'}", "task=exist", f"task.path={tmp_path}/flat.parquet"]
-    text = to_yaml(load_config([*where, "batch_size=2", "method=vtw", "sweep.layer=[1,2]"]))
+    text = to_yaml(load_config([*where, "batch_size=2", "limit=null", "method=vtw", "sweep.layer=[1,2]"]))
     (tmp_path / "vtw.yaml").write_text(text)
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -75,6 +78,7 @@ def test_what_jobs_have_computed_is_only_read_by_the_pipeline(project):
 
 
 @needs_submitit
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs Linux's list of processes")
 def test_a_preempted_job_is_queued_again_and_goes_on(config, tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     opened = Run.open(load_config(path=config))
@@ -86,7 +90,8 @@ def test_a_preempted_job_is_queued_again_and_goes_on(config, tmp_path, monkeypat
         if journal.exists() and journal.read_bytes().count(b"\n") > 5:
             break
         time.sleep(0.002)
-    job._interrupt(timeout=False)
+    (task,) = Path(f"/proc/{job.job_id}/task/{job.job_id}/children").read_text().split()
+    os.kill(int(task), signal.SIGUSR2)  # what SLURM sends, too
     assert job.result() == (total, total)
     assert "preempted" in job.stderr()
     assert journal.read_bytes().count(b"\n") == total + 1  # no batch twice
@@ -101,16 +106,23 @@ def test_a_preempted_job_is_queued_again_and_goes_on(config, tmp_path, monkeypat
 def test_what_fails_is_named_and_the_rest_is_computed(config, tmp_path):
     broken = config.with_name("broken.yaml")
     broken.write_text(config.read_text().replace(str(tmp_path / "model"), str(tmp_path / "nowhere")))
-    work = [Job("broken", broken), Job("vtw", config, "9/100")]
+    work = [Job("broken", broken), Job("vtw", config, "9/50")]
     for cluster in ("local", "debug"):
         executor = open_executor(cluster, {}, tmp_path / "jobs")
         ended = {job.run: outcome for job, outcome in jobs.compute_here(executor, work, [None, None])}
         assert "has no weights at" in reason(ended["broken"])
         assert "Traceback" not in reason(ended["broken"])
-        assert ended["vtw"] == (4, 200)
+        assert ended["vtw"] == (2, 100)
     opened = Run.open(load_config(path=config))
-    assert len(opened.journal.batches) == 4
+    assert len(opened.journal.batches) == 2
     opened.journal.remove()
+
+
+@needs_submitit
+def test_each_job_has_a_gpu_of_its_own(tmp_path):
+    look = partial(os.getenv, "CUDA_VISIBLE_DEVICES")
+    ended = jobs.compute_here(open_executor("local", {}, tmp_path / "jobs"), [look] * 4, ["3", "MIG-a"])
+    assert {seen for _, seen in ended} == {"3", "MIG-a"}
 
 
 @needs_submitit

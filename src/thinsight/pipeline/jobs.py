@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
+from shlex import quote
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -97,7 +98,8 @@ def submit_array(executor: "AutoExecutor", jobs: Sequence[Job]) -> str:
 
 
 def compute_here(executor: "AutoExecutor", jobs: Sequence[Job], places: Sequence[str | None]) -> Iterator[tuple]:
-    """Compute jobs on this machine, one at a time at each of ``places`` (a GPU's number, or None: no GPU of its own).
+    """Compute jobs on this machine, one at a time at each of ``places`` (a GPU as CUDA_VISIBLE_DEVICES
+    names it; None: no GPU).
 
     Yields each job when it has ended, with what it returned, or with the exception that submitit gives for it.
     """
@@ -111,7 +113,7 @@ def compute_here(executor: "AutoExecutor", jobs: Sequence[Job], places: Sequence
         try:
             with one_by_one:
                 if place is not None:
-                    executor.update_parameters(gpus_per_node=1, local_visible_gpus=[place])
+                    executor.update_parameters(local_setup=[f"export CUDA_VISIBLE_DEVICES={quote(place)}"])
                 submitted = executor.submit(job)
             return submitted.exception() or submitted.result()
         finally:
