@@ -137,8 +137,8 @@ def test_a_cluster_gets_one_array_with_a_gpu_a_job(tmp_path, monkeypatch):
     given = {"slurm_partition": "gpu", "slurm_array_parallelism": 3, "timeout_min": 60}
     executor = open_executor("slurm", given, tmp_path / "jobs")
     assert submit_array(executor, jobs_of(["plain", "vtw"], tmp_path, 2)) == "77"
-    (file,) = (tmp_path / "jobs").glob("*.sh")
-    lines = file.read_text().splitlines()
+    files = list((tmp_path / "jobs").glob("*.sh"))  # with a copy of it
+    lines = files[0].read_text().splitlines()
     for line in ("--array=0-3%3", "--partition=gpu", "--gpus-per-node=1", "--time=60", "--job-name=thinsight"):
         assert f"#SBATCH {line}" in lines
     with pytest.raises(UserError, match=r"submitit does not take this for cluster=slurm: .*slurm_partitoin"):
