@@ -194,8 +194,8 @@ def test_the_rows_of_the_table_are_computed_once(world, tmp_path, monkeypatch, c
         go(world, tmp_path, "runs=vtw,fastv,trim")
     assert set(computed) - {"trim"} == {"fastv"}
     assert (tmp_path / "runs/fastv/metrics.json").is_file()
-    assert not list((tmp_path / "journals").glob("*"))
-    assert "run trim failed: " in capsys.readouterr().err
+    assert len(list((tmp_path / "journals").glob("*"))) == 1  # of trim, to go on from
+    assert capsys.readouterr().err.count("trim failed: ") == 1
 
 
 def test_pages_fill_as_rows_arrive(world, tmp_path, monkeypatch):
@@ -222,7 +222,7 @@ def test_pages_fill_as_rows_arrive(world, tmp_path, monkeypatch):
     ("arguments", "sentence"),
     [
         (["limit=5"], "name one model, a file in conf/model: thinsight replicate model=llava_1_5_7b"),
-        (["model=llava_1_5_7"], "unknown model 'llava_1_5_7': did you mean llava_1_5_7b or llava_1_5_13b"),
+        (["model=llava_1_5_7"], "unknown model 'llava_1_5_7': did you mean llava_1_5_7b?"),
         (["model=pocket", "runs=vtv"], "unknown run 'vtv'"),
         (["model=pocket", "--no-gate", "tasks=pop"], "run plain in params.yaml: unknown task 'pop': did you mean pope"),
     ],

@@ -267,6 +267,7 @@ class Replication:
             run.finish(out)
         except UserError as error:  # a method that reduced nothing
             self.campaign.failures[name] = str(error)
+            print(f"run {name} failed: {error}", file=sys.stderr)
             return
         save_whole(out / "key.txt", f"{run.journal.head}\n")
         self._note(name)
@@ -309,6 +310,8 @@ def replicate(
     made = Pages(home, reports, {page: wanted_runs(page) for page in pages})
     replication = Replication(campaign, folders, made, gate)
     try:
+        for run, why in campaign.failures.items():
+            print(f"run {run} failed: {why}", file=sys.stderr)
         replication.take_up()
         progress = Progress(total, total - campaign.total + campaign.done, len(opened), len(made.reads))
         try:
@@ -319,9 +322,9 @@ def replicate(
     finally:
         campaign.close()
         made.pool.shutdown(cancel_futures=True)
-    failed = {**campaign.failures, **made.failed}
-    for name, why in failed.items():
-        print(f"{name} failed: {why}", file=sys.stderr)
+    for page, why in made.failed.items():
+        print(f"page {page} failed: {why}", file=sys.stderr)
+    failed = [*campaign.failures, *made.failed]
     if failed:
         raise UserError(f"not all was made: {', '.join(failed)} failed (see above)")
 
