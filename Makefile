@@ -5,13 +5,14 @@ VENV  := .venv
 BIN   := $(abspath $(VENV))/bin
 READY := $(VENV)/.ready
 NB    ?= vtw
+MODEL ?= llava_1_5_7b
 export PATH := $(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 # Threads that wait actively stand in each other's way where cores are few.
 export OMP_WAIT_POLICY := PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro verify test lint report play pocket pocket-data clean
+.PHONY: help setup repro replicate verify test lint report play pocket pocket-data clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,6 +27,9 @@ repro: $(READY) ## Run whatever changed, from configs to reports/index.html (not
 	nbstripout --keep-id notebooks/*.ipynb
 	.ci/repro
 	@echo "Open reports/index.html"
+
+replicate: $(READY) ## A model's rows of the papers' tables, its baseline first: make replicate MODEL=llava_1_5_7b
+	@python -m thinsight.replicate model=$(MODEL) $(ARGS)
 
 verify: $(READY) ## Compare the results just made with those in git, run by run
 	@python -m thinsight.pipeline.verify

@@ -23,7 +23,14 @@ LOCK = {
 }
 
 
-def required(extras=EXTRAS):
+OPTIONAL = {"cluster"}
+"""Extras that no `make` needs, so that the lock does not have them."""
+
+
+LOCKED = [extra for extra in EXTRAS if extra not in OPTIONAL]
+
+
+def required(extras=LOCKED):
     """The requirements of the package and of some extras."""
     return [
         Requirement(text) for text in [*PROJECT["dependencies"], *(text for extra in extras for text in EXTRAS[extra])]
@@ -77,7 +84,9 @@ def imported(paths):
 
 
 @pytest.mark.parametrize(
-    ("folder", "extras"), [("src", ["notebooks"]), ("tests", ["notebooks", "pipeline", "dev"])], ids=["src", "tests"]
+    ("folder", "extras"),
+    [("src", ["notebooks", "cluster"]), ("tests", ["notebooks", "pipeline", "dev"])],
+    ids=["src", "tests"],
 )
 def test_what_is_imported_is_declared(folder, extras):
     files = sorted((ROOT / folder).rglob("*.py"))

@@ -25,6 +25,16 @@ COMMANDS = {
         "seconds and memory of a method, beside the plain model and what FLOPs allow",
         "thinsight time model=llava_1_5_7b method=vtw weights=random shape=8x512+6x256",
     ),
+    "cluster": (
+        "thinsight.cluster",
+        "compute the pipeline's runs as jobs: on SLURM, or on all GPUs of this machine",
+        "thinsight cluster cluster=slurm shards=4 slurm_partition=gpu",
+    ),
+    "replicate": (
+        "thinsight.replicate",
+        "a model's rows of the papers' tables, behind a check of its baseline",
+        "thinsight replicate model=llava_1_5_7b limit=500",
+    ),
     "report": (
         "thinsight.report.__main__",
         "write the page of an executed notebook, or the index of all pages",

@@ -38,6 +38,11 @@ def main(arguments: list[str]) -> None:
 
         speeds = {"tflops": options.tflops, "gbps": options.gbps}
         answer = dry_run(config, **{name: speed for name, speed in speeds.items() if speed is not None})
+    elif config.shard:
+        from thinsight.evaluation.run import compute
+
+        done, total = compute(config, options.journal, progress=True)
+        answer = {"shard": config.shard, "answers": done, "of": total}
     else:
         from thinsight.evaluation.run import evaluate  # after a wrong word has been found: torch takes seconds
 

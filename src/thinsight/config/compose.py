@@ -109,8 +109,9 @@ def to_yaml(config: DictConfig) -> str:
         plain["method"]["reductions"] = OmegaConf.to_container(config.method, resolve=False)["reductions"]
     task = OmegaConf.to_container(config.task, resolve=False)
     plain["task"] |= {key: task[key] for key in ("metric", "summary", "suffix")}
-    if not plain["overridden"]:
-        del plain["overridden"]
+    for key in ("overridden", "shard"):
+        if not plain[key]:
+            del plain[key]
     return OmegaConf.to_yaml(OmegaConf.create(plain))
 
 

@@ -86,6 +86,7 @@ class Config:
     limit: int | None = None  # rows per task; null: all of them
     pages: dict[str, Any] = field(default_factory=dict)  # parameter of notebooks -> value, where a preset sets one
     batch_size: int = 32
+    shard: str | None = None  # 0/4: compute this part of the batches only (see thinsight.evaluation.shards)
     seed: int = 0
     text_tokens: int = 64  # prompt length besides the image, for the cost command line
 

@@ -22,9 +22,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Batch:
-    """Some of a task's rows; ``failures``: rows that were among them, whose pictures cannot be read."""
+    """The ``number``-th batch of a task: some of its rows. ``failures``: rows that were among them, whose pictures
+    cannot be read."""
 
     task: DictConfig
+    number: int
     rows: tuple[Row, ...]
     failures: tuple[Failure, ...] = ()
 

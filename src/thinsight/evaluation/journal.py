@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -24,6 +23,7 @@ class Journal:
 
     A last line that a kill tore is dropped. A file with another head (other config, code, data or weights) is not read
     but begun anew. One process at a time may hold it. A full disk is a `UserError`; what was there before stays.
+    ``records``: task and number of a budget -> id of a row -> its record.
     """
 
     def __init__(self, path: Path, head: str) -> None:
@@ -32,11 +32,10 @@ class Journal:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = path.open("a+b", buffering=0)  # nothing is held back that closing would write once more
         self._lock()
-        self.records: dict[Key, dict[str, dict]] = defaultdict(dict)  # and the id of a row -> its record
         try:
             self._check_own()
             with self._writing():
-                self._end = self._read()
+                self.records, self._end = read_records(path, head)
                 self._file.truncate(self._end)
             if not self._end:
                 self._write({"run": head})
@@ -47,7 +46,7 @@ class Journal:
     def add(self, key: Key, records: list[dict]) -> None:
         """Note the records of a finished batch, each with the ``id`` of its row."""
         self._write({"key": key, "records": records})
-        self._keep(key, records)
+        self.records.setdefault(key, {}).update((record["id"], record) for record in records)
 
     def __len__(self) -> int:
         """Records of all budgets."""
@@ -56,9 +55,6 @@ class Journal:
     def lacks(self, key: Key, ids: Iterable[str]) -> bool:
         """Whether any of the rows ``ids`` has no record."""
         return not self.records.get(key, {}).keys() >= set(ids)
-
-    def _keep(self, key: Key, records: list[dict]) -> None:
-        self.records[key] |= {record["id"]: record for record in records}
 
     def close(self) -> None:
         """Let go of the file and leave it for the next time."""
@@ -76,32 +72,6 @@ class Journal:
             first = file.read(len(BEGINNING))
         if first and not BEGINNING.startswith(first):  # what a kill tore is a journal still
             raise UserError(f"{self.path} is there already and is no journal: name another file")
-
-    def _read(self) -> int:
-        """Fill ``batches``; return how many bytes of the file are whole lines of this run."""
-        whole = 0
-        for line, end in self._lines():
-            try:
-                entry = json.loads(line)
-                if whole == 0:
-                    if entry["run"] != self.head:
-                        return 0
-                else:
-                    task, budget = entry["key"]
-                    self._keep((task, budget), entry["records"])
-            except (ValueError, KeyError, TypeError):
-                break
-            whole = end
-        return whole
-
-    def _lines(self) -> Iterator[tuple[bytes, int]]:
-        """Each complete line with the offset of its end."""
-        end = 0
-        with self.path.open("rb") as file:
-            for line in file:
-                end += len(line)
-                if line.endswith(b"\n"):
-                    yield line, end
 
     def _write(self, entry: Mapping[str, Any]) -> None:
         rest = memoryview(json.dumps(entry).encode() + b"\n")
@@ -134,6 +104,36 @@ class Journal:
                 f"the journal {self.path} cannot be locked ({error.strerror}), so two processes might write it: name "
                 "one on a file system with locks, --journal FILE"
             ) from error
+
+
+def read_records(path: Path, head: str) -> tuple[dict[Key, dict[str, dict]], int]:
+    """What the file of a journal holds of the run ``head``: task and budget -> id of a row -> its record; and how many
+    of the file's bytes are whole lines of that run."""
+    records: dict[Key, dict[str, dict]] = {}
+    whole = 0
+    for line, end in _lines(path):
+        try:
+            entry = json.loads(line)
+            if whole == 0:
+                if entry["run"] != head:
+                    break
+            else:
+                task, budget = entry["key"]
+                records.setdefault((task, budget), {}).update((record["id"], record) for record in entry["records"])
+        except (ValueError, KeyError, TypeError):
+            break
+        whole = end
+    return records, whole
+
+
+def _lines(path: Path) -> Iterator[tuple[bytes, int]]:
+    """Each complete line of a file with the offset of its end."""
+    end = 0
+    with path.open("rb") as file:
+        for line in file:
+            end += len(line)
+            if line.endswith(b"\n"):
+                yield line, end
 
 
 def run_key(**parts: Any) -> str:

@@ -26,6 +26,7 @@ from thinsight.evaluation.batches import Answerer, Batch
 from thinsight.evaluation.journal import Journal, run_key
 from thinsight.evaluation.outputs import score_records, write_run
 from thinsight.evaluation.protocol import protocol_card, weights_hash
+from thinsight.evaluation.shards import Shard, ShardedJournal
 from thinsight.evaluation.sharing import shared_layers
 from thinsight.evaluation.sweep import SweepPoint, sweep_points
 from thinsight.models.loading import load_model
@@ -87,6 +88,7 @@ class Run:
     points: Sequence[SweepPoint]
     protocol: dict[str, Any]
     journal: Journal
+    shard: Shard | None = None
 
     def __post_init__(self) -> None:
         self.resumed, self.started = len(self.journal), time.perf_counter()
@@ -95,6 +97,7 @@ class Run:
     def open(cls, config: DictConfig, journal: Path | str | None = None, loader: Loader | None = None) -> "Run":
         """Load what ``config`` names. ``journal``: a file in place of the run's own; ``loader``: of several runs."""
         loader = loader or Loader()
+        shard = Shard.parse(config.shard) if config.shard else None
         torch.manual_seed(config.seed)
         points = sweep_points(config)
         tasks = {task.name: (task, *loader.read_rows(task, config.limit)) for task in loader.run_tasks(config)}
@@ -102,8 +105,8 @@ class Run:
         reads_tower = any("text_tower" in point.method.needs for point in points)
         protocol = protocol_card(model, processor, config, tasks, weights, reads_tower)
         key = _key(config, protocol, [task for task, *_ in tasks.values()])
-        kept = Journal(Path(journal) if journal else JOURNALS / f"{key}.jsonl", key)
-        return cls(config, model, processor, tasks, points, protocol, kept)
+        kept = ShardedJournal(Path(journal) if journal else JOURNALS / f"{key}.jsonl", key, shard)
+        return cls(config, model, processor, tasks, points, protocol, kept, shard)
 
     @cached_property
     def batches(self) -> list[Batch]:
@@ -112,9 +115,9 @@ class Run:
         for task, rows, _ in self.tasks.values():
             tokens = self.processor.tokenizer([row.question for row in rows], add_special_tokens=False)["input_ids"]
             order = sorted(range(len(rows)), key=lambda i, tokens=tokens: len(tokens[i]))
-            for start in range(0, len(rows), self.config.batch_size):
+            for number, start in enumerate(range(0, len(rows), self.config.batch_size)):
                 chosen = order[start : start + self.config.batch_size]
-                batches.append(Batch(task, tuple(rows[i] for i in chosen)))
+                batches.append(Batch(task, number, tuple(rows[i] for i in chosen)))
         return batches
 
     @property
@@ -123,7 +126,9 @@ class Run:
         return sum(len(rows) for _, rows, _ in self.tasks.values()) * len(self.points)
 
     def missing(self, batch: Batch) -> list[int]:
-        """The numbers of the budgets at which ``batch`` has not been computed."""
+        """The numbers of the budgets at which ``batch`` has not been computed; of another shard's batch, none."""
+        if self.shard and not self.shard.has(batch.number):
+            return []
         ids = [row.id for row in batch.rows]
         return [point for point in range(len(self.points)) if self.journal.lacks((batch.task.name, point), ids)]
 
@@ -186,8 +191,10 @@ def evaluate(
 
     ``out``: a folder for the result's files (see `evaluation.outputs`), written when all is computed. ``journal``:
     where the journal of the unfinished run is kept. ``progress``: a bar on stderr; None shows one on a terminal.
-    Equal configs give equal results to the bit on one machine, interrupted or not.
+    Equal configs give equal results to the bit on one machine, interrupted or not, in shards or not.
     """
+    if config.shard:
+        raise UserError(f"shard {config.shard} of a run has no result: compute all, then evaluate without shard=.")
     out = _folder(out)
     run = Run.open(config, journal)
     try:
@@ -198,10 +205,24 @@ def evaluate(
         raise
 
 
+def compute(config: DictConfig, journal: Path | str | None = None, *, progress: bool | None = None) -> tuple[int, int]:
+    """Compute what the journals of ``config``, a run or a shard of one, lack, and leave them for `evaluate`.
+
+    Returns how many answers at all budgets are there now and how many the whole run has; see `evaluate`.
+    """
+    run = Run.open(config, journal)
+    try:
+        _fill(run, progress)
+        return len(run.journal), run.total
+    finally:
+        run.journal.close()
+
+
 def _fill(run: Run, progress: bool | None) -> None:
     """Compute what the journal of ``run`` lacks."""
+    left = sum(len(run.missing(batch)) * len(batch.rows) for batch in run.batches)
     bar = tqdm(
-        total=run.total,
+        total=run.resumed + left,
         initial=run.resumed,
         disable=None if progress is None else not progress,
         mininterval=0.1 if sys.stderr.isatty() else 5.0,  # a line now and then where a bar cannot be redrawn
@@ -231,11 +252,12 @@ def _folder(out: Path | str | None) -> Path | None:
 
 
 def _key(config: DictConfig, protocol: Mapping[str, Any], tasks: Sequence[DictConfig]) -> str:
-    """The run's identity: config, data, weights and versions (all on the card), code, and the number of threads.
+    """The run's identity: config, data, weights and versions (all on the card), code, and on a CPU the threads.
 
-    Not the hardware: a run that a cluster moves to another node goes on.
+    Not the hardware, nor the shard: a run that a cluster moves to other nodes goes on.
     """
     plain = OmegaConf.to_container(config, resolve=True)
+    del plain["shard"]
     code = code_hash(plain, *(OmegaConf.to_container(task, resolve=True) for task in tasks))
     del plain["batch_size"]  # a run goes on with batches of another size
     named = [OmegaConf.to_container(task, resolve=True) for task in tasks]  # the config holds only the names of most
@@ -244,7 +266,7 @@ def _key(config: DictConfig, protocol: Mapping[str, Any], tasks: Sequence[DictCo
         tasks=named,
         protocol={part: card for part, card in protocol.items() if part != "hardware"},
         code=code,
-        threads=torch.get_num_threads(),
+        threads=torch.get_num_threads() if protocol["model"]["device"] == "cpu" else None,
     )
 
 

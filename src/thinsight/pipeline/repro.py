@@ -247,6 +247,9 @@ def compute_runs(pipeline: Pipeline, pool: ThreadPoolExecutor, jobs: int) -> Non
         pipeline.failed[run] = reason
         progress.say(f"run {run} failed: {reason}")
     order = [list(reads) for reads in sorted(pipeline.pages.values(), key=len) if reads]
+    for run in filter(campaign.is_full, campaign.runs):  # by jobs on a cluster, or before a kill
+        campaign.release(run)
+        pipeline.ready.append(run)
     try:
         for told in campaign.compute(1 if on_gpu else jobs, order):
             if told.failure is not None:
@@ -298,16 +301,21 @@ def call_dvc(environment: Mapping[str, str], *arguments: str) -> str:
     return called.stdout
 
 
+def job_count() -> int:
+    """How many processes work at a time, each with one thread if there are several: see the top."""
+    text = os.environ.get("JOBS") or str(1 if shutil.which("nvidia-smi") else len(os.sched_getaffinity(0)))
+    if not text.isdecimal() or int(text) < 1:
+        raise UserError(f"JOBS={text} is no number of processes from 1 on")
+    if int(text) > 1:
+        os.environ["OMP_NUM_THREADS"] = "1"
+    return int(text)
+
+
 def main(arguments: list[str]) -> None:
     """No arguments."""
     if arguments:
         raise UserError("usage: python -m thinsight.pipeline.repro")
-    text = os.environ.get("JOBS") or str(1 if shutil.which("nvidia-smi") else len(os.sched_getaffinity(0)))
-    if not text.isdecimal() or int(text) < 1:
-        raise UserError(f"JOBS={text} is no number of processes from 1 on")
-    jobs = int(text)
-    if jobs > 1:
-        os.environ["OMP_NUM_THREADS"] = "1"
+    jobs = job_count()
     with warm_python(MODULES) as environment:
         call_dvc(environment, "repro", "--quiet", "plan")
         failed = reproduce_all(environment, jobs)
