@@ -25,6 +25,11 @@ COMMANDS = {
         "seconds and memory of a method, beside the plain model and what FLOPs allow",
         "thinsight time model=llava_1_5_7b method=vtw weights=random shape=8x512+6x256",
     ),
+    "lmms": (
+        "thinsight.lmms.__main__",
+        "score a method on tasks of lmms-eval, where that is installed",
+        "thinsight lmms tasks=[pope,gqa] model=llava_1_5_7b method=vtw limit=100",
+    ),
     "report": (
         "thinsight.report.__main__",
         "write the page of an executed notebook, or the index of all pages",

@@ -109,7 +109,7 @@ class Run:
         tasks = {task.name: (task, loader.load_rows(task, config.limit)) for task in loader.run_tasks(config)}
         model, processor, weights = loader.load_model(config)
         protocol = protocol_card(model, processor, config, tasks, weights)
-        key = _key(config, protocol, [task for task, _ in tasks.values()])
+        key = run_identity(config, protocol, [task for task, _ in tasks.values()])
         kept = Journal(Path(journal) if journal else JOURNALS / f"{key}.jsonl", key)
         return cls(config, model, processor, tasks, points, protocol, kept)
 
@@ -208,7 +208,7 @@ def evaluate(
     where the journal of the unfinished run is kept. ``progress``: a bar on stderr; None shows one on a terminal.
     Equal configs give equal results to the bit on one machine, interrupted or not.
     """
-    out = _folder(out)
+    out = output_folder(out)
     run = Run.open(config, journal)
     try:
         _fill(run, progress)
@@ -236,7 +236,7 @@ def _fill(run: Run, progress: bool | None) -> None:
                 bar.update()
 
 
-def _folder(out: Path | str | None) -> Path | None:
+def output_folder(out: Path | str | None) -> Path | None:
     """The output folder, made and written to before the work so that a wrong path is found at once."""
     if out is None:
         return None
@@ -248,7 +248,7 @@ def _folder(out: Path | str | None) -> Path | None:
         return Path(out)
 
 
-def _key(config: DictConfig, protocol: Mapping[str, Any], tasks: Sequence[DictConfig]) -> str:
+def run_identity(config: DictConfig, protocol: Mapping[str, Any], tasks: Sequence[DictConfig]) -> str:
     """The run's identity: config, data, weights and versions (all on the card), code, and the number of threads.
 
     Not the hardware: a run that a cluster moves to another node goes on.
