@@ -348,7 +348,7 @@ output_type: {kind}
 doc_to_visual: !function utils.pictures
 doc_to_text: "{{{{question}}}}"
 doc_to_target: "{{{{answer}}}}"
-doc_to_choice: ["yes", "no"]
+{more}
 generation_kwargs: {{max_new_tokens: 4, temperature: 0, do_sample: false}}
 metric_list:
   - {{metric: exact_match, aggregation: mean, higher_is_better: true, ignore_case: true, ignore_punctuation: true}}
@@ -366,8 +366,12 @@ def own_tasks(tmp_path_factory):
     table = pd.DataFrame([{"id": row.id, "question": row.question, "answer": row.answer} for row in rows])
     table.assign(image=[png(row.image) for row in rows]).to_parquet(folder / "exist.parquet")
     (folder / "utils.py").write_text(UTILS)
-    for name, kind in [("pocket_exist", "generate_until"), ("pocket_likelihood", "multiple_choice")]:
-        text = YAML.format(name=name, kind=kind, data=folder / "exist.parquet")
+    choices = 'doc_to_choice: ["yes", "no"]'
+    for name, kind, more in [
+        ("pocket_exist", "generate_until", ""),
+        ("pocket_likelihood", "multiple_choice", choices),
+    ]:
+        text = YAML.format(name=name, kind=kind, data=folder / "exist.parquet", more=more)
         (folder / f"{name}.yaml").write_text(text)
     return SimpleNamespace(folder=folder, rows=rows)
 

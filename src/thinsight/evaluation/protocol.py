@@ -96,7 +96,7 @@ def comparable(first: Mapping[str, Any], second: Mapping[str, Any]) -> None:
     """
     if LMMS_EVAL in (harnesses := {first.get("protocol"), second.get("protocol")}) and len(harnesses) > 1:
         raise UserError(
-            f"these runs cannot be compared: one has the {LMMS_EVAL}, whose prompts and scores are lmms-eval's own, the "
+            f"these runs cannot be compared: one has the {LMMS_EVAL}, whose prompts and rules are lmms-eval's own, the "
             "other has Thinsight's"
         )
     parts = (first.keys() | second.keys()) - {"method", "hardware"}
