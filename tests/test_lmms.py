@@ -350,6 +350,7 @@ doc_to_text: "{{{{question}}}}"
 doc_to_target: "{{{{answer}}}}"
 {more}
 generation_kwargs: {{max_new_tokens: 4, temperature: 0, do_sample: false}}
+metadata: {{version: 1.0}}
 metric_list:
   - {{metric: exact_match, aggregation: mean, higher_is_better: true, ignore_case: true, ignore_punctuation: true}}
 """
@@ -424,6 +425,7 @@ def test_the_command_lands_a_run_that_our_own_code_lists(own_tasks, tmp_path, ca
     assert card["protocol"] == card["tasks"]["pocket_exist"]["protocol"] == LMMS_EVAL
     assert card["tasks"]["pocket_exist"]["prompt"].endswith(f"{own_tasks.rows[0].question} ASSISTANT:")
     assert card["versions"]["lmms_eval"]
+    assert card["tasks"]["pocket_exist"]["version"] == "1.0"
     ours = json.loads((ROOT / "data/runs/vtw/protocol.json").read_text())
     with pytest.raises(UserError, match="one has the lmms-eval protocol"):
         comparable(card, ours)
@@ -443,6 +445,27 @@ def test_its_answers_are_those_of_our_own_evaluation(own_tasks, tmp_path, capsys
 def test_an_unknown_task_of_it_is_one_sentence(own_tasks, monkeypatch, capsys):
     text = refused(monkeypatch, capsys, "tasks=pocket_exits", f"--include={own_tasks.folder}")
     assert text.endswith("error: unknown task of lmms-eval 'pocket_exits': did you mean pocket_exist?\n")
+
+
+def test_the_command_runs_in_one_process(own_tasks, monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    text = refused(monkeypatch, capsys, "tasks=pocket_exist", f"--include={own_tasks.folder}")
+    assert text.endswith(
+        "error: this command runs in one process: start lmms-eval itself for several (docs/lmms-eval.md)\n"
+    )
+
+
+def test_a_task_that_cannot_be_loaded_is_one_sentence(own_tasks, monkeypatch, capsys):
+    for name, sentence in [
+        ("broken", "needs more packages (No module named 'no_such_package')"),
+        ("gone", "gave up on"),
+    ]:
+        (own_tasks.folder / f"{name}.py").write_text("import no_such_package\n")
+        text = YAML.format(name=name, kind="generate_until", data=own_tasks.folder / "gone.parquet", more="")
+        text = text.replace("utils.pictures", "broken.pictures") if name == "broken" else text
+        (own_tasks.folder / f"{name}.yaml").write_text(text)
+        told = refused(monkeypatch, capsys, f"tasks={name}", f"--include={own_tasks.folder}")
+        assert sentence in told.splitlines()[-1]
 
 
 def test_lmms_eval_finds_us_by_our_entry_point(own_tasks):

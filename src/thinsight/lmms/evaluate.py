@@ -1,6 +1,7 @@
 """lmms-eval's tasks for every budget of one config, landed as a run of ours."""
 
 import contextlib
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -38,6 +39,8 @@ def evaluate(
     ``out``: a folder for the files of the run; ``include``: folders with more tasks of lmms-eval's kind. ``limit`` of
     ``config`` takes the first rows, as lmms-eval's does. The same command goes on from the journal of a killed one.
     """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError("this command runs in one process: start lmms-eval itself for several (docs/lmms-eval.md)")
     out, started = output_folder(out), time.perf_counter()
     points, manager = sweep_points(config), TaskManager("ERROR", include_path=list(include) or None)
     tasks = _known(tasks, manager)
@@ -104,6 +107,6 @@ def _simple_evaluate(
     except RetryError as error:  # it tries to load data, and to score an answer, five times
         cause = error.last_attempt.exception()
         raise UserError(f"lmms-eval gave up on {', '.join(tasks)}: {first_line(cause)}") from error
-    if found is None:
-        raise UserError("this command runs in one process: start lmms-eval itself for several (docs/lmms-eval.md)")
+    except ImportError as error:
+        raise UserError(f"{', '.join(tasks)} of lmms-eval needs more packages ({error}): install them") from error
     return found

@@ -77,8 +77,14 @@ def task_card(
         "stops": list(first.stops),
         **({"not_followed": dict(first.sampling)} if first.sampling else {}),
         "source": {"hub": config.get("dataset_path"), "config": config.get("dataset_name")},
-        "version": _text(config.get("metadata")),
+        "version": _version(config.get("metadata")),
     }
+
+
+def _version(metadata: Any) -> str | None:
+    """The version in the metadata of a task, a mapping or a list of them."""
+    parts = metadata if isinstance(metadata, list) else [metadata]
+    return next((str(part["version"]) for part in parts if isinstance(part, Mapping) and "version" in part), None)
 
 
 def _number(value: Any) -> float | None:
