@@ -24,7 +24,7 @@ from thinsight.lmms import INSTALL, answers
 from thinsight.lmms.__main__ import main, split_tasks
 from thinsight.lmms.answers import Answerer
 from thinsight.lmms.requests import MAX_NEW_TOKENS, Request, batches, by_pictures, cut, read_request
-from thinsight.lmms.results import cell, metric_names, scored
+from thinsight.lmms.results import cell, commit, metric_names, scored
 from thinsight.models.loading import load_model
 from thinsight.paths import ROOT
 from thinsight.tasks.rows import chat_inputs, collate, load_rows, prompt_text
@@ -279,6 +279,8 @@ def test_scores_of_rows_are_lmms_evals(loaded, task):
     made = cell(rows, shape, size, scores)
     assert (made["accuracy"], made["n"], made["visual_tokens"]) == (0.75, 4, [4, 4, 0, 0])
     assert made["summary"] == {"lmms_eval": {"exact_match,none": 0.75}}
+    filtered = [*samples([1.0, 0.0, 1.0, 1.0]), *samples([0.0, 0.0, 0.0, 0.0])]  # by a second filter
+    assert scored(records, filtered, ["exact_match"]) == rows
     shares = scored(records, samples([0.3, 0.0, 1.0, 1.0]), ["exact_match"])
     assert cell(shares, shape, size, scores)["accuracy"] == pytest.approx(0.575)
     mappings = scored(records, samples([{"score": 1}, {"score": 0}, {"score": 0}, {"score": 0}]), ["exact_match"])
@@ -302,6 +304,14 @@ def test_runs_of_two_protocols_are_not_compared():
         with pytest.raises(UserError, match="cannot be compared: one has the lmms-eval protocol"):
             comparable(*pair)
     comparable(theirs, theirs)
+
+
+def test_the_card_names_the_commit_of_a_data_set():
+    """`datasets` keeps what it made of a repository below its commit, and of files below a hash of 64 signs."""
+    made = [("lmms-lab-encoder___pope/default", "ab" * 20), ("parquet/default-ce5047d5d66c6d3c", "ab" * 32)]
+    files = [[{"filename": f"/cache/datasets/{name}/0.0.0/{key}/pope-test.arrow"}] for name, key in made]
+    assert [commit(SimpleNamespace(cache_files=found)) for found in files] == ["ab" * 20, None]
+    assert commit(None) is None
 
 
 def refused(monkeypatch, capsys, *arguments):

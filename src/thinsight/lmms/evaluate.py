@@ -48,6 +48,7 @@ def evaluate(
     model, processor = load_model(config)
     card = protocol_card(model, processor, config, {}, weights_hash(config.model))
     answerer = Answerer(model, processor, points[0].method, config.batch_size, folder=JOURNALS)
+    wrapped = Thinsight(answerer)
     answerer.identity = run_identity(config, lmms_card(card, {}), [CODE])
     records: dict[str, dict[str, list]] = {}
     scores: dict[str, dict[str, dict]] = {}
@@ -55,7 +56,7 @@ def evaluate(
     try:
         for number, point in enumerate(points):
             answerer.turn_to(number, point.method)
-            found, budget = _simple_evaluate(answerer, tasks, manager, config), str(point.budget)
+            found, budget = _simple_evaluate(wrapped, tasks, manager, config), str(point.budget)
             for name, samples in found["samples"].items():
                 metrics = metric_names(found["results"][name], samples)
                 rows = scored(answerer.records[name], samples, metrics)
@@ -64,7 +65,11 @@ def evaluate(
                     rows, decoder_shape(model), model.dtype.itemsize, found["results"][name]
                 )
                 cards[name] = task_card(
-                    answerer.asked[name], answerer.records[name], answerer.prompts[name], found["configs"][name]
+                    answerer.asked[name],
+                    answerer.records[name],
+                    answerer.prompts[name],
+                    found["configs"][name],
+                    wrapped.task_dict[name],
                 )
         result = {"model": config.model.name, "method": config.method.name, "scores": scores}
         result["protocol"] = lmms_card(card, cards)
@@ -89,13 +94,13 @@ def _known(tasks: Sequence[str], manager: TaskManager) -> list[str]:
 
 
 def _simple_evaluate(
-    answerer: Answerer, tasks: Sequence[str], manager: TaskManager, config: DictConfig
+    model: Thinsight, tasks: Sequence[str], manager: TaskManager, config: DictConfig
 ) -> dict[str, Any]:
     """lmms-eval's own results; what it prints goes to stderr."""
     try:
         with contextlib.redirect_stdout(sys.stderr):
             found = simple_evaluate(
-                model=Thinsight(answerer),
+                model=model,
                 tasks=list(tasks),
                 task_manager=manager,
                 batch_size=config.batch_size,

@@ -7,8 +7,10 @@ at all answers at once (CIDEr, a judge's score of 10) has no accuracy, only the 
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from thinsight.costs.flops import DecoderShape
@@ -24,7 +26,11 @@ UNSCORED = {"correct": None, "accuracy": None, "interval": [None, None], "kinds"
 
 def scored(records: Mapping[str, Record], samples: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> list[Record]:
     """``records`` (by the row's number) with the reference and the score of each row from lmms-eval's ``samples``, in
-    their order. ``correct``: True or False, a share from 0 to 1, or None in all of them."""
+    their order. ``correct``: True or False, a share from 0 to 1, or None in all of them.
+
+    Of a task with several filters, each of which scores every row, the first counts.
+    """
+    samples = list({sample["doc_id"]: sample for sample in reversed(samples)}.values())[::-1]
     marks = [next((_number(s[name]) for name in metrics if _number(s.get(name)) is not None), None) for s in samples]
     if any(mark is None or not 0 <= mark <= 1 for mark in marks):
         marks = [None] * len(samples)
@@ -60,13 +66,18 @@ def lmms_card(card: Mapping[str, Any], tasks: Mapping[str, Mapping[str, Any]]) -
 
 
 def task_card(
-    requests: Sequence[Request], records: Mapping[str, Record], prompt: str, config: Mapping[str, Any]
+    requests: Sequence[Request],
+    records: Mapping[str, Record],
+    prompt: str,
+    config: Mapping[str, Any],
+    splits: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """What the card says of a task; ``config``: lmms-eval's of it, ``prompt``: the first one."""
+    """What the card says of a task; ``config``: lmms-eval's of it, ``prompt``: the first one, ``splits``: its data."""
     first, ids = requests[0], [request.id for request in requests]
     digests = [records[row]["digest"] for row in ids]
+    split = config.get("test_split") or config.get("validation_split")
     return {
-        "split": config.get("test_split") or config.get("validation_split"),
+        "split": split,
         "rows": len(ids),
         "ids_sha256": _sha(ids),
         "rows_sha256": _sha(digests),
@@ -76,9 +87,22 @@ def task_card(
         "max_new_tokens": first.max_new_tokens,
         "stops": list(first.stops),
         **({"not_followed": dict(first.sampling)} if first.sampling else {}),
-        "source": {"hub": config.get("dataset_path"), "config": config.get("dataset_name")},
+        "source": {
+            "hub": config.get("dataset_path"),
+            "config": config.get("dataset_name"),
+            "revision": commit(splits.get(split)),
+        },
         "version": _version(config.get("metadata")),
     }
+
+
+def commit(rows: Any) -> str | None:
+    """The commit of the hub's data set that ``rows`` (of `datasets`) were made of, by which its cache is laid out.
+
+    None for local files, which ``rows_sha256`` identifies.
+    """
+    parts = [part for file in getattr(rows, "cache_files", []) for part in Path(file["filename"]).parts]
+    return next((part for part in parts if re.fullmatch("[0-9a-f]{40}", part)), None)
 
 
 def _version(metadata: Any) -> str | None:
