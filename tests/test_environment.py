@@ -22,6 +22,13 @@ LOCK = {
     if line and not line.startswith("#")
 }
 
+LMMS = [
+    Requirement(line)
+    for line in (ROOT / "requirements-lmms.txt").read_text().splitlines()
+    if line and not line.startswith("#")
+]
+"""What lmms-eval needs beside the lock, which only ``thinsight.lmms`` and its tests import."""
+
 
 OPTIONAL = {"cluster"}
 """Extras that no `make` needs, so that the lock does not have them."""
@@ -91,7 +98,7 @@ def imported(paths):
 def test_what_is_imported_is_declared(folder, extras):
     files = sorted((ROOT / folder).rglob("*.py"))
     local = {"conftest", "helpers"} if folder == "tests" else set()
-    declared = {canonicalize_name(requirement.name) for requirement in required(extras)}
+    declared = {canonicalize_name(requirement.name) for requirement in [*required(extras), *LMMS]}
     packages = packages_distributions()
     for name in imported(files) - local:
         homes = {canonicalize_name(home) for home in packages.get(name, [name])}

@@ -35,6 +35,11 @@ COMMANDS = {
         "a model's rows of the papers' tables, behind a check of its baseline",
         "thinsight replicate model=llava_1_5_7b limit=500",
     ),
+    "lmms": (
+        "thinsight.lmms.__main__",
+        "score a method on tasks of lmms-eval, where that is installed",
+        "thinsight lmms tasks=[pope,gqa] model=llava_1_5_7b method=vtw limit=100",
+    ),
     "report": (
         "thinsight.report.__main__",
         "write the page of an executed notebook, or the index of all pages",

@@ -1,18 +1,16 @@
 """Batches of rows on the model's device; one that does not fit in memory is halved, a picture that is none left out."""
 
-import gc
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import torch
 from omegaconf import DictConfig
 
 from thinsight.errors import UserError
 from thinsight.evaluation.answer import answer
 from thinsight.evaluation.sharing import SharedLayers
-from thinsight.models.memory import is_out_of_memory
+from thinsight.models.memory import free_memory, is_out_of_memory
 from thinsight.reduction.method import Method
 from thinsight.tasks.rows import Failure, Row, collate
 
@@ -101,9 +99,7 @@ class Answerer:
 
     def _free(self) -> None:
         self.shared.forget()
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        free_memory()
 
 
 def _collated(processor: "ProcessorMixin", batch: Batch) -> tuple[Batch, "BatchFeature | None"]:

@@ -95,11 +95,20 @@ def processor_card(processor: "ProcessorMixin") -> dict[str, Any]:
     }
 
 
+LMMS_EVAL = "lmms-eval protocol"
+"""The field ``protocol`` of the card of a run that lmms-eval asked and scored (`thinsight.lmms`); ours have none."""
+
+
 def comparable(first: Mapping[str, Any], second: Mapping[str, Any]) -> None:
     """Refuse, by a `UserError` that names the fields, two cards that differ in more than the method and the hardware.
 
     Runs on different hardware are compared: the protocol is one, a few answers may differ (`hardware_differences`).
     """
+    if LMMS_EVAL in (harnesses := {first.get("protocol"), second.get("protocol")}) and len(harnesses) > 1:
+        raise UserError(
+            f"these runs cannot be compared: one has the {LMMS_EVAL}, whose prompts and rules are lmms-eval's own, the "
+            "other has Thinsight's"
+        )
     parts = (first.keys() | second.keys()) - {"method", "hardware"}
     differing = differences(*({key: card[key] for key in parts if key in card} for card in (first, second)))
     if differing:

@@ -104,7 +104,7 @@ class Run:
         model, processor, weights = loader.load_model(config)
         reads_tower = any("text_tower" in point.method.needs for point in points)
         protocol = protocol_card(model, processor, config, tasks, weights, reads_tower)
-        key = _key(config, protocol, [task for task, *_ in tasks.values()])
+        key = run_identity(config, protocol, [task for task, *_ in tasks.values()])
         kept = ShardedJournal(Path(journal) if journal else JOURNALS / f"{key}.jsonl", key, shard)
         return cls(config, model, processor, tasks, points, protocol, kept, shard)
 
@@ -195,7 +195,7 @@ def evaluate(
     """
     if config.shard:
         raise UserError(f"shard {config.shard} of a run has no result: compute all, then evaluate without shard=.")
-    out = _folder(out)
+    out = output_folder(out)
     run = Run.open(config, journal)
     try:
         _fill(run, progress)
@@ -239,7 +239,7 @@ def _fill(run: Run, progress: bool | None) -> None:
                 bar.update(len(records))
 
 
-def _folder(out: Path | str | None) -> Path | None:
+def output_folder(out: Path | str | None) -> Path | None:
     """The output folder, made and written to before the work so that a wrong path is found at once."""
     if out is None:
         return None
@@ -251,7 +251,7 @@ def _folder(out: Path | str | None) -> Path | None:
         return Path(out)
 
 
-def _key(config: DictConfig, protocol: Mapping[str, Any], tasks: Sequence[DictConfig]) -> str:
+def run_identity(config: DictConfig, protocol: Mapping[str, Any], tasks: Sequence[DictConfig]) -> str:
     """The run's identity: config, data, weights and versions (all on the card), code, and on a CPU the threads.
 
     Not the hardware, nor the shard: a run that a cluster moves to other nodes goes on.

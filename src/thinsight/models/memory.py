@@ -1,4 +1,6 @@
-"""Whether an error says that memory is short."""
+"""Memory that is short: whether an error says so, and giving back what nothing needs any more."""
+
+import gc
 
 import torch
 
@@ -14,3 +16,10 @@ def is_out_of_memory(error: BaseException) -> bool:
             return True
         error = error.__cause__
     return False
+
+
+def free_memory() -> None:
+    """Give back what nothing refers to any more, in Python and on the GPU."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

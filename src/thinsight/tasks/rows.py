@@ -260,8 +260,13 @@ def collate(processor: "ProcessorMixin", rows: Sequence[Row], task: DictConfig) 
         if processor.image_token in row.question:
             raise UserError(f"the question of row {row.id} holds the placeholder {processor.image_token} itself.")
     prompt_text(processor, rows[0], task)
+    return chat_inputs(processor, [_conversation(row, task) for row in rows])
+
+
+def chat_inputs(processor: "ProcessorMixin", conversations: Sequence[list[dict]]) -> "BatchFeature":
+    """Model inputs for a batch of conversations, as `collate` gives them; without pictures no ``pixel_values``."""
     return processor.apply_chat_template(
-        [_conversation(row, task) for row in rows],
+        list(conversations),
         add_generation_prompt=True,
         tokenize=True,
         return_dict=True,
