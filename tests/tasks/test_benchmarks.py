@@ -412,6 +412,18 @@ def test_a_row_without_its_picture_is_named(tmp_path):
         _ = found["OCR/1.png#2"].image
 
 
+def test_a_region_whose_picture_has_no_size_is_named(world, tmp_path):
+    """Boxes are shares of the picture's width and height."""
+    (source,) = (world / "refcoco").rglob("*.parquet")
+    features = datasets.Dataset.from_parquet(str(source)).features
+    for picture, sentence in ((None, "has no image"), ({"bytes": b"torn", "path": "a.png"}, "cannot be read")):
+        rows = pd.read_parquet(source).to_dict("records")
+        rows[1]["image"] = picture
+        folder = replicas.save(tmp_path / sentence, rows, features, split="val")
+        with pytest.raises(UserError, match=rf"line 2 \(the first is 1\) of task refcoco.* {sentence}"):
+            load_rows(load_config(["task=refcoco", f"task.path={folder}"]).task)
+
+
 def in_the_cache(hub, copy, *commits):
     """A copy of a data set in the hub's cache under several commits, the last the newest."""
     cache = Path(huggingface_hub.constants.HF_HUB_CACHE) / f"datasets--{hub.replace('/', '--')}"

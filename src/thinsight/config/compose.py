@@ -130,9 +130,9 @@ def _check(config: DictConfig, overrides: Sequence[Override]) -> None:
 
     Notes in ``config.overridden`` which fields of ``config.task`` the ``overrides`` set.
     """
-    if not config.tasks:
-        check_protocol(config.task)  # before what depends on it is resolved
     try:
+        if not config.tasks:
+            check_protocol(config.task)  # before a suffix is looked up by it
         plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         raise UserError(f"the config does not resolve: {str(error).splitlines()[0]}") from error

@@ -4,7 +4,7 @@
 the task's config and returns its questions under `COLUMNS`. Pictures are encoded bytes, paths, or functions that read
 their bytes. A table may add ``answers``, ``group`` and ``further`` pictures (see `tasks.rows.Row`).
 
-The sorts of ``task.columns``: text, texts, number, numbers, image, sized (an image whose size the reader asks for),
+The sorts of ``task.columns``: text, texts, number, floats, image, sized (an image whose size the reader asks for),
 images (a list of them), and any, which is not checked.
 """
 
@@ -181,15 +181,15 @@ def _check_columns(task: DictConfig, table: "Dataset", columns: Mapping[str, str
 
 
 def _sort(feature: object) -> str:
-    """What a column holds: text, texts, number, numbers, image, images or something else."""
+    """What a column holds: text, texts, number (whole), float, floats, image, images or something else."""
     from datasets import Image, List, Value
 
     if isinstance(feature, Value):
-        kinds = {"string": "text", "int": "number", "float": "number", "binary": "image"}
+        kinds = {"string": "text", "int": "number", "float": "float", "binary": "image"}
         return next((sort for part, sort in kinds.items() if part in feature.dtype), feature.dtype)
     if isinstance(feature, List):
         each = _sort(feature.feature)
-        return f"{each}s" if each in ("text", "number", "image") else "list"
+        return f"{each}s" if each in ("text", "float", "image") else "list"
     struct = isinstance(feature, Mapping) and "bytes" in feature
     return "image" if struct or isinstance(feature, Image) else "something else"
 
