@@ -367,7 +367,8 @@ def test_a_plan_with_a_limit_takes_less(world, capsys):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_hub_that_cannot_be_reached_is_one_sentence(name):
     hub = load_task(name).hub
-    with pytest.raises(UserError, match=f"task {name} cannot be fetched from the hub as {hub} .it cannot be reached.*: set task.path") as e:
+    sentence = f"task {name} cannot be fetched from the hub as {hub} .it cannot be reached.*: set task.path"
+    with pytest.raises(UserError, match=sentence) as e:
         load_rows(load_task(name))
     assert "\n" not in str(e.value)
 

@@ -117,12 +117,12 @@ def estimate(configs: Mapping[str, DictConfig], tflops: float) -> list[str]:
     need = plan["need"]
     takes = [plan["take"], *(dry_run(config, tflops)["take"] for run, config in configs.items() if run != BASE)]
     memory, cache = check_fit(need, base)
-    answers, hours = sum(take["answers"] for take in takes), sum(take["hours_at_most"] for take in takes)
+    answers, hours = sum(take["answers"] for take in takes), sum(take["hours_estimated"] for take in takes)
     return [
         f"model    {base.model.name}: {need['weights_gb']:g} GB of weights, {plan['load']['model']['where']}",
         f"memory   {need['memory_gb']:g} GB at batch_size={base.batch_size}, of {memory:.1f} GB that are free",
         f"disk     {need['disk_gb']:g} GB to fetch, of {cache:.1f} GB that are free",
-        f"work     {len(configs)} runs, {answers:,} answers, some {hours:.3g} hours at {tflops:g} TFLOP/s (a guess)",
+        f"work     {len(configs)} runs, {answers:,} answers, some {hours:.3g} hours at {tflops:g} TFLOP/s (an estimate)",
     ]
 
 
