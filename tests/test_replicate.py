@@ -173,25 +173,25 @@ def test_a_baseline_that_is_off_stops_there_and_says_what_to_look_at(world, tmp_
 def test_the_rows_of_the_table_are_computed_once(world, tmp_path, monkeypatch, capsys):
     """One run is full already, by jobs; another is finished; a third fails; the last is added later."""
     monkeypatch.setattr(replication, "check_baseline", lambda folder, base: [])  # a baseline that is as printed
-    params = replication_params(MODEL, words(world, "runs=vtw", "pages="))
+    params = replication_params(MODEL, words(world, "runs=vtw", "pages=", "limit=8"))
     compute(plan_runs(params, tmp_path)["vtw"])
     (journal,) = (tmp_path / "journals").iterdir()
-    go(world, tmp_path, "runs=vtw")
+    go(world, tmp_path, "runs=vtw", "limit=8")
     assert not journal.exists()
     metrics = json.loads((tmp_path / "runs/vtw/metrics.json").read_text())
     assert {task: list(cells) for task, cells in metrics["scores"].items()} == {
         task: ["layer=1", "layer=3"] for task in TASKS
     }
-    assert json.loads((tmp_path / "runs/vtw/timing.json").read_text())["resumed"] == 3 * 3 * 2
-    assert len(pd.read_parquet(tmp_path / "runs/plain/predictions.parquet")) == 3 * 20
+    assert json.loads((tmp_path / "runs/vtw/timing.json").read_text())["resumed"] == 3 * 2
+    assert len(pd.read_parquet(tmp_path / "runs/plain/predictions.parquet")) == 3 * 8
 
     real = Run.answer
     monkeypatch.setattr(Run, "answer", lambda *_: pytest.fail("computed again"))
-    go(world, tmp_path, "runs=vtw")
+    go(world, tmp_path, "runs=vtw", "limit=8")
     computed = []
     monkeypatch.setattr(Run, "answer", lambda run, *a: computed.append(run.config.run) or real(run, *a))
     with pytest.raises(UserError, match="not all was made: trim failed"):  # there is no text tower
-        go(world, tmp_path, "runs=vtw,fastv,trim")
+        go(world, tmp_path, "runs=vtw,fastv,trim", "limit=8")
     assert set(computed) - {"trim"} == {"fastv"}
     assert (tmp_path / "runs/fastv/metrics.json").is_file()
     assert len(list((tmp_path / "journals").glob("*"))) == 1  # of trim, to go on from
@@ -207,7 +207,7 @@ def test_pages_fill_as_rows_arrive(world, tmp_path, monkeypatch):
 
     monkeypatch.setattr(replication.subprocess, "run", made)
     with pytest.raises(UserError, match="not all was made: trsm failed"):
-        go(world, tmp_path, "runs=vtw", "tasks=pope", gate=False, pages="vtw,trsm")
+        go(world, tmp_path, "runs=vtw", "tasks=pope", "limit=8", gate=False, pages="vtw,trsm")
     steps = [(call[2], call[-1] if "report" in call[2] else call[4]) for call in calls]
     assert steps[-3:] == [
         ("thinsight.pipeline.notebook", str(tmp_path / "notebooks/vtw.ipynb")),
