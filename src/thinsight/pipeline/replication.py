@@ -232,7 +232,9 @@ class Pages:
             command = [sys.executable, "-m", *map(str, step)]
             done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
             if done.returncode:
-                self.failed[page] = log_failure(page, done.stderr.strip() or "no word")
+                sentences = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+                whole = log_failure(page, done.stderr.strip() or "no word")
+                self.failed[page] = sentences[-1].removeprefix("error: ") if sentences else whole
                 return
         self.failed.pop(page, None)
         self.made.add(page)
