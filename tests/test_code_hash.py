@@ -74,7 +74,7 @@ def test_a_run_reaches_its_method_and_its_tasks_and_no_page_and_no_command():
     parts = {name for module in ours for name in module.split(".")}
     assert not parts & {"dry_run", "report", "papers", "pipeline", "analysis", "ledger", "evaluate", "cost", "solve"}
     assert not parts & {"mustdrop", "par", "pocket"}
-    assert len(ours) < 80
+    assert len(ours) < 90
 
 
 def test_reach_follows_functions_lazy_names_and_packages():

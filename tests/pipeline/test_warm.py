@@ -71,7 +71,7 @@ def test_a_copy_gets_signals_and_ends_with_its_client(program, number):
     process = program("-m", "program", "wait")
     process.stdout.readline()
     process.send_signal(number)
-    _, errors = process.communicate(timeout=10)  # the copy holds the pipes: that they close is its end
+    _, errors = process.communicate(timeout=60)  # the copy holds the pipes: that they close is its end
     assert process.returncode != 0
     assert ("KeyboardInterrupt" in errors) == (number == signal.SIGINT)
 

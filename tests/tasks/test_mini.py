@@ -10,7 +10,8 @@ from thinsight.config.compose import load_config
 from thinsight.errors import UserError
 from thinsight.tasks import mini
 from thinsight.tasks.hub import provenance
-from thinsight.tasks.mini import main, stratified
+from thinsight.tasks.mini import stratified
+from thinsight.tasks.mini_lists import main
 from thinsight.tasks.rows import load_rows, run_tasks
 
 pytestmark = pytest.mark.usefixtures("alone")
@@ -99,4 +100,6 @@ def test_a_selection_holds_for_all_tasks_of_a_run():
 
 def test_the_command_says_how_it_is_used(capsys):
     main([])
-    assert capsys.readouterr().out.startswith("usage: python -m thinsight.tasks.mini TASK... [override...]: write")
+    assert capsys.readouterr().out.startswith(
+        "usage: python -m thinsight.tasks.mini_lists TASK... [override...]: write"
+    )

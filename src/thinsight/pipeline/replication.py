@@ -122,7 +122,7 @@ def estimate(configs: Mapping[str, DictConfig], tflops: float) -> list[str]:
         f"model    {base.model.name}: {need['weights_gb']:g} GB of weights, {plan['load']['model']['where']}",
         f"memory   {need['memory_gb']:g} GB at batch_size={base.batch_size}, of {memory:.1f} GB that are free",
         f"disk     {need['disk_gb']:g} GB to fetch, of {cache:.1f} GB that are free",
-        f"work     {len(configs)} runs, {answers:,} answers, some {hours:.3g} hours at {tflops:g} TFLOP/s (an estimate)",
+        f"work     {len(configs)} runs, {answers:,} answers, an estimate of {hours:.3g} hours at {tflops:g} TFLOP/s",
     ]
 
 

@@ -1,9 +1,8 @@
 """The ``mini`` part of a benchmark, ``task.selection=mini``: 500 rows, of all kinds, the same for everybody.
 
-    python -m thinsight.tasks.mini pope mme   writes data/mini/pope.txt and data/mini/mme.txt
-
-Which rows they are depends on nothing but their ids, kinds and groups. A list in data/mini is what holds; it is checked
-against its own hash and against the data. Where there is none the rows are found anew, and the protocol card says so.
+Which rows they are depends on nothing but their ids, kinds and groups. A list in data/mini is what holds
+(`thinsight.tasks.mini_lists` writes it); it is checked against its own hash and against the data. Where there is none
+the rows are found anew, and the protocol card says so.
 """
 
 import hashlib
@@ -13,9 +12,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from thinsight.config.compose import load_config
-from thinsight.errors import UserError, about, command, nearest, writing
-from thinsight.paths import ROOT
+from thinsight.errors import UserError, nearest
+from thinsight.paths import ROOT, save_whole
 from thinsight.tasks.functions import function_name
 
 MINI = "mini"
@@ -39,7 +37,7 @@ def selected(task: DictConfig, lines: Sequence[Line]) -> set[str]:
     listed = read_list(path)
     if lacking := listed - {key for key, _, _ in lines}:
         raise UserError(
-            f"{_shown(path)} names {len(lacking)} rows that the data of task {task.name} does not have, {min(lacking)} "
+            f"{shown(path)} names {len(lacking)} rows that the data of task {task.name} does not have, {min(lacking)} "
             "the first of them: the data is another than that which it was made of."
         )
     return listed
@@ -80,7 +78,7 @@ def read_list(path: Path) -> set[str]:
     """The ids in a list; one that does not fit its own hash is a `UserError`."""
     head, *ids = path.read_text(encoding="utf-8").splitlines()
     if head != HEAD + _digest(ids):
-        raise UserError(f"{_shown(path)} was changed: its ids do not fit the hash at its head.")
+        raise UserError(f"{shown(path)} was changed: its ids do not fit the hash at its head.")
     return set(ids)
 
 
@@ -89,35 +87,19 @@ def described(task: DictConfig) -> dict[str, str]:
     if not task.selection:
         return {}
     path = list_file(task.name)
-    return {"selection": f"{task.selection}, {_shown(path) if path.is_file() else 'found anew, no list in data/mini'}"}
+    return {"selection": f"{task.selection}, {shown(path) if path.is_file() else 'found anew, no list in data/mini'}"}
+
+
+def write_list(path: Path, ids: Iterable[str]) -> None:
+    """Write ``ids`` as a list."""
+    ids = sorted(ids)
+    save_whole(path, "\n".join([HEAD + _digest(ids), *ids]) + "\n")
 
 
 def _digest(ids: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(ids).encode()).hexdigest()
 
 
-def _shown(path: Path) -> str:
+def shown(path: Path) -> str:
+    """A path as it is told: below the project's root relative to it."""
     return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
-
-
-def main(arguments: list[str]) -> None:
-    """TASK... [override...]: write the list of each task's mini rows, from data on the hub or in task.path."""
-    from thinsight.tasks.rows import load_rows
-
-    names = [argument for argument in arguments if "=" not in argument]
-    if not names or {"-h", "--help"} & set(names):
-        print(f"usage: python -m thinsight.tasks.mini TASK... [override...]: {about(main.__doc__)}")
-        return
-    for name in names:
-        task = load_config([f"task={name}", *(argument for argument in arguments if "=" in argument)]).task
-        rows = load_rows(task)
-        ids = sorted(stratified((row.id, row.kind, row.group or row.id) for row in rows))
-        path = list_file(name)
-        with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text("\n".join([HEAD + _digest(ids), *ids]) + "\n", encoding="utf-8")
-        print(f"{_shown(path)}: {len(ids)} of {len(rows)} rows")
-
-
-if __name__ == "__main__":
-    command(main)

@@ -8,7 +8,6 @@ A benchmark has such a file if the module of its scorers has a function ``submis
 
 import json
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,8 @@ import pandas as pd
 from thinsight.config.compose import load_task
 from thinsight.config.schema import names
 from thinsight.errors import UserError, about, command, nearest, writing
-from thinsight.tasks.functions import function_target
+from thinsight.tasks import metrics
+from thinsight.tasks.functions import function_target, task_function
 
 ANSWERS = "predictions.parquet"
 
@@ -41,11 +41,12 @@ def _line(task: str) -> Callable[[str, str], dict[str, Any]]:
     """What makes a line of the server's file of an answer."""
     if task not in names("task"):
         raise nearest("task", task, names("task"))
-    home = function_target(load_task(task).metric).rpartition(".")[0]
-    line = getattr(import_module(home), "submission_line", None) if home else None
-    if line is None:
-        raise UserError(f"task {task} has no server whose file is known here.")
-    return line
+    config = load_task(task)
+    config.metric = f"{function_target(config.metric).rpartition('.')[0]}.submission_line".lstrip(".")
+    try:
+        return task_function(config, "metric", metrics)
+    except UserError as error:
+        raise UserError(f"task {task} has no server whose file is known here.") from error
 
 
 def _label(budget: str) -> str:
