@@ -15,14 +15,6 @@ from thinsight.models.memory import is_out_of_memory
 CUDA = "CUDA out of memory. Tried to allocate 2.00 GiB"
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     folder = tmp_path_factory.mktemp("world")

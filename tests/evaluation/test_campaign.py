@@ -3,7 +3,6 @@
 import os
 
 import pytest
-import torch
 from helpers import tiny_checkpoint as tiny
 
 from thinsight.config.compose import load_config
@@ -26,10 +25,6 @@ FILES = ("metrics.json", "predictions.parquet", "trace.parquet", "curve.csv", "p
 @pytest.fixture(autouse=True)
 def journals(tmp_path, monkeypatch):
     monkeypatch.setattr(run_module, "JOURNALS", tmp_path / "journals")
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

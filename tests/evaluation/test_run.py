@@ -45,14 +45,6 @@ def world(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def overrides(world, *more, task="flat"):
     where = [f"model.checkpoint={world / 'model'}", "task=exist", f"task.path={world / task}.parquet", "batch_size=5"]
     return [*where, *more]

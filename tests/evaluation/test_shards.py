@@ -8,7 +8,6 @@ import sys
 import time
 
 import pytest
-import torch
 from helpers import tiny_checkpoint as tiny
 
 from thinsight.config.compose import load_config, to_yaml
@@ -28,14 +27,6 @@ def world(tmp_path_factory):
     tiny.save_model(folder / "model")
     tiny.save_task(folder / "flat.parquet", rows=60)
     return folder
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def overrides(world, *more):

@@ -61,13 +61,15 @@ class Campaign:
         """Load what all ``configs`` name, each model and each task's rows once."""
         gc.disable()  # what is loaded stays: to look through it again and again would take a fifth of the time
         campaign, loader = cls(), Loader()
-        for name, config in configs.items():
-            try:
-                campaign.runs[name] = Run.open(config, loader=loader)
-            except UserError as error:
-                campaign.failures[name] = str(error)
-        gc.freeze()
-        gc.enable()
+        try:
+            for name, config in configs.items():
+                try:
+                    campaign.runs[name] = Run.open(config, loader=loader)
+                except UserError as error:
+                    campaign.failures[name] = str(error)
+        finally:
+            gc.freeze()
+            gc.enable()
         return campaign
 
     def close(self) -> None:

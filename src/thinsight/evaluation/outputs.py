@@ -6,7 +6,7 @@ predictions.parquet  one line per task, budget and row: what was asked, answered
                      rows failed, a column ``failed`` with the reason
 trace.parquet        one line per task, budget and row: tokens entering each layer and the patches alive at the end
 protocol.json        the protocol card
-timing.json          seconds and batches of the last session; differs from run to run
+timing.json          seconds and answers of the last session; differs from run to run
 """
 
 import json
@@ -165,9 +165,8 @@ def write_run(
     ]
     table = pd.DataFrame(lines)
     answered = table[FAILED].isna() if FAILED in table else table["correct"].notna()
-    if any(
-        isinstance(score, float) for score in table["correct"][answered]
-    ):  # one type a column: shares beside yes and no
+    shares = any(isinstance(score, float) for score in table["correct"][answered])
+    if shares:  # one type a column: shares beside yes and no
         table["correct"] = table["correct"].astype(float)
     elif not answered.all():
         table["correct"] = table["correct"].astype("boolean")

@@ -183,7 +183,7 @@ def _as_text(task: DictConfig, table: pd.DataFrame) -> pd.DataFrame:
     ]
     texts, failures = {"id": ids}, list(table.get(FAILURE, [""] * len(table)))
     failures = ["" if _is_missing(reason) else reason for reason in failures]
-    for column in {"question", "answer", "kind", "group"} & set(table):
+    for column in [name for name in ("question", "answer", "kind", "group") if name in table]:
         rows = list(zip(ids, table[column], strict=True))
         if column in ("kind", "group"):
             rows = [
