@@ -29,7 +29,7 @@ from thinsight.evaluation.protocol import protocol_card, weights_hash
 from thinsight.evaluation.shards import Shard, ShardedJournal
 from thinsight.evaluation.sharing import shared_layers
 from thinsight.evaluation.sweep import SweepPoint, sweep_points
-from thinsight.models.loading import load_model
+from thinsight.models.loading import load_model, torch_device
 from thinsight.paths import ROOT
 from thinsight.tasks import metrics
 from thinsight.tasks.functions import task_function
@@ -98,6 +98,7 @@ class Run:
         """Load what ``config`` names. ``journal``: a file in place of the run's own; ``loader``: of several runs."""
         loader = loader or Loader()
         shard = Shard.parse(config.shard) if config.shard else None
+        torch_device(config.model.device)  # one that is not there is told before anything is fetched
         torch.manual_seed(config.seed)
         points = sweep_points(config)
         tasks = {task.name: (task, *loader.read_rows(task, config.limit)) for task in loader.run_tasks(config)}
