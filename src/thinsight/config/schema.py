@@ -48,7 +48,8 @@ class TaskConfig:
     revision: str | None = None  # of it, a commit; null: the newest
     reader: Any = None  # of kind "hub": the function that makes questions of its rows (see thinsight.tasks.benchmarks)
     columns: dict[str, str] = field(default_factory=dict)  # what it reads: column -> sort (thinsight.tasks.sources)
-    rows: int | None = None  # how many the split has, by its card: for plans
+    rows: int | None = None  # how many questions the split has: for plans
+    rows_about: str = ""  # where `rows` is not by its card: what it is by, in words
     gigabytes: float | None = None  # to fetch, by its card: for plans
     split: str = "test"
     first: int | None = None  # of kind "hub": only the first rows of the split, in the order of its files
@@ -119,7 +120,7 @@ RANGES = {
 }
 """Numbers of a config: the least and the most that each may be."""
 
-WORDS = DESCRIBING | {"after", "notes", "printed_as", "source", "license", "unavailable", "differences"}
+WORDS = DESCRIBING | {"after", "notes", "printed_as", "source", "license", "unavailable", "differences", "rows_about"}
 
 
 def names(group: str) -> list[str]:
