@@ -34,7 +34,7 @@ from thinsight.tasks.rows import collate, load_rows, prompt_text, rows_digest, t
 NAMES = [*replicas.ALL, "textvqa_plain"]
 FIRST = ["pope", "gqa", "textvqa", "scienceqa", "mmbench", "mme"]
 COMPARED = [*FIRST, "mmmu", "textvqa_plain"]  # what is scored together, soft scores, several pictures
-OTHERS = [name for name in NAMES if name not in COMPARED]
+OTHERS = [name for name in NAMES if name not in (*COMPARED, *replicas.JUDGED)]
 PROMPTS = Path(__file__).parent / "benchmark_prompts.txt"
 COGNITION = {"commonsense_reasoning", "numerical_calculation", "text_translation", "code_reasoning"}
 

@@ -33,6 +33,8 @@ def load_scores(folder: Path, runs: Sequence[str] | None = None, *, missing_ok: 
     (picture). ``printed``: the number that a benchmark's tables hold, where that is not the accuracy; ``protocol``:
     whose rules asked and scored it, by the card; empty where it names none.
 
+    Answers that a server or a judge is to score have no line, here nor in `load_answers`.
+
     runs        as in `finished`; runs whose protocol cards differ in more than the method are a `UserError`
     missing_ok  a frame without lines if none of the runs is finished, instead of a `UserError`
     """
@@ -44,7 +46,8 @@ def load_scores(folder: Path, runs: Sequence[str] | None = None, *, missing_ok: 
     cards = {file.parent.name: read_json(file.with_name("protocol.json")) for file in files}
     for first, second in combinations(cards, 2):
         comparable(cards[first], cards[second])
-    return pd.DataFrame([line for file in files for line in _score_lines(file)])
+    lines = [line for file in files for line in _score_lines(file)]
+    return pd.DataFrame(lines) if lines else pd.DataFrame(columns=list(SCORE_COLUMNS))
 
 
 def load_answers(folder: Path, runs: Sequence[str] | None = None, *, missing_ok: bool = False) -> pd.DataFrame:
@@ -55,13 +58,19 @@ def load_answers(folder: Path, runs: Sequence[str] | None = None, *, missing_ok:
         return pd.DataFrame(columns=list(ANSWER_COLUMNS))
     if not frames:
         raise UserError(f"there are no predictions in {folder}: run `dvc repro`, or `dvc checkout` for stored ones.")
-    return with_budget_labels(pd.concat(frames, ignore_index=True))
+    return with_budget_labels(pd.concat([_scored(frame) for frame in frames], ignore_index=True))
 
 
 def read_if_run(folder: Path, runs: Sequence[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """`load_scores` and `load_answers` of ``runs``; frames without lines where none of them is finished, or where the
     predictions, which are not in git, are not there."""
     return load_scores(folder, runs, missing_ok=True), load_answers(folder, runs, missing_ok=True)
+
+
+def _scored(answers: pd.DataFrame) -> pd.DataFrame:
+    """The answers to tasks of which some are scored."""
+    scored = answers["correct"].notna().groupby(answers["task"]).transform("any")
+    return answers if scored.all() else answers[scored]
 
 
 def with_budget_labels(table: pd.DataFrame) -> pd.DataFrame:
@@ -84,6 +93,7 @@ def _score_lines(file: Path) -> list[dict[str, Any]]:
         }
         for task, budgets in metrics["scores"].items()
         for budget, cell in budgets.items()
+        if cell["accuracy"] is not None
     ]  # fmt: skip
 
 

@@ -63,6 +63,7 @@ class TaskConfig:
     unavailable: dict[str, str] = field(default_factory=dict)  # protocol that the benchmark cannot have -> why
     differences: dict[str, str] = field(default_factory=dict)  # in what protocols, or copies, differ -> a sentence
     metric: Any = "exact"  # the function that scores an answer (see thinsight.tasks.metrics)
+    judge: str = ""  # who scores its answers, where no rule does: they are not scored here
     summary: Any = None  # the function that sums up all answers of a benchmark, if it has one (same place)
     source: str = ""
     license: str = ""
@@ -120,7 +121,17 @@ RANGES = {
 }
 """Numbers of a config: the least and the most that each may be."""
 
-WORDS = DESCRIBING | {"after", "notes", "printed_as", "source", "license", "unavailable", "differences", "rows_about"}
+WORDS = DESCRIBING | {
+    "after",
+    "notes",
+    "printed_as",
+    "source",
+    "license",
+    "unavailable",
+    "differences",
+    "rows_about",
+    "judge",
+}
 
 
 def names(group: str) -> list[str]:

@@ -57,6 +57,13 @@ def task_benchmarks() -> Mapping[str, str]:
 
 
 @cache
+def judges() -> Mapping[str, str]:
+    """Published benchmark -> the judge that scores its task of ``conf/task``, where none of its rules does."""
+    found = {name: read_yaml(CONF / "task" / f"{task}.yaml").get("judge") for name, task in task_benchmarks().items()}
+    return {name: judge for name, judge in found.items() if judge}
+
+
+@cache
 def method_titles() -> Mapping[str, str]:
     """Title of a method, without what stands in brackets -> its name in ``conf/method``."""
     return {title: name for name, title in catalogue.method_titles().items()} | CONTROLS

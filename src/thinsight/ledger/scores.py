@@ -18,6 +18,7 @@ from thinsight.ledger.lines import (
     PrintedTable,
     SettingKey,
     benchmark_tasks,
+    judges,
     slug,
     task_benchmarks,
 )
@@ -129,6 +130,10 @@ class ScoreComparison:
         task = line.made_under.tasks.get(line.column, named)
         if task not in self.runs.all_tasks:
             task = named
+        if judge := judges().get(line.column):
+            return Verdict(
+                NOT_RUN, f"{line.column} is scored by a judge, {judge}: only answers are written for it here"
+            )
         if task is None or task not in self.runs.all_tasks:
             return Verdict(NOT_RUN, f"{line.column} was not run")
         if line.unit not in SHARES:
