@@ -9,19 +9,19 @@ and an `Asked` -> the text of the file, whose name ends in the module's ``SUBMIS
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from importlib import import_module
+from inspect import getmodule
 from pathlib import Path
-from types import ModuleType
 
 import pandas as pd
 
-from thinsight.config.compose import load_config
+from thinsight.config.compose import load_config, load_task
 from thinsight.config.schema import names
 from thinsight.errors import UserError, about, command, nearest, writing
-from thinsight.tasks.functions import function_target
+from thinsight.tasks import metrics
+from thinsight.tasks.functions import function_target, task_function
 from thinsight.tasks.rows import load_rows
 
 ANSWERS = "predictions.parquet"
@@ -47,34 +47,33 @@ def submission_files(run: Path, task: str, overrides: Sequence[str] = ()) -> dic
 
     A row that could not be asked has an empty answer. ``overrides``: of the task, for files that hold its questions.
     """
-    module = _scorers(task)
+    write = _writer(task)
     if not (run / ANSWERS).is_file():
         raise UserError(f"{run} holds no finished run: it has no {ANSWERS}.")
     table = pd.read_parquet(run / ANSWERS, columns=["task", "budget", "id", "prediction"])
     answered = table[table["task"] == task].fillna({"prediction": ""})
     if answered.empty:
         raise nearest(f"task of the run {run}", task, table["task"].unique())
-    metrics = run / "metrics.json"
-    said = json.loads(metrics.read_text(encoding="utf-8")) if metrics.is_file() else {}
+    scores = run / "metrics.json"
+    said = json.loads(scores.read_text(encoding="utf-8")) if scores.is_file() else {}
     asked = Asked(task, "-".join(filter(None, (said.get("model"), said.get("method")))), tuple(overrides))
-    ending = getattr(module, "SUBMISSION", "json")
+    ending = getattr(getmodule(write), "SUBMISSION", "json")
     return {
-        f"{task}-{_label(budget)}.{ending}": module.submission(
-            dict(zip(of["id"], of["prediction"], strict=True)), asked
-        )
+        f"{task}-{_label(budget)}.{ending}": write(dict(zip(of["id"], of["prediction"], strict=True)), asked)
         for budget, of in answered.groupby("budget", sort=False)
     }
 
 
-def _scorers(task: str) -> ModuleType:
-    """The module of the task's scorers, which knows the file."""
+def _writer(task: str) -> Callable[[Mapping[str, str], Asked], str]:
+    """The function in the module of the task's scorers that writes the file."""
     if task not in names("task"):
         raise nearest("task", task, names("task"))
-    home = function_target(load_config([f"task={task}"]).task.metric).rpartition(".")[0]
-    module = import_module(home) if home else None
-    if not hasattr(module, "submission"):
-        raise UserError(f"task {task} has no server or judge whose file is known here.")
-    return module
+    config = load_task(task)
+    config.metric = f"{function_target(config.metric).rpartition('.')[0]}.submission".lstrip(".")
+    try:
+        return task_function(config, "metric", metrics).func
+    except UserError as error:
+        raise UserError(f"task {task} has no server or judge whose file is known here.") from error
 
 
 def _label(budget: str) -> str:
