@@ -359,6 +359,41 @@ def refcoco(folder: Path) -> Path:
     return save(folder, rows, features, split="val")
 
 
+def mmvet(folder: Path) -> Path:
+    """Numbers with the letters that MM-Vet's own file has."""
+    rows = [
+        {
+            "question_id": f"v1_{i}",
+            "image": picture(i),
+            "question": f"What can be said of thing {i}?",
+            "answer": f"{COLOURS[i % 5]} <OR> thing {i}",
+            "image_source": "drawn",
+            "capability": ("ocr", "rec,know", "rec,ocr,spat")[i % 3],
+        }
+        for i in range(20)
+    ]
+    names = ("question_id", "question", "answer", "image_source", "capability")
+    return save(folder, rows, dict.fromkeys(names, TEXT) | {"image": PICTURE})
+
+
+def llava_w(folder: Path) -> Path:
+    """Five questions on each of four pictures."""
+    rows = [
+        {
+            "question_id": i,
+            "question": f"Describe thing {i}.",
+            "image": picture(i // 5),
+            "caption": f"A drawing of a {COLOURS[i // 5]} thing.",
+            "gpt_answer": f"It is {COLOURS[i // 5]}.",
+            "category": ("conv", "detail", "complex")[i % 3],
+            "image_id": f"{i // 5:03d}.jpg",
+        }
+        for i in range(20)
+    ]
+    names = ("question", "caption", "gpt_answer", "category", "image_id")
+    return save(folder, rows, dict.fromkeys(names, TEXT) | {"question_id": NUMBER, "image": PICTURE}, split="train")
+
+
 ALL = {
     "pope": pope,
     "gqa": gqa,
@@ -375,8 +410,13 @@ ALL = {
     "ai2d": ai2d,
     "ocrbench": ocrbench,
     "refcoco": refcoco,
+    "mmvet": mmvet,
+    "llava_w": llava_w,
 }
 """Name of the task -> what writes its copy into a folder and returns it."""
+
+JUDGED = ("mmvet", "llava_w")
+"""Those that no rule scores."""
 
 WITHOUT_IDS = frozenset({"scienceqa", "ai2d", "ocrbench", "refcoco"})
 """Tasks whose data sets have no ids of questions."""

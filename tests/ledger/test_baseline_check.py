@@ -11,7 +11,7 @@ from thinsight.paths import ROOT
 STORED = json.loads((ROOT / "data" / "pocket" / "scores.json").read_text(encoding="utf-8"))
 
 
-def write(folder, cells, model="pocket", weights=STORED["weights_sha256"]):
+def write(folder, cells, model="pocket", weights=STORED["weights_sha256"], protocol="llava"):
     """A run ``plain`` with these cells: task -> (right answers, questions, and what else stands in it)."""
     run = folder / "plain"
     run.mkdir(parents=True)
@@ -20,7 +20,9 @@ def write(folder, cells, model="pocket", weights=STORED["weights_sha256"]):
         for task, (correct, n, more) in cells.items()
     }
     (run / "metrics.json").write_text(json.dumps({"model": model, "method": "identity", "scores": scores}))
-    (run / "protocol.json").write_text(json.dumps({"model": {"name": model, "weights_sha256": weights}}))
+    tasks = {task: {"protocol": protocol} if protocol else {} for task in cells}
+    card = {"model": {"name": model, "weights_sha256": weights}, "tasks": tasks}
+    (run / "protocol.json").write_text(json.dumps(card))
     return folder
 
 

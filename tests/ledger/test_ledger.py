@@ -178,13 +178,14 @@ def printed(*lines):
     return pd.DataFrame(made)
 
 
-def ran(model="pocket", task="exist", **shares):
+def ran(model="pocket", task="exist", protocol="", n=200, **shares):
     """Runs with so many right answers of 200 each; all but ``plain`` at keep=0.1111."""
     results, answers = [], []
     for run, right in shares.items():
         budget = "fixed" if run == "plain" else "keep=0.1111"
         ends = {"accuracy": right / 200, "low": right / 200 - 0.05, "high": right / 200 + 0.05}
         results.append({"run": run, "method": run, "task": task, "budget": budget, "model": model, **ends})
+        results[-1] |= {"protocol": protocol, "n": n}
         rows = [{"run": run, "task": task, "budget": budget, "id": f"{i:03}", "correct": i < right} for i in range(200)]
         answers += rows
     return pd.DataFrame(results), pd.DataFrame(answers)
@@ -222,7 +223,7 @@ def test_what_decides_nothing_and_what_was_not_run():
 
 def test_the_very_model_is_compared_by_its_number():
     lines = (("vanilla", "", "GQA", "61.9"), ("FastV", "64", "GQA", "46.1"), ("FastV", "64", "POPE", "48"))
-    runs = ran("llava_1_5_7b", "gqa", plain=124, fastv=104)  # 62 % and 52 %, five points to either side
+    runs = ran("llava_1_5_7b", "gqa", "llava", plain=124, fastv=104)  # 62 % and 52 %, five points to either side
     table = printed(*lines)
     other = printed(("FastV", "64", "GQA", "55")).assign(paper="Q")
     frame = ledger(table, *runs, every=pd.concat([table, other]))

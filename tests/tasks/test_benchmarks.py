@@ -23,8 +23,10 @@ from thinsight.config.compose import load_config, load_task, to_yaml
 from thinsight.errors import UserError
 from thinsight.evaluate import main
 from thinsight.evaluation import run as module
+from thinsight.evaluation.dry_run import task_presence
 from thinsight.evaluation.run import evaluate
 from thinsight.models.loading import load_processor, meta_model
+from thinsight.tasks import mini
 from thinsight.tasks import rows as rows_module
 from thinsight.tasks.hub import provenance
 from thinsight.tasks.rows import collate, load_rows, prompt_text, rows_digest, training_task
@@ -32,7 +34,7 @@ from thinsight.tasks.rows import collate, load_rows, prompt_text, rows_digest, t
 NAMES = [*replicas.ALL, "textvqa_plain"]
 FIRST = ["pope", "gqa", "textvqa", "scienceqa", "mmbench", "mme"]
 COMPARED = [*FIRST, "mmmu", "textvqa_plain"]  # what is scored together, soft scores, several pictures
-OTHERS = [name for name in NAMES if name not in COMPARED]
+OTHERS = [name for name in NAMES if name not in (*COMPARED, *replicas.JUDGED)]
 PROMPTS = Path(__file__).parent / "benchmark_prompts.txt"
 COGNITION = {"commonsense_reasoning", "numerical_calculation", "text_translation", "code_reasoning"}
 
@@ -358,6 +360,60 @@ def test_a_plan_with_a_limit_takes_less(world, capsys):
     where = [f"task.path={world / 'mme'}", f"model.checkpoint={world / 'model'}", "task=mme"]
     assert planned(capsys, *where, "limit=6")["take"]["rows"] == 6
     assert thinsight.evaluation.dry_run.dry_run(load_config([*where, "limit=null"]))["take"]["rows"] == 20
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_plan_counts_the_rows_that_a_run_asks(world, monkeypatch, name):
+    """Videos among SEED's lines and phrases of RefCOCO's regions as well, without a look at a picture."""
+    monkeypatch.setattr(mini, "ROWS", 9)
+    for *fields, limit in (
+        (None,),
+        (7,),
+        ("first=6", None),
+        ("selection=mini", None),
+        ("selection=mini", "first=14", 5),
+    ):
+        chosen = task(world, name, *(f"task.{field}" for field in fields))
+        asked = len(load_rows(chosen, limit))
+        with monkeypatch.context() as patch:
+            patch.setattr("thinsight.tasks.sources._pictures", None)
+            place = task_presence(chosen, limit)
+        assert (place.where, place.rows, place.rows_by) == ("local", asked, "counted in its files"), place.missing
+
+
+def test_the_plan_says_which_numbers_of_rows_are_estimates(capsys):
+    plan = planned(capsys, "model=llava_1_5_7b", "tasks=[pope,seed,refcoco]", "limit=null")
+    tasks = plan["load"]["tasks"]
+    assert [tasks[name]["rows"] for name in ("pope", "seed", "refcoco")] == [9000, 14233, 25000]
+    assert tasks["pope"]["rows_by"] == "the data set's card"
+    for name in ("seed", "refcoco"):
+        assert tasks[name]["rows_by"] == f"about, by {load_task(name).rows_about}"
+    told = [sentence for sentence in plan["assumptions"] if " rows, by " in sentence]
+    assert [sentence.split(" rows")[0] for sentence in told] == [
+        "task seed has about 14233",
+        "task refcoco has about 25000",
+    ]
+    plan = planned(capsys, "model=llava_1_5_7b", "tasks=[pope,seed,refcoco]", "preset=mini")
+    assert [place["rows"] for place in plan["load"]["tasks"].values()] == [500] * 3
+    assert not [sentence for sentence in plan["assumptions"] if "about" in sentence]
+    assert planned(capsys, "model=llava_1_5_7b", "task=gqa", "task.first=30", "limit=null")["take"]["rows"] == 30
+
+
+def test_the_plan_finds_a_copy_under_the_id_that_a_data_set_had(world, monkeypatch, tmp_path):
+    chosen = load_task("pope")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    copy = tmp_path / "datasets--lmms-lab--POPE"
+    shutil.copytree(world / "pope", copy / "snapshots" / chosen.revision)
+    (copy / "refs").mkdir()
+    place = task_presence(chosen, 12)
+    assert (place.where, place.rows, place.missing) == ("cached", 12, None)
+
+
+def test_the_plan_of_a_task_that_is_no_benchmark(capsys, tmp_path):
+    assert planned(capsys, "task=exist", "limit=9")["load"]["tasks"]["exist"]["rows"] == 9
+    assert planned(capsys, "task=easyvqa", "limit=5")["take"]["rows"] == 5
+    (told,) = planned(capsys, "task=exist", "task.selection=mini")["missing"]
+    assert told == "task exist has no selection mini: it is no benchmark, take limit=500."
 
 
 # What is not there

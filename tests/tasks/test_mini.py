@@ -6,8 +6,10 @@ from collections import Counter
 import pytest
 from helpers.benchmark_configs import task
 
-from thinsight.config.compose import load_config
+from thinsight.config.compose import load_config, to_yaml
 from thinsight.errors import UserError
+from thinsight.evaluation.sweep import sweep_points
+from thinsight.pipeline.plan import run_code
 from thinsight.tasks import mini
 from thinsight.tasks.hub import provenance
 from thinsight.tasks.mini import stratified
@@ -103,3 +105,50 @@ def test_the_command_says_how_it_is_used(capsys):
     assert capsys.readouterr().out.startswith(
         "usage: python -m thinsight.tasks.mini_lists TASK... [override...]: write"
     )
+
+
+# The preset
+
+
+def test_the_preset_is_mini_for_every_task_of_a_run(world, tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text(
+        to_yaml(load_config(["model=llava_1_5_7b", "preset=mini", "tasks=[pope,gqa]", "sweep=budgets", "method=fastv"]))
+    )
+    for config in (
+        load_config(path=path),
+        load_config(["preset=mini", "task=pope"]),
+        load_config(["preset=mini", "tasks=[pope]"]),
+    ):
+        assert [chosen.selection for chosen in run_tasks(config)] == ["mini"] * max(1, len(config.tasks))
+        assert config.limit == 500
+    assert len(sweep_points(load_config(path=path))) == 3
+    for more, selection in ((["task.selection=''"], ""), (["preset=full"], "")):
+        overrides = ["preset=mini", "tasks=[pope,gqa]", *more]
+        assert {chosen.selection for chosen in run_tasks(load_config(overrides))} == {selection}
+    assert len(load_rows(load_config(["preset=mini", "task=pope", f"task.path={world / 'pope'}"]).task, 500)) == 8
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_limit_takes_a_part_of_the_mini_rows_of_all_kinds(world, frozen):
+    if frozen:
+        main(["pope", f"task.path={world / 'pope'}"])
+    chosen = task(world, "pope", "task.selection=mini")
+    whole, six, three = (load_rows(chosen, limit) for limit in (None, 6, 3))
+    for larger, smaller, count in ((whole, six, 6), (six, three, 3)):
+        assert len(smaller) == count
+        ids = [row.id for row in smaller]
+        assert [row.id for row in larger if row.id in ids] == ids
+    assert Counter(row.kind for row in six) == dict.fromkeys(("random", "popular", "adversarial"), 2)
+    assert len(load_rows(chosen, 8)) == len(load_rows(chosen, 500)) == len(whole) == 8
+
+
+def test_a_list_changes_the_code_of_the_runs_that_read_it_alone(world):
+    mini_run, whole_run = (load_config([f"preset={preset}", "tasks=[pope,gqa]"]) for preset in ("mini", "full"))
+    before = run_code(mini_run), run_code(whole_run)
+    main(["pope", f"task.path={world / 'pope'}"])
+    after = run_code(mini_run), run_code(whole_run)
+    assert before[0] != after[0]
+    assert before[1] == after[1]
+    (line,) = set(after[0].splitlines()) - set(before[0].splitlines())
+    assert line.endswith("mini/pope.txt")

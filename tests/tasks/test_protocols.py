@@ -156,7 +156,7 @@ def test_lmms_eval_words_some_questions_in_its_own_way(world):
             continue
         own, llavas = (load_rows(task(world, name, f"task.protocol={p}")) for p in ("lmms_eval", "llava"))
         same = [a.question == b.question for a, b in zip(own, llavas, strict=True)]
-        assert not any(same) if name in ("mmbench", "mmbench_cn", "vizwiz") else all(same), name
+        assert not any(same) if name in ("mmbench", "mmbench_cn", "vizwiz", "mmvet") else all(same), name
     rows = {row.id: row for row in load_rows(task(world, "mmbench", "task.protocol=lmms_eval"))}
     options = "There are several options:\nA. green thing\nB. blue thing\nC. red thing\n"
     assert rows["1000241"].question == f"It is not yellow. What is in picture 0? {options}"
@@ -166,6 +166,9 @@ def test_lmms_eval_words_some_questions_in_its_own_way(world):
     assert rows["242"].question.startswith("What is in picture 1? 有如下几个选项：\nA. ")  # noqa: RUF001
     rows = {row.id: row for row in load_rows(task(world, "vizwiz", "task.protocol=lmms_eval"))}
     assert rows["VizWiz_val_00000003"].question == "What is this, number 3?"
+    rows = {row.id: row for row in load_rows(task(world, "mmvet", "task.protocol=lmms_eval"))}
+    reason = "First please perform reasoning, and think step by step to provide best answer to the following question: "
+    assert rows["v1_3"].question == f"{reason}\n\nWhat can be said of thing 3?"
 
 
 @pytest.mark.parametrize(

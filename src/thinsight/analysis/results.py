@@ -17,12 +17,12 @@ from thinsight.config.catalogue import CONTROL, FAMILIES, MethodEntry, printed_m
 from thinsight.costs.conventions import CONVENTIONS
 from thinsight.errors import UserError, nearest
 from thinsight.evaluation.budget import Budget
-from thinsight.evaluation.protocol import comparable
+from thinsight.evaluation.protocol import comparable, run_protocol
 
 FLOPS = ("fastv", "profiler")  # the two conventions that VTW's own numbers mix: its formula's and its profiler's
 SCORE_COLUMNS = (
     "run", "group", "model", "method", "task", "budget", "accuracy", "low", "high", "n", "layer", "visual", "kept",
-    "picture", "kv_bytes", "printed", *(convention.name for convention in CONVENTIONS),
+    "picture", "kv_bytes", "printed", "protocol", *(convention.name for convention in CONVENTIONS),
 )  # fmt: skip
 ANSWER_COLUMNS = ("run", "task", "budget", "id", "kind", "prediction", "answer", "correct", "generated", "visual_mean")
 
@@ -30,7 +30,10 @@ ANSWER_COLUMNS = ("run", "task", "budget", "id", "kind", "prediction", "answer",
 def load_scores(folder: Path, runs: Sequence[str] | None = None, *, missing_ok: bool = False) -> pd.DataFrame:
     """One line per run, task and budget: group, model, method, accuracy, low, high, n, layer, kv_bytes, a column per
     convention, and visual tokens: entering a layer on average (visual), alive at the end (kept), in the prompt
-    (picture). ``printed``: the number that a benchmark's tables hold, where that is not the accuracy.
+    (picture). ``printed``: the number that a benchmark's tables hold, where that is not the accuracy; ``protocol``:
+    whose rules asked and scored it, by the card; empty where it names none.
+
+    Answers that a server or a judge is to score have no line, here nor in `load_answers`.
 
     runs        as in `finished`; runs whose protocol cards differ in more than the method are a `UserError`
     missing_ok  a frame without lines if none of the runs is finished, instead of a `UserError`
@@ -43,7 +46,8 @@ def load_scores(folder: Path, runs: Sequence[str] | None = None, *, missing_ok: 
     cards = {file.parent.name: read_json(file.with_name("protocol.json")) for file in files}
     for first, second in combinations(cards, 2):
         comparable(cards[first], cards[second])
-    return pd.DataFrame([line for file in files for line in _score_lines(file)])
+    lines = [line for file in files for line in _score_lines(file)]
+    return pd.DataFrame(lines) if lines else pd.DataFrame(columns=list(SCORE_COLUMNS))
 
 
 def load_answers(folder: Path, runs: Sequence[str] | None = None, *, missing_ok: bool = False) -> pd.DataFrame:
@@ -54,13 +58,19 @@ def load_answers(folder: Path, runs: Sequence[str] | None = None, *, missing_ok:
         return pd.DataFrame(columns=list(ANSWER_COLUMNS))
     if not frames:
         raise UserError(f"there are no predictions in {folder}: run `dvc repro`, or `dvc checkout` for stored ones.")
-    return with_budget_labels(pd.concat(frames, ignore_index=True))
+    return with_budget_labels(pd.concat([_scored(frame) for frame in frames], ignore_index=True))
 
 
 def read_if_run(folder: Path, runs: Sequence[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """`load_scores` and `load_answers` of ``runs``; frames without lines where none of them is finished, or where the
     predictions, which are not in git, are not there."""
     return load_scores(folder, runs, missing_ok=True), load_answers(folder, runs, missing_ok=True)
+
+
+def _scored(answers: pd.DataFrame) -> pd.DataFrame:
+    """The answers to tasks of which some are scored."""
+    scored = answers["correct"].notna().groupby(answers["task"]).transform("any")
+    return answers if scored.all() else answers[scored]
 
 
 def with_budget_labels(table: pd.DataFrame) -> pd.DataFrame:
@@ -70,7 +80,8 @@ def with_budget_labels(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _score_lines(file: Path) -> list[dict[str, Any]]:
-    metrics = read_json(file)
+    metrics, card = read_json(file), read_json(file.with_name("protocol.json"))
+    protocols = {task: run_protocol(card, task) for task in metrics["scores"]}
     return [
         {
             "run": file.parent.name, "group": group_of(file.parent), "model": metrics["model"],
@@ -78,10 +89,11 @@ def _score_lines(file: Path) -> list[dict[str, Any]]:
             "low": cell["interval"][0], "high": cell["interval"][1], "n": cell["n"], "layer": cell["layer"],
             "visual": cell["visual_tokens_mean"], "kept": cell["visual_tokens_kept"],
             "picture": cell["picture_tokens"], "kv_bytes": cell["kv_bytes"],
-            "printed": cell.get("summary", {}).get("printed"), **cell["prefill_flops"],
+            "printed": cell.get("summary", {}).get("printed"), "protocol": protocols[task], **cell["prefill_flops"],
         }
         for task, budgets in metrics["scores"].items()
         for budget, cell in budgets.items()
+        if cell["accuracy"] is not None
     ]  # fmt: skip
 
 

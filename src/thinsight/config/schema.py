@@ -48,7 +48,8 @@ class TaskConfig:
     revision: str | None = None  # of it, a commit; null: the newest
     reader: Any = None  # of kind "hub": the function that makes questions of its rows (see thinsight.tasks.benchmarks)
     columns: dict[str, str] = field(default_factory=dict)  # what it reads: column -> sort (thinsight.tasks.sources)
-    rows: int | None = None  # how many the split has, by its card: for plans
+    rows: int | None = None  # how many questions the split has: for plans
+    rows_about: str = ""  # where `rows` is not by its card: what it is by, in words
     gigabytes: float | None = None  # to fetch, by its card: for plans
     split: str = "test"
     first: int | None = None  # of kind "hub": only the first rows of the split, in the order of its files
@@ -62,6 +63,7 @@ class TaskConfig:
     unavailable: dict[str, str] = field(default_factory=dict)  # protocol that the benchmark cannot have -> why
     differences: dict[str, str] = field(default_factory=dict)  # in what protocols, or copies, differ -> a sentence
     metric: Any = "exact"  # the function that scores an answer (see thinsight.tasks.metrics)
+    judge: str = ""  # who scores its answers, where no rule does: they are not scored here
     summary: Any = None  # the function that sums up all answers of a benchmark, if it has one (same place)
     source: str = ""
     license: str = ""
@@ -119,7 +121,17 @@ RANGES = {
 }
 """Numbers of a config: the least and the most that each may be."""
 
-WORDS = DESCRIBING | {"after", "notes", "printed_as", "source", "license", "unavailable", "differences"}
+WORDS = DESCRIBING | {
+    "after",
+    "notes",
+    "printed_as",
+    "source",
+    "license",
+    "unavailable",
+    "differences",
+    "rows_about",
+    "judge",
+}
 
 
 def names(group: str) -> list[str]:

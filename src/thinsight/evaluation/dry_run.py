@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from math import ceil
 from pathlib import Path
 from typing import Any, Literal
 
-from omegaconf import DictConfig
+import pyarrow.parquet as pq
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from thinsight.costs.budgets import PrefillSizes, prefill_sizes_of, simulate
@@ -21,10 +23,10 @@ from thinsight.models.loading import checkpoint, meta_model
 from thinsight.paths import ROOT
 from thinsight.reduction.method import Method
 from thinsight.reduction.sites import Decoder, Projected, RandomDecoder
-from thinsight.tasks import sources
+from thinsight.tasks import mini, sources
 from thinsight.tasks.functions import function_name, task_function
-from thinsight.tasks.hub import files, local_files, patterns
-from thinsight.tasks.rows import run_tasks
+from thinsight.tasks.hub import local_files, patterns
+from thinsight.tasks.rows import count_rows, run_tasks
 
 TFLOPS = 50.0
 """Sustained teraFLOP per second that hours are estimated for, unless another number is given."""
@@ -63,9 +65,9 @@ def dry_run(config: DictConfig, tflops: float = TFLOPS, gbps: float = GBPS) -> d
     with ThreadPoolExecutor() as pool:  # a hub that cannot be reached takes its time to say so
         model_future = pool.submit(model_presence, config.model)
         tower_future = pool.submit(tower_presence, config.model) if with_tower else None
-        data = list(pool.map(task_presence, tasks))
+        data = list(pool.map(partial(task_presence, limit=config.limit), tasks))
     model, tower = model_future.result(), tower_future.result() if tower_future else None
-    rows = [place.rows if None in (place.rows, config.limit) else min(place.rows, config.limit) for place in data]
+    rows = [place.rows for place in data]
     need, take = None, None
     try:
         meta = meta_model(config.model)
@@ -86,14 +88,14 @@ def dry_run(config: DictConfig, tflops: float = TFLOPS, gbps: float = GBPS) -> d
             "text_tower": {"checkpoint": config.model.text_tower, **tower.card} if tower else None,
             "tasks": {
                 task.name: {"source": task.path or task.hub or task.source, "revision": task.revision}
-                | {"split": task.split, "rows": n, **place.card}
-                for task, n, place in zip(tasks, rows, data, strict=True)
+                | {"split": task.split, "rows": place.rows, "rows_by": place.rows_by, **place.card}
+                for task, place in zip(tasks, data, strict=True)
             },
             "method": {"name": config.method.name, "budgets": [str(point.budget) for point in points]},
         },
         "need": need,
         "take": take,
-        "assumptions": assumptions(config, tflops, gbps),
+        "assumptions": [*assumptions(config, tflops, gbps), *_estimated_rows(tasks, data)],
         "missing": [place.missing for place in (model, tower, *data) if place and place.missing],
     }
 
@@ -109,6 +111,15 @@ def assumptions(config: DictConfig, tflops: float, gbps: float) -> list[str]:
         f"FLOPs are counted as {PROFILER_LAST.name} does: {PROFILER_LAST.sentence}",
         "activations are those of one decoder layer for one batch; what a method computes to choose, and what reading "
         "and preparing pictures takes, is not counted",
+    ]
+
+
+def _estimated_rows(tasks: Sequence[DictConfig], data: Sequence["Presence"]) -> list[str]:
+    """A sentence for each task whose number of rows is an estimate."""
+    return [
+        f"task {task.name} has {place.rows_by.replace(ABOUT, f'{ABOUT} {place.rows} rows', 1)}"
+        for task, place in zip(tasks, data, strict=True)
+        if place.rows_by.startswith(ABOUT)
     ]
 
 
@@ -182,11 +193,16 @@ def _rounded(number: float) -> float:
 
 @dataclass(frozen=True)
 class Presence:
-    """Where something lies (cached: in the hub's cache); why it is ``missing``, in one sentence; ``rows`` if known."""
+    """Where something lies (cached: in the hub's cache); why it is ``missing``, in one sentence.
+
+    ``rows``: how many a run asks of a task, if known; ``rows_by``: what says so, which begins with about where it is an
+    estimate.
+    """
 
     where: Literal["local", "cached", "hub", "missing"]
     missing: str | None = None
     rows: int | None = None
+    rows_by: str = "not known"
 
     @property
     def here(self) -> bool:
@@ -223,36 +239,62 @@ def tower_presence(model: DictConfig) -> Presence:
     )
 
 
-def task_presence(task: DictConfig) -> Presence:
-    """Of a task's data; ``rows`` is read off the files where they are here, else it is what the task's file says."""
-    kind = function_name(task.kind)
+def task_presence(task: DictConfig, limit: int | None = None) -> Presence:
+    """Of a task's data. ``rows``: as many as a run with this ``limit`` asks, counted in the files where they are here,
+    else by what the task's file says."""
+    told, by = _told_rows(task, limit)
     try:
-        if kind == "parquet" and task.path:
-            return Presence("local", rows=_parquet_rows([sources.parquet_file(task)]))
-        if kind != "hub":
-            return Presence("local", rows=len(task_function(task, "kind", sources)(task)))
-        if task.path:
-            return Presence("local", rows=_split_rows(task, local_files(task)))
+        mini.check(task)
+        if not task.path and function_name(task.kind) == "hub":
+            names = [name for name in (task.hub, task.formerly) if name]
+            folders = [_cached(name, "dataset", task.revision, patterns(task)) for name in names]
+            if folder := next(filter(None, folders), None):
+                return Presence("cached", rows=_counted_rows(task, folder, limit), rows_by=FILES)
+        else:
+            return Presence("local", rows=_local_rows(task, limit), rows_by=FILES)
     except UserError as error:
-        return Presence("missing", str(error), task.rows)
+        return Presence("missing", str(error), told, by)
     except (OSError, ValueError):  # pyarrow's errors are ValueErrors
-        return Presence("missing", f"the data of task {task.name} at {task.path} cannot be read.", task.rows)
-    if folder := _cached(task.hub, "dataset", task.revision, patterns(task)):
-        return Presence("cached", rows=_split_rows(task, folder))
+        where = task.path or task.hub
+        return Presence("missing", f"the data of task {task.name} at {where} cannot be read.", told, by)
     place = _hub_presence(f"task {task.name}", task.hub, "dataset", task.revision, patterns(task))
-    return Presence(place.where, place.missing, task.rows)
+    return Presence(place.where, place.missing, told, by)
 
 
-def _split_rows(task: DictConfig, folder: Path) -> int:
-    if task.pictures:
-        files(task, folder, task.pictures)
-    return _parquet_rows(files(task, folder, task.subset))
+FILES, ABOUT = "counted in its files", "about"
 
 
-def _parquet_rows(paths: list[Path]) -> int:
-    import pyarrow.parquet as pq
+def _told_rows(task: DictConfig, limit: int | None) -> tuple[int | None, str]:
+    """How many rows a run with this ``limit`` asks by the task's own file, and what that goes by."""
+    if task.rows is None:
+        return None, "not known"
+    bounds = [task.first, mini.most(task) if task.selection else None, limit]
+    rows = min([task.rows, *(bound for bound in bounds if bound is not None)])
+    about = task.rows_about and rows in (task.rows, task.first)  # a line may hold several questions, or none
+    return rows, f"{ABOUT}, by {task.rows_about}" if about else "the data set's card"
 
-    return sum(pq.read_metadata(path).num_rows for path in paths)
+
+def _local_rows(task: DictConfig, limit: int | None) -> int:
+    kind = function_name(task.kind)
+    if kind == "hub":
+        return _counted_rows(task, local_files(task), limit)
+    if kind != "parquet":
+        return count_rows(task, task_function(task, "kind", sources)(task), limit)
+    rows = pq.read_metadata(sources.parquet_file(task)).num_rows
+    return rows if limit is None else min(rows, limit)
+
+
+def _counted_rows(task: DictConfig, folder: Path, limit: int | None) -> int:
+    paths = [path for part in patterns(task) for path in sorted(folder.glob(part))]
+    stamps = tuple((path, path.stat().st_mtime_ns) for path in paths)
+    return _count(OmegaConf.to_yaml(task), folder, limit, stamps)
+
+
+@lru_cache(maxsize=64)
+def _count(task: str, folder: Path, limit: int | None, stamps: tuple) -> int:
+    """Rows of a task, its config a text; counted once for many runs as long as its files stay as they are."""
+    config = OmegaConf.create(task)
+    return count_rows(config, sources.hub_questions(config, folder), limit)
 
 
 def _hub_presence(whose: str, name: str, kind: str, revision: str | None, needed: list[str]) -> Presence:

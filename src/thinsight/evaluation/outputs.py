@@ -42,19 +42,16 @@ def score_records(
     FLOPs are means over the rows of the count from each row's own lengths (the mean of n^2 is not the square of the
     mean): ``prefill_flops``, and ``flops`` with the decoding of the answer. ``kv_bytes``: the cache after the prefill.
     ``layer``: the first decoder layer that the picture does not reach whole, if it is the same for all rows. Rows that
-    failed, and those of a group that is not whole without them, count in ``failed`` alone.
+    failed, and those of a group that is not whole without them, count in ``failed`` alone. Answers that nothing here
+    can score (``correct`` is None in all records) have costs, and `UNSCORED` in place of a score.
     """
     records, failed = _scored(records)
-    correct = sum(r["correct"] for r in records)
-    low, high = _interval([r["correct"] for r in records])
+    unscored = all(r["correct"] is None for r in records)
     layers = {_first_short(r) for r in records}
     visual = _mean_rows([r["visual"] for r in records])
     return {
         "n": len(records),
-        "correct": correct,
-        "accuracy": correct / len(records),
-        "interval": [low, high],
-        "kinds": _kinds(records),
+        **(UNSCORED if unscored else _score(records)),
         "layer": layers.pop() if len(layers) == 1 else None,
         "picture_tokens": _mean([r["picture"] for r in records]),
         "visual_tokens": visual,
@@ -62,8 +59,23 @@ def score_records(
         "visual_tokens_kept": _mean([len(r["kept"]) for r in records]),
         "generated_tokens": _mean([r["generated"] for r in records]),
         **_costs(records, shape, element_bytes),
-        **({"summary": summary(records)} if summary else {}),
+        **({"summary": summary(records)} if summary and not unscored else {}),
         **({FAILED: failed} if failed else {}),
+    }
+
+
+UNSCORED = {"correct": None, "accuracy": None, "interval": [None, None], "kinds": {}}
+"""What stands in place of a score where there is none: a server or a judge is to give it."""
+
+
+def _score(records: Sequence[Record]) -> dict[str, Any]:
+    correct = sum(r["correct"] for r in records)
+    low, high = _interval([r["correct"] for r in records])
+    return {
+        "correct": correct,
+        "accuracy": correct / len(records),
+        "interval": [low, high],
+        "kinds": _kinds(records),
     }
 
 
@@ -164,11 +176,12 @@ def write_run(
         for record in answered
     ]
     table = pd.DataFrame(lines)
-    answered = table[FAILED].isna() if FAILED in table else table["correct"].notna()
-    shares = any(isinstance(score, float) for score in table["correct"][answered])
+    answered = table[FAILED].isna() if FAILED in table else pd.Series(True, table.index)
+    scored = table["correct"].notna()
+    shares = any(isinstance(score, float) for score in table["correct"][scored])
     if shares:  # one type a column: shares beside yes and no
         table["correct"] = table["correct"].astype(float)
-    elif not answered.all():
+    elif not scored.all():
         table["correct"] = table["correct"].astype("boolean")
     prediction_columns = [
         "run",

@@ -99,6 +99,12 @@ LMMS_EVAL = "lmms-eval protocol"
 """The field ``protocol`` of the card of a run that lmms-eval asked and scored (`thinsight.lmms`); ours have none."""
 
 
+def run_protocol(card: Mapping[str, Any], task: str) -> str:
+    """Whose rules asked and scored ``task``, as conf/task calls them; empty where the card names none."""
+    protocol = card.get("tasks", {}).get(task, {}).get("protocol", "")
+    return "lmms_eval" if protocol == LMMS_EVAL else protocol
+
+
 def comparable(first: Mapping[str, Any], second: Mapping[str, Any]) -> None:
     """Refuse, by a `UserError` that names the fields, two cards that differ in more than the method and the hardware.
 

@@ -1,6 +1,7 @@
 """The scores of a run as a few lines on a terminal, beside the unreduced model's."""
 
 import json
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,8 @@ def score_table(result: dict[str, Any], plain: dict[str, Any] | None) -> str:
         {
             "task": task,
             "method": name if budget == "fixed" else f"{name} {budget}",
-            "score": f"{100 * cell['accuracy']:.1f} %",
-            "95 % interval": "{:.1f} to {:.1f} %".format(*(100 * end for end in cell["interval"])),
+            "score": _percent(cell["accuracy"], "{:.1f} %") or "not scored",
+            "95 % interval": _percent(cell["interval"], "{:.1f} to {:.1f} %"),
             "visual tokens": f"{cell['visual_tokens_mean']:.1f} of {cell['picture_tokens']:.0f} a layer",
             "prefill": f"{cell['prefill_flops']['profiler'] / 1e9:.3g} GFLOP",
             "KV cache": f"{cell['kv_bytes'] / 1e6:.3g} MB",
@@ -32,6 +33,12 @@ def score_table(result: dict[str, Any], plain: dict[str, Any] | None) -> str:
         for budget, cell in scores.get(task, {}).items()
     ]
     return pd.DataFrame(lines).to_string(index=False)
+
+
+def _percent(shares: float | Sequence[float | None] | None, form: str) -> str:
+    """Shares in %; of answers that are not scored nothing."""
+    shares = shares if isinstance(shares, list) else [shares]
+    return "" if None in shares else form.format(*(100 * share for share in shares))
 
 
 def plain_result(result: dict[str, Any], runs: Path = ROOT / "data" / "runs") -> dict[str, Any] | None:

@@ -13,7 +13,7 @@ from thinsight.ledger.verdicts import NOT_RUN, RANGE, REPRODUCED, VERDICTS, Verd
 
 COLUMNS = (
     "file", "paper", "arxiv", "version", "table", "model", "method", "tokens", "row", "column", "printed", "unit",
-    "computed", "how", "measured", "measure", "run", "verdict", "why",
+    "protocol", "computed", "how", "measured", "measure", "run", "verdict", "why",
 )  # fmt: skip
 MOST = 16  # papers by name; those with the fewest numbers stand together
 NOTHING = {  # what a column or unit says -> why nothing here gives it
@@ -29,6 +29,8 @@ ALIKE = {  # reasons that differ only in what they name, as one
     r"has no file in conf/method": "a method that has no file in conf/method",
     r"^a variant of": "a variant of a method, not the method as it is",
     r"was not run at": "a method that was not run at that budget",
+    r"^other protocol": "run under another protocol, or on other data, than it was printed under: not compared",
+    r"is scored by a judge": "a score that a judge gives; only answers are written for it",
     r"^pocket decides too little": "pocket decides too little: its intervals hold zero, or print is within a point",
     r"^the setting's tokens": "the setting's tokens are not stated, or not those of a picture of this model",
     r"^nothing here gives": "a quantity that nothing here gives",

@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from statistics import fmean
@@ -13,6 +13,7 @@ from thinsight.config import catalogue
 from thinsight.config.catalogue import printed_models
 from thinsight.config.yaml_files import read_yaml
 from thinsight.ledger.counting import Computed, Counting, counting, fields_of, picture_tokens, shape_of
+from thinsight.ledger.protocols import PrintedProtocol, printed_protocol
 from thinsight.ledger.published import PAPERS
 from thinsight.ledger.verdicts import PrintedRange
 from thinsight.paths import CONF
@@ -53,6 +54,13 @@ def task_benchmarks() -> Mapping[str, str]:
     titles = {str(read_yaml(path).get("title")): path.stem for path in sorted((CONF / "task").glob("*.yaml"))}
     modelled_after = {name for names in benchmark_tasks().values() for name in names}
     return {title: name for title, name in titles.items() if name not in modelled_after}
+
+
+@cache
+def judges() -> Mapping[str, str]:
+    """Published benchmark -> the judge that scores its task of ``conf/task``, where none of its rules does."""
+    found = {name: read_yaml(CONF / "task" / f"{task}.yaml").get("judge") for name, task in task_benchmarks().items()}
+    return {name: judge for name, judge in found.items() if judge}
 
 
 @cache
@@ -128,6 +136,16 @@ class PrintedNumber:
         return self.unit.removesuffix(" (about)") in SCORE_UNITS and not any(word in self.column for word in words)
 
     @property
+    def made_under(self) -> PrintedProtocol:
+        """What is known of the protocol that a score was made under."""
+        return printed_protocol(self.paper, self.table, self.model, self.column, self.source)
+
+    @property
+    def protocol(self) -> str:
+        """Its name, or that it is not known; empty for what is no score."""
+        return self.made_under.name if self.is_score else ""
+
+    @property
     def place(self) -> tuple[str, ...]:
         """The column of a table for one model: what is compared in it was printed side by side."""
         return self.paper, self.version, self.table, self.model, self.column
@@ -166,12 +184,15 @@ class PrintedTable:
             self._places[line.place].append(line)
             self._rows[line.whole_row].append(line)
 
-    def span(self, line: PrintedNumber, *, hundred: bool = False) -> PrintedRange:
+    def span(
+        self, line: PrintedNumber, *, hundred: bool = False, like: Callable[[PrintedNumber], bool] | None = None
+    ) -> PrintedRange:
         """The range that papers print for the line's cell, itself among them, on its own scale or on one to 100.
 
-        Readers' reports, blogs and summaries are no papers.
+        Readers' reports, blogs and summaries are no papers. ``like``: which other numbers count; None: all.
         """
-        lines = [line, *(other for other in self._cells[_cell(line)] if other != line)]
+        others = [other for other in self._cells[_cell(line)] if other != line and (like is None or like(other))]
+        lines = [line, *others]
         numbers = [other.hundred if hundred else other.number for other in lines]
         return PrintedRange(min(numbers), max(numbers), len({other.paper for other in lines}))
 

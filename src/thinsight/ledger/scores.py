@@ -18,9 +18,11 @@ from thinsight.ledger.lines import (
     PrintedTable,
     SettingKey,
     benchmark_tasks,
+    judges,
     slug,
     task_benchmarks,
 )
+from thinsight.ledger.protocols import RunProtocol, both, difference
 from thinsight.ledger.published import POCKET
 from thinsight.ledger.verdicts import NOT_RUN, Verdict, direction_verdict, same_order, same_sign, score_verdict
 from thinsight.stats import Bootstrap, ResampledScore
@@ -83,6 +85,11 @@ class RunScores:
         moved = fmean(numbers) - accuracy if numbers else 0.0
         return accuracy + moved, (low + moved, high + moved)
 
+    def protocol(self, run: str, task: str) -> RunProtocol:
+        """How ``run`` asked and scored ``task``, by its card (the columns ``protocol`` and ``n`` of the results)."""
+        (cell, *_) = self.results[(self.results["run"] == run) & (self.results["task"] == task)].to_dict("records")
+        return RunProtocol(task, cell.get("protocol", ""), cell.get("n", 0))
+
     def _difference(self, line: Line, other: Line, tasks: Sequence[str]) -> tuple[float, Interval]:
         change = self.score(line, tasks).minus(self.score(other, tasks))
         return change.mean, change.interval()
@@ -118,8 +125,15 @@ class ScoreComparison:
         return self._of_the_model(line)
 
     def _of_the_model(self, line: PrintedNumber) -> Verdict:
-        """That very model was run: printed against measured."""
-        task = task_benchmarks().get(line.column)
+        """That very model was run: printed against measured, if both went by the same protocol as far as is known."""
+        named = task_benchmarks().get(line.column)
+        task = line.made_under.tasks.get(line.column, named)
+        if task not in self.runs.all_tasks:
+            task = named
+        if judge := judges().get(line.column):
+            return Verdict(
+                NOT_RUN, f"{line.column} is scored by a judge, {judge}: only answers are written for it here"
+            )
         if task is None or task not in self.runs.all_tasks:
             return Verdict(NOT_RUN, f"{line.column} was not run")
         if line.unit not in SHARES:
@@ -127,10 +141,16 @@ class ScoreComparison:
         run = self._run_line(line)
         if isinstance(run, str):
             return Verdict(NOT_RUN, run)
+        under = self.runs.protocol(run[0], task)
+        if differs := difference(line.made_under, line.column, under):
+            return Verdict(NOT_RUN, f"other protocol: {differs}")
         value, interval = self.runs.measured(run, line.column, task)
-        span = self.table.span(line, hundred=True)
+        span = self.table.span(
+            line, hundred=True, like=lambda other: not difference(other.made_under, other.column, under)
+        )
         verdict = score_verdict(line.hundred, value, interval, span)
         why = f"measured {value:.1f} ({interval[0]:.1f} to {interval[1]:.1f}) on {task}; {span.text}"
+        why += f"; {both(line.made_under, under)}"
         return Verdict(verdict, why, measured=value, measure=f"% of {task}, {without_seed(run[1][0])}", run=run[0])
 
     def _beside_pocket(self, line: PrintedNumber) -> Verdict:

@@ -129,7 +129,8 @@ def rules() -> list[tuple[str, str]]:
     sentences = (
         "A cost: the formula, counted as the paper says, as is documented of it, or as fits its numbers (its line then "
         f"says fitted), gives the printed number, rounded or cut to its digits, or within {TOLERANCE:.0%}. A score: "
-        f"that very model was run here, and the printed number lies in the measured {CONFIDENCE:.0%} interval.",
+        f"that very model was run here, and the printed number lies in the measured {CONFIDENCE:.0%} interval; it was "
+        "run under the protocol that it was printed under, or nobody says which that was, and then its line does.",
         "Not that, but what was computed or measured lies between the lowest and the highest number that papers print "
         "for the same cell. Also where the printed number is met, but by a way of counting that was only looked for.",
         "A score of a model that was not run here, beside pocket's on its tasks of that kind, with the method's own "
@@ -140,8 +141,9 @@ def rules() -> list[tuple[str, str]]:
         "them or more, and there is one at least. Where no other method of the table was run, the sign alone decides: "
         "a loss for both, or for neither.",
         "Something was computed or run that could have met the number or its direction, and did not.",
-        "Nothing here computes or runs it; or what pocket ran decides too little: no pair of methods and, where no "
-        "other method of the table was run, not the sign either. The reason is given.",
+        "Nothing here computes or runs it, or not under the protocol that it was printed under; or what pocket ran "
+        "decides too little: no pair of methods and, where no other method of the table was run, not the sign either. "
+        "The reason is given.",
     )
     return list(zip(VERDICTS, sentences, strict=True))
 

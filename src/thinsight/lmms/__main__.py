@@ -24,8 +24,7 @@ def main(arguments: list[str]) -> None:
     from thinsight.lmms.evaluate import evaluate  # it imports lmms-eval
 
     result = evaluate(config, tasks, options.out, options.include)
-    cells = [cell for budgets in result["scores"].values() for cell in budgets.values()]
-    if sys.stdout.isatty() and not options.json and all(cell["accuracy"] is not None for cell in cells):
+    if sys.stdout.isatty() and not options.json:
         from thinsight.evaluation.score_table import score_table
 
         print(score_table(result, None))

@@ -20,9 +20,6 @@ from thinsight.lmms.requests import Request
 
 Record = dict[str, Any]
 
-UNSCORED = {"correct": None, "accuracy": None, "interval": [None, None], "kinds": {}}
-"""The cell of a task whose metrics do not score single rows."""
-
 
 def scored(records: Mapping[str, Record], samples: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> list[Record]:
     """``records`` (by the row's number) with the reference and the score of each row from lmms-eval's ``samples``, in
@@ -54,9 +51,7 @@ def cell(
 ) -> dict[str, Any]:
     """The scores and costs of one task under one budget; ``scores``: lmms-eval's own of the task."""
     summary = {"lmms_eval": {key: value for key, value in scores.items() if "," in key and _is_number(value)}}
-    marked = any(record["correct"] is not None for record in records)
-    plain = [{**record, "correct": bool(record["correct"]) if not marked else record["correct"]} for record in records]
-    return {**score_records(plain, shape, element_bytes), **({} if marked else UNSCORED), "summary": summary}
+    return {**score_records(records, shape, element_bytes), "summary": summary}
 
 
 def lmms_card(card: Mapping[str, Any], tasks: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

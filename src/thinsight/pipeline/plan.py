@@ -49,6 +49,7 @@ from thinsight.ledger import published
 from thinsight.paths import CONF, ROOT, save_whole
 from thinsight.pipeline.notebook import declared_parameters, load_notebook, summarize, syntax
 from thinsight.pipeline.params import Params, read_params
+from thinsight.tasks import mini
 
 DATA = ROOT / "data"
 CONTENTS = DATA / "plan" / "contents.json"
@@ -157,11 +158,14 @@ def _short_title(name: str, title: str) -> str:
 
 
 def run_code(config: DictConfig) -> str:
-    """The text of a run: the code that its evaluation can reach, and its tasks' values, which its config only names."""
+    """The text of a run: the code that its evaluation can reach, and what its config only names of its tasks: their
+    values, their lists of mini rows."""
     tasks = {name: _task(name) for name in config.tasks}
     nodes = [OmegaConf.to_container(config, resolve=True), *tasks.values()]
     values = [f"{_value_hash(task)}  conf/task/{name}.yaml" for name, task in tasks.items()]
     values += [f"{_path_hash(path)[:12]}  {path}" for path in outside_files(config)]
+    lists = [mini.list_file(name) for name in config.tasks or [config.task.name] if config.task.selection]
+    values += [f"{_path_hash(path)[:12]}  {mini.shown(path)}" for path in lists if path.is_file()]
     return _code_text([EVALUATION, *targets(nodes)], values)
 
 

@@ -200,6 +200,18 @@ def refcoco(number: int, record: Record, task: DictConfig) -> list[dict[str, Any
     ]
 
 
+def mmvet(number: int, record: Record, task: DictConfig) -> dict[str, Any]:
+    """An open question; the kinds are the skills that it needs. lmms-eval asks to reason first."""
+    reason = "First please perform reasoning, and think step by step to provide best answer to the following question: "
+    question = f"{reason}\n\n{record['question']}" if task.protocol == LMMS_EVAL else record["question"]
+    return _fields(record["question_id"], question, record["answer"], record["capability"])
+
+
+def llava_w(number: int, record: Record, task: DictConfig) -> dict[str, Any]:
+    """An open question; the reference is GPT-4's answer, which saw captions; the kinds are conv, detail and complex."""
+    return _fields(record["question_id"], record["question"], record["gpt_answer"], record["category"])
+
+
 def _fields(key: object, question: str, answer: str, kind: str) -> dict[str, Any]:
     return {"id": str(key), "question": question, "answer": answer, "kind": kind}
 

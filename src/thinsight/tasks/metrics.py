@@ -2,8 +2,8 @@
 
 A metric takes the prediction (stripped, as `evaluation.answer` gives it), the reference answer and, where a question
 has them, several references or the texts of its choices; it returns whether the prediction is right, or how right from
-0 to 1. ``metric`` in conf/task names one: `exact` for pocket's tasks, and for a benchmark the function of its module in
-`tasks.scorers` that is called as the task's ``protocol``.
+0 to 1, or None of all where nothing here can score them. ``metric`` in conf/task names one: `exact` for pocket's tasks,
+and for a benchmark the function of its module in `tasks.scorers` that is called as the task's ``protocol``.
 
 A summary (``summary`` in conf/task, if any) takes the records of a task under one budget and returns what stands as
 ``summary`` in metrics.json. Its ``printed`` holds the benchmark's number under the name and on the scale that papers
@@ -23,9 +23,10 @@ def exact(prediction: str, answer: str, answers: Sequence[str] = ()) -> bool:
     return normalise(prediction) == normalise(answer)
 
 
-def unscored(prediction: str, answer: str, answers: Sequence[str] = ()) -> bool:
-    """Never: of a split whose answers only a server has. Its answers go there (`tasks.submission`)."""
-    return False
+def unscored(prediction: str, answer: str, answers: Sequence[str] = ()) -> None:
+    """Neither right nor wrong: only a server has the answers, or a judge scores them. They go there
+    (`tasks.submission`)."""
+    return None
 
 
 def normalise(text: str) -> str:

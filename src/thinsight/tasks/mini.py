@@ -1,4 +1,5 @@
 """The ``mini`` part of a benchmark, ``task.selection=mini``: 500 rows, of all kinds, the same for everybody.
+``preset=mini`` sets it for all tasks of a run.
 
 Which rows they are depends on nothing but their ids, kinds and groups. A list in data/mini is what holds
 (`thinsight.tasks.mini_lists` writes it); it is checked against its own hash and against the data. Where there is none
@@ -25,26 +26,42 @@ Line = tuple[str, str, str]
 """Id, kind and group of a row; a row that is scored alone is a group of its own."""
 
 
-def selected(task: DictConfig, lines: Sequence[Line]) -> set[str]:
-    """The ids of the rows of ``task.selection``, of all ``lines`` in the order of their hashes."""
-    if task.selection != MINI:
-        raise nearest(f"selection of task {task.name}", task.selection, [MINI])
-    if function_name(task.kind) != "hub":
-        raise UserError(f"task {task.name} has no selection {MINI}: it is no benchmark, take limit={ROWS}.")
+def selected(task: DictConfig, lines: Sequence[Line], limit: int | None = None) -> set[str]:
+    """The ids of the rows of ``task.selection``, of all ``lines`` in the order of their hashes.
+
+    ``limit``: so many of these rows, of all kinds in their shares again; they are among those of a larger limit, and
+    one of `ROWS` or more leaves the selection whole.
+    """
+    check(task)
     path = list_file(task.name)
-    if not path.is_file():
-        return set(stratified(lines))
-    listed = read_list(path)
-    if lacking := listed - {key for key, _, _ in lines}:
+    chosen = read_list(path) if path.is_file() else set(stratified(lines))
+    if lacking := chosen - {key for key, _, _ in lines}:
         raise UserError(
             f"{shown(path)} names {len(lacking)} rows that the data of task {task.name} does not have, {min(lacking)} "
             "the first of them: the data is another than that which it was made of."
         )
-    return listed
+    if limit is not None and limit < ROWS:
+        return set(stratified((line for line in lines if line[0] in chosen), limit))
+    return chosen
 
 
-def stratified(lines: Iterable[Line]) -> list[str]:
-    """The ids of `ROWS` rows, all if there are fewer, and some more where the last group goes beyond.
+def check(task: DictConfig) -> None:
+    """Refuse a selection that there is not, or that the task cannot have."""
+    if task.selection not in ("", MINI):
+        raise nearest(f"selection of task {task.name}", task.selection, [MINI])
+    if task.selection and function_name(task.kind) != "hub":
+        raise UserError(f"task {task.name} has no selection {MINI}: it is no benchmark, take limit={ROWS}.")
+
+
+def most(task: DictConfig) -> int:
+    """How many rows a selection of the task has where its data are not here: as its list says, else `ROWS`."""
+    path = list_file(task.name)
+    return len(read_list(path)) if path.is_file() else ROWS
+
+
+def stratified(lines: Iterable[Line], rows: int | None = None) -> list[str]:
+    """The ids of so many ``rows`` (None: `ROWS`), all if there are fewer, and some more where the last group goes
+    beyond.
 
     Of each kind the first groups, as many as its share of all rows, at least one. ``lines`` come in the order in which
     they are taken; a group's kind is that of its first row.
@@ -62,8 +79,9 @@ def stratified(lines: Iterable[Line]) -> list[str]:
         placed += [(start / before[-1], group) for start, group in zip(before, of_kind, strict=False)]
     order = {group: number for number, group in enumerate(groups)}
     taken: list[str] = []
+    rows = ROWS if rows is None else rows
     for _, group in sorted(placed, key=lambda at: (at[0], order[at[1]])):
-        if len(taken) >= ROWS:
+        if len(taken) >= rows:
             break
         taken += groups[group]
     return taken

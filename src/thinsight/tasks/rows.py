@@ -143,20 +143,8 @@ def read_rows(task: DictConfig, limit: int | None = None) -> tuple[list[Row], li
     every kind of question and a longer run begins with the rows of a shorter one; a limit never parts a group. Missing
     or unreadable data are `UserError`s, and so are more than `MOST_FAILURES` rows without picture, question or answer.
     """
-    table = _as_text(task, task_function(task, "kind", sources)(task))
-    if table.empty:
-        raise UserError(f"task {task.name} has no rows.")
-    if table["id"].duplicated().any():
-        raise UserError(f"task {task.name} has two rows with the id {table['id'][table['id'].duplicated()].iloc[0]}.")
-    by_id = table["id"].map(_hash)
-    by_group = table["group"].map(_hash) if "group" in table else by_id
-    ordered = table.assign(_group=by_group, _id=by_id).sort_values(["_group", "_id"])
-    if task.selection:
-        lines = list(zip(ordered["id"], ordered["kind"], ordered["_group"], strict=True))
-        ordered = ordered[ordered["id"].isin(mini.selected(task, lines))]
-    if limit is not None:
-        ordered = ordered[ordered["_group"].isin(set(ordered["_group"].iloc[:limit]))]
-    columns = [c for c in (*sources.COLUMNS, "answers", "group", "group_size", "further", FAILURE) if c in table]
+    ordered = _chosen(task, task_function(task, "kind", sources)(task), limit)
+    columns = [c for c in (*sources.COLUMNS, "answers", "group", "group_size", "further", FAILURE) if c in ordered]
     rows, failures = [], {}
     for line, *values in zip(ordered.index, *(ordered[c] for c in columns), strict=True):
         fields = dict(zip(columns, values, strict=True))
@@ -166,6 +154,29 @@ def read_rows(task: DictConfig, limit: int | None = None) -> tuple[list[Row], li
             failures[line] = Failure(fields["id"], fields["kind"], str(error), fields.get("group", ""))
     check_failures(task.name, [failures[line].reason for line in sorted(failures)], len(ordered))
     return rows, list(failures.values())
+
+
+def count_rows(task: DictConfig, table: pd.DataFrame, limit: int | None = None) -> int:
+    """How many rows `read_rows` makes of ``table``, which may lack all but ids, kinds and groups, failed ones too."""
+    return len(_chosen(task, table, limit))
+
+
+def _chosen(task: DictConfig, table: pd.DataFrame, limit: int | None) -> pd.DataFrame:
+    """The rows of ``table`` that are asked, in their order, as text (see `_as_text`)."""
+    table = _as_text(task, table)
+    if table.empty:
+        raise UserError(f"task {task.name} has no rows.")
+    if table["id"].duplicated().any():
+        raise UserError(f"task {task.name} has two rows with the id {table['id'][table['id'].duplicated()].iloc[0]}.")
+    by_id = table["id"].map(_hash)
+    by_group = table["group"].map(_hash) if "group" in table else by_id
+    ordered = table.assign(_group=by_group, _id=by_id).sort_values(["_group", "_id"])
+    if task.selection:
+        lines = list(zip(ordered["id"], ordered["kind"], ordered["_group"], strict=True))
+        return ordered[ordered["id"].isin(mini.selected(task, lines, limit))]
+    if limit is not None:
+        return ordered[ordered["_group"].isin(set(ordered["_group"].iloc[:limit]))]
+    return ordered
 
 
 FAILURE = "failure"

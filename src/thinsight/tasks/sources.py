@@ -8,8 +8,9 @@ The sorts of ``task.columns``: text, texts, number, floats, image, sized (an ima
 images (a list of them), and any, which is not checked.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ from thinsight.errors import UserError, nearest
 from thinsight.paths import ROOT
 from thinsight.tasks import benchmarks
 from thinsight.tasks.functions import task_function
-from thinsight.tasks.hub import hub_place, open_subset
+from thinsight.tasks.hub import files, hub_place, open_subset
 from thinsight.tasks.pictures import picture_cell, picture_size
 
 if TYPE_CHECKING:
@@ -130,12 +131,12 @@ def hub(task: DictConfig) -> pd.DataFrame:
     table = open_subset(task, task.subset)
     if task.first:
         table = table.select(range(min(task.first, len(table))))
-    _check_columns(task, table, task.columns)
+    _check_columns(task, table.features, task.columns)
     shown = [name for name, sort in task.columns.items() if sort in PICTURES]
     records = table.select_columns([name for name in task.columns if name not in shown]).to_list()
     if task.pictures:
         apart = open_subset(task, task.pictures)
-        _check_columns(task, apart, {"id": "any", "image": "image"})
+        _check_columns(task, apart.features, {"id": "any", "image": "image"})
         by_id = dict(zip(map(str, apart["id"]), _pictures(task, apart, "image"), strict=True))
         columns = {"image": [by_id.get(str(record["imageId"]), _no_picture) for record in records]}
     else:
@@ -148,6 +149,34 @@ def hub(task: DictConfig) -> pd.DataFrame:
         for fields in _read(reader, number, record, task):
             first, *further = (columns[name][number] for name in fields.pop("pictures", columns))
             questions.append(fields | {"image": first, "further": further})
+    return _with_ids(task, questions)
+
+
+def hub_questions(task: DictConfig, folder: Path) -> pd.DataFrame:
+    """Ids, kinds and groups of the questions of `hub`, read off the files in ``folder`` without their pictures: what a
+    plan counts. A few seconds for the largest benchmark."""
+    import datasets
+
+    reader = task_function(task, "reader", benchmarks)
+    paths = files(task, folder, task.subset)
+    if task.pictures:
+        files(task, folder, task.pictures)
+    features = datasets.Features.from_arrow_schema(pq.read_schema(paths[0]))
+    _check_columns(task, features, task.columns)
+    read = [name for name, sort in task.columns.items() if sort not in PICTURES]
+    batches = (batch for path in paths for batch in pq.ParquetFile(path).iter_batches(columns=read))
+    records = (record | {SIZE: _unit_size} for batch in batches for record in batch.to_pylist())
+    kept = ("id", "question", "kind", "group")
+    questions = [
+        {key: fields[key] for key in kept if key in fields}
+        for number, record in enumerate(islice(records, task.first))
+        for fields in _read(reader, number, record, task)
+    ]
+    return _with_ids(task, questions)
+
+
+def _with_ids(task: DictConfig, questions: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """The questions as a table, those under one id numbered."""
     table = pd.DataFrame(questions, dtype=object)
     if table.empty:
         return table
@@ -166,16 +195,16 @@ def _read(reader: Callable[..., Any], number: int, record: Mapping[str, Any], ta
     return [dict(read)] if isinstance(read, Mapping) else [dict(fields) for fields in read or ()]
 
 
-def _check_columns(task: DictConfig, table: "Dataset", columns: Mapping[str, str]) -> None:
+def _check_columns(task: DictConfig, features: Mapping[str, Any], columns: Mapping[str, str]) -> None:
     """Refuse data whose columns are not those of the benchmark that the task reads them as."""
     for name, sort in columns.items():
-        if name not in table.features:
-            known = ", ".join(table.column_names)
+        if name not in features:
+            known = ", ".join(features)
             raise UserError(
                 f"the data of task {task.name} has no column {name}, so it is not {task.hub} as it is read here "
                 f"(its columns: {known})."
             )
-        kind = table.features[name]
+        kind = features[name]
         if _sort(kind) != ("image" if sort == "sized" else sort) and sort != "any":
             raise UserError(f"column {name} of the data of task {task.name} holds {kind}, not {sort} as in {task.hub}.")
 
@@ -212,6 +241,11 @@ def _bytes(images: "Dataset", folder: Path, column: str, number: int) -> bytes |
 def _size(task: DictConfig, number: int, read: Callable[[], bytes | None]) -> tuple[int, int]:
     """Width and height of a line's picture in pixels."""
     return picture_size(f"line {number + 1} (the first is 1) of task {task.name}", read())
+
+
+def _unit_size() -> tuple[int, int]:
+    """The size of a picture that is not looked at."""
+    return 1, 1
 
 
 def _no_picture() -> None:

@@ -1,10 +1,14 @@
 """VizWiz-VQA (arXiv:1802.08218): VQA accuracy, the share of ten people's answers (see `textvqa`). There is no protocol
 ``official``: the code of VizWiz's server was not read."""
 
-from collections.abc import Sequence
-from typing import Any
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from thinsight.tasks.scorers import textvqa, vqav2
+
+if TYPE_CHECKING:
+    from thinsight.tasks.submission import Asked
 
 
 def llava(prediction: str, answer: str, answers: Sequence[str] = ()) -> float:
@@ -18,7 +22,10 @@ def lmms_eval(prediction: str, answer: str, answers: Sequence[str] = ()) -> floa
     return textvqa.lmms_eval(prediction, answer, answers)
 
 
-def submission_line(key: str, prediction: str) -> dict[str, Any]:
-    """An answer in the file that VizWiz's server takes, in the form in which LLaVA sends it
+def submission(answers: Mapping[str, str], asked: "Asked") -> str:
+    """The file that VizWiz's server takes, the answers in the form in which LLaVA sends them
     (scripts/convert_vizwiz_for_submission.py)."""
-    return {"image": f"{key.removesuffix('.jpg')}.jpg", "answer": textvqa.normalise(prediction)}
+    lines = [
+        {"image": f"{key.removesuffix('.jpg')}.jpg", "answer": textvqa.normalise(text)} for key, text in answers.items()
+    ]
+    return json.dumps(lines, ensure_ascii=False)

@@ -1,9 +1,13 @@
 """VQAv2 (arXiv:1612.00837): VQA accuracy, the share of ten people's answers (see `textvqa`)."""
 
-from collections.abc import Sequence
-from typing import Any
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from thinsight.tasks.scorers.textvqa import normalise, one_line, server_form, share_of_people
+
+if TYPE_CHECKING:
+    from thinsight.tasks.submission import Asked
 
 
 def official(prediction: str, answer: str, answers: Sequence[str] = ()) -> float:
@@ -27,7 +31,8 @@ def lmms_eval(prediction: str, answer: str, answers: Sequence[str] = ()) -> floa
     return share_of_people(server_form(prediction), [server_form(text) for text in answers])
 
 
-def submission_line(key: str, prediction: str) -> dict[str, Any]:
-    """An answer in the file that VQA's server takes, in the form in which LLaVA sends it
+def submission(answers: Mapping[str, str], asked: "Asked") -> str:
+    """The file that VQA's server takes, the answers in the form in which LLaVA sends them
     (scripts/convert_vqav2_for_submission.py)."""
-    return {"question_id": int(key), "answer": normalise(prediction)}
+    lines = [{"question_id": int(key), "answer": normalise(text)} for key, text in answers.items()]
+    return json.dumps(lines, ensure_ascii=False)
