@@ -55,6 +55,8 @@ def test_scores_are_those_of_the_files(folder):
         cell = json.loads((folder / line["run"] / "metrics.json").read_text())["scores"][line["task"]][line["budget"]]
         assert line["accuracy"] == cell["accuracy"]
         assert line["profiler"] == cell["prefill_flops"]["profiler"]
+        beside = cell["vision_flops"] + cell["choice_flops"]
+        assert line["end_to_end"] == cell["prefill_flops"]["profiler_last_row"] + beside
         rows = score_cells(load_answers(folder), line["run"], line["budget"])
         assert rows["correct"].mean() == pytest.approx(line["accuracy"])
 

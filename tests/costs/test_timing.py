@@ -1,6 +1,7 @@
 """The clock: arms, phases, interleaving, bounds, inputs of every family. No test says how fast anything has to be."""
 
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from thinsight.config.schema import ModelConfig, TaskConfig
 from thinsight.costs import timing
 from thinsight.costs.budgets import simulate
 from thinsight.costs.conventions import PROFILER_LAST
-from thinsight.costs.flops import flops, prefill_flops
+from thinsight.costs.flops import decoder_shape, flops, prefill_flops
 from thinsight.costs.inputs import random_inputs, visual_count
 from thinsight.costs.shapes import StackSize, read_shape, resized
 from thinsight.costs.speed import TimedModel
@@ -119,6 +120,29 @@ class TestPhases:
         model, inputs = loaded
         assert time_pass(model, Arm("plain"), inputs)["own work"] == 0
         assert time_pass(model, Arm("identity", load_method("identity")), inputs)["own work"] > 0
+
+    def test_flops_of_a_pass_are_told_apart(self, loaded):
+        """Four patches of width 16 in one block of the tower that is read, then two layers of width 32."""
+        model, inputs = loaded
+        shape, length = decoder_shape(model), inputs["input_ids"].shape[1]
+        block = 2 * 5 * (4 * 16 * 16 + 2 * 16 * 32) + 4 * 5 * 5 * 16
+        patches, row = 2 * 4 * 16 * 3 * 14 * 14, 2 * (16 * 32 + 32 * 32)
+        whole = timing.prefill_flops(model, load_method("identity"), inputs)
+        assert whole == {
+            "vision": patches + block + 4 * row,
+            "choice": 0,
+            "decoder": flops(replace(shape, biases=0), [length] * 2, PROFILER_LAST),
+        }
+        behind = timing.prefill_flops(model, load_method("divprune", keep=1), inputs)
+        assert behind == {
+            "vision": whole["vision"],
+            "choice": 2 * 4 * 4 * 32,  # cosines of each pair
+            "decoder": flops(replace(shape, biases=0), [length - 3] * 2, PROFILER_LAST),
+        }
+        front = timing.prefill_flops(model, load_method("fastervlm", keep=1), inputs)
+        assert front["vision"] == whole["vision"] - 3 * row
+        assert front["choice"] == 2 * 5 * 16  # one row of attention
+        assert front["decoder"] == behind["decoder"]
 
     def test_own_work_is_what_stages_take(self, loaded):
         """A filter that sleeps: before the projector, between the halves of a layer, and in front of the decoder."""

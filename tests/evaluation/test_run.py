@@ -116,11 +116,11 @@ def test_layers_shared_by_budgets_give_what_each_would_compute(world, tmp_path, 
         for m, n in ((block, looks), (first, passes))
     ]
     shared = evaluate(config, tmp_path / "a", tmp_path / "j")
-    assert (len(looks), sum(passes)) == (2, 2 + 2)  # batches of 5 and 4 rows, two budgets
+    assert (len(looks), sum(passes)) == (2 + 2, 2 + 2 + 2)  # batches of 5 and 4 rows, two budgets; FLOPs of each
     assert "forward" not in vars(model.model.vision_tower) | vars(model.model.language_model.layers[0])
     monkeypatch.setattr(module, "shared_layers", partial(shared_layers, limit=0))
     assert evaluate(config, tmp_path / "b", tmp_path / "j") == shared
-    assert (len(looks), sum(passes)) == (2 + 4, 4 + 2 + 4)
+    assert (len(looks), sum(passes)) == (4 + 4 + 2, 6 + 2 + 4 + 2)
     for handle in handles:
         handle.remove()
     for name in ("predictions.parquet", "trace.parquet"):

@@ -64,7 +64,15 @@ class TestCurve:
         for (run, budget), both in right.items():
             for task, some in zip(("one", "two"), both, strict=True):
                 kept = 8.0 if run == "plain" else 4.0
-                costs = {"visual": kept, "kept": kept, "picture": 8.0, "profiler": kept, "kv_bytes": kept, "layer": 0}
+                costs = {
+                    "visual": kept,
+                    "kept": kept,
+                    "picture": 8.0,
+                    "profiler": kept,
+                    "end_to_end": kept,
+                    "kv_bytes": kept,
+                    "layer": 0,
+                }
                 results.append({"run": run, "budget": budget, "task": task, "accuracy": np.mean(some), **costs})
                 rows += [
                     {"run": run, "budget": budget, "task": task, "id": str(i), "correct": bool(r)}

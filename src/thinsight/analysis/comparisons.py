@@ -163,11 +163,13 @@ def against_random(
     difference, least, most   to the control's mean over seeds, with a paired 95 % bootstrap interval over questions
     verdict                   "inside" random's spread: between its seeds' lowest and highest score, or an interval that
                               holds zero; else "above" or "below"; a run of several draws is outside if all of them are
-    equal_flops, equal_least, equal_most   the mean's difference to the control at the same FLOPs instead of the same
-                              ``keep``: straight lines between its budgets and the whole model; NaN out of its range
+    equal_flops, equal_least, equal_most   the mean's difference to the control at the same FLOPs, end to end, instead
+                              of the same ``keep``: straight lines between its budgets and the whole model; NaN out of
+                              its range
     kept, visual, picture     visual tokens left in the end, entering a layer on average, in the prompt
     layer                     the first one that the picture does not reach whole, if it is the same for all rows
-    flops, kv                 prefill FLOPs and cache as shares of ``base``
+    flops, end_to_end, kv     prefill FLOPs of the decoder, those from pixels on with the method's choice, and cache, as
+                              shares of ``base``'s
 
     Where a budget was run with several seeds, low and high are their lowest and highest score. A run without the field
     ``keep`` that was swept over layers stands with the layer whose average is nearest.
@@ -192,32 +194,36 @@ def against_random(
                 out.append({**line, "task": task, **_beside_draws(*at_task, *bounds[task])})
             costs, score = _relative_costs(cells, whole), bootstrap.score(run, budgets)
             line |= {"task": MEAN, **_beside_draws(draws, random, *score.interval()), **costs}
-            out.append(line | _at_equal_flops(score, costs["flops"], curve))
+            out.append(line | _at_equal_flops(score, costs["end_to_end"], curve))
     return pd.DataFrame(out)
 
 
 def relative_points(results: pd.DataFrame, rows: pd.DataFrame, base: str = "plain") -> pd.DataFrame:
     """One line per run and budget, seeds averaged: FLOPs, and the mean over tasks of the score, relative to ``base``.
 
-    run, budget, flops, score, low, high (bootstrap); least, most: the seeds' lowest and highest score.
+    run, budget, flops (decoder), end_to_end, score, low, high (bootstrap); least, most: the seeds' lowest and highest
+    score.
     """
     bootstrap, whole = Bootstrap(rows), score_cells(results, base)
     reference, out = bootstrap.score(base, [FIXED]), []
     for run in results["run"].unique():
-        for label, budgets, flops in _relative_flops(results, run, whole):
+        for label, budgets, costs in _relative_flops(results, run, whole):
             score = bootstrap.score(run, budgets).over(reference)
             draws = [bootstrap.score(run, [budget]).over(reference).mean for budget in budgets]
-            line = {"run": run, "budget": label, "flops": flops, "score": score.mean}
+            line = {"run": run, "budget": label, **costs, "score": score.mean}
             out.append(line | _named_interval(score, "low", "high") | {"least": min(draws), "most": max(draws)})
     return pd.DataFrame(out)
 
 
-def _relative_flops(results: pd.DataFrame, run: str, whole: pd.DataFrame) -> Iterator[tuple[str, list[str], float]]:
-    """Each budget of ``run``: its label, the budgets that are draws of it, its FLOPs as a share of ``whole``'s."""
+def _relative_flops(
+    results: pd.DataFrame, run: str, whole: pd.DataFrame
+) -> Iterator[tuple[str, list[str], dict[str, float]]]:
+    """Each budget of ``run``: its label, the budgets that are draws of it, its FLOPs as shares of ``whole``'s, the
+    decoder's and end to end."""
     cells = score_cells(results, run)
     for label, part in cells.groupby(cells["budget"].map(without_seed), sort=False):
         costs = _relative_costs(part.groupby("task", sort=False).mean(numeric_only=True), whole)
-        yield label, list(part["budget"].unique()), costs["flops"]
+        yield label, list(part["budget"].unique()), {name: costs[name] for name in ("flops", "end_to_end")}
 
 
 def _named_interval(score: ResampledScore, low: str, high: str) -> dict[str, float]:
@@ -274,7 +280,7 @@ def _control_curve(
 ) -> list[tuple[float, ResampledScore]]:
     """FLOPs and score of the control at each of its budgets, and of the whole model, by FLOPs."""
     costs = _relative_flops(results, control, score_cells(results, base))
-    points = [(flops, bootstrap.score(control, budgets)) for _, budgets, flops in costs]
+    points = [(flops["end_to_end"], bootstrap.score(control, budgets)) for _, budgets, flops in costs]
     return sorted([(1.0, bootstrap.score(base, [FIXED])), *points], key=lambda pair: pair[0])
 
 
@@ -294,7 +300,8 @@ def _at_equal_flops(
 def _relative_costs(cells: pd.DataFrame, whole: pd.DataFrame) -> dict[str, float]:
     """Means over tasks; ``cells`` has a line for each of them, as ``whole`` has for the whole model."""
     reference = whole.set_index("task").loc[cells.index]
-    shares = {"flops": (cells[COST] / reference[COST]).mean(), "kv": (cells["kv_bytes"] / reference["kv_bytes"]).mean()}
+    columns = {"flops": COST, "end_to_end": "end_to_end", "kv": "kv_bytes"}
+    shares = {name: (cells[column] / reference[column]).mean() for name, column in columns.items()}
     return {name: cells[name].mean() for name in ("kept", "visual", "picture", "layer")} | shares
 
 

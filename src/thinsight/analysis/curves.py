@@ -28,7 +28,7 @@ def compression_curve(results: pd.DataFrame, rows: pd.DataFrame, base: str = "pl
     kept          tokens left in the end, the mean over questions; least_kept, most_kept over the tasks' means
     score         mean over tasks of the accuracy's share; low, high: bootstrap over questions
     least, most   lowest and highest score of the draws (seeds, phases)
-    flops         prefill FLOPs of the decoder, by a profiler's count
+    flops         prefill FLOPs of the decoder, by a profiler's count;  end_to_end  those from pixels on
     """
     cells = results.assign(budget=results["budget"].map(without_seed))
     cells = cells.groupby(["run", "budget", "task"], sort=False)[["visual", "picture", "kept"]].mean()
@@ -140,7 +140,8 @@ def pareto(
     ``keeps``: of runs with the field ``keep`` these budgets alone, so that none is on the front for having been run
     where the others were not; None: all budgets.
 
-    front        whether it is on the front; FLOPs that are equal to three digits of the share are equal
+    front        whether it is on the front of score against FLOPs end to end, which are equal where three digits of the
+                 share are
     frequency    the share of bootstrap resamples of the questions in which it is
     run_frequency  the share in which any budget of its run is; what is cheaper than all else always is, and not counted
     """
@@ -152,7 +153,7 @@ def pareto(
     draws = results.groupby(["run", results["budget"].map(without_seed)])["budget"].unique()
     keys = zip(dots["run"], dots["budget"], strict=True)
     scores = [bootstrap.score(run, list(draws[run, budget])).over(reference) for run, budget in keys]
-    costs = dots["flops"].round(FINE).to_numpy()
+    costs = dots["end_to_end"].round(FINE).to_numpy()
     on_front = front(costs, np.stack([score.replicates.mean(1) for score in scores], axis=1))
     forced = (costs[:, None] > costs[None]).sum(1) == 0  # nothing is cheaper
     forced &= forced.sum() == 1

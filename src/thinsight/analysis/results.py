@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from functools import cache
 from itertools import combinations
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from thinsight.evaluation.protocol import comparable, run_protocol
 FLOPS = ("fastv", "profiler")  # the two conventions that VTW's own numbers mix: its formula's and its profiler's
 SCORE_COLUMNS = (
     "run", "group", "model", "method", "task", "budget", "accuracy", "low", "high", "n", "layer", "visual", "kept",
-    "picture", "kv_bytes", "printed", "protocol", *(convention.name for convention in CONVENTIONS),
+    "picture", "kv_bytes", "printed", "protocol", "end_to_end", *(convention.name for convention in CONVENTIONS),
 )  # fmt: skip
 ANSWER_COLUMNS = ("run", "task", "budget", "id", "kind", "prediction", "answer", "correct", "generated", "visual_mean")
 
@@ -30,8 +31,9 @@ ANSWER_COLUMNS = ("run", "task", "budget", "id", "kind", "prediction", "answer",
 def load_scores(folder: Path, runs: Sequence[str] | None = None, *, missing_ok: bool = False) -> pd.DataFrame:
     """One line per run, task and budget: group, model, method, accuracy, low, high, n, layer, kv_bytes, a column per
     convention, and visual tokens: entering a layer on average (visual), alive at the end (kept), in the prompt
-    (picture). ``printed``: the number that a benchmark's tables hold, where that is not the accuracy; ``protocol``:
-    whose rules asked and scored it, by the card; empty where it names none.
+    (picture). ``end_to_end``: FLOPs of the convention ``profiler_last_row``, and those of the vision tower and of
+    the method's own choice. ``printed``: the number that a benchmark's tables hold, where that is not the accuracy;
+    ``protocol``: whose rules asked and scored it, by the card; empty where it names none.
 
     Answers that a server or a judge is to score have no line, here nor in `load_answers`.
 
@@ -79,6 +81,12 @@ def with_budget_labels(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(budget=table["budget"].map(labels))
 
 
+def _end_to_end(cell: Mapping[str, Any]) -> float:
+    """FLOPs of a prefill from pixels on; no number where only the decoder's are known."""
+    beside = [cell.get("vision_flops", nan), cell.get("choice_flops", nan)]
+    return cell["prefill_flops"]["profiler_last_row"] + sum(beside)
+
+
 def _score_lines(file: Path) -> list[dict[str, Any]]:
     metrics, card = read_json(file), read_json(file.with_name("protocol.json"))
     protocols = {task: run_protocol(card, task) for task in metrics["scores"]}
@@ -89,7 +97,8 @@ def _score_lines(file: Path) -> list[dict[str, Any]]:
             "low": cell["interval"][0], "high": cell["interval"][1], "n": cell["n"], "layer": cell["layer"],
             "visual": cell["visual_tokens_mean"], "kept": cell["visual_tokens_kept"],
             "picture": cell["picture_tokens"], "kv_bytes": cell["kv_bytes"],
-            "printed": cell.get("summary", {}).get("printed"), "protocol": protocols[task], **cell["prefill_flops"],
+            "printed": cell.get("summary", {}).get("printed"), "protocol": protocols[task],
+            "end_to_end": _end_to_end(cell), **cell["prefill_flops"],
         }
         for task, budgets in metrics["scores"].items()
         for budget, cell in budgets.items()

@@ -25,6 +25,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from transformers import GenerationConfig, PreTrainedModel
 
 from thinsight.costs.live_bytes import Alive
@@ -91,6 +92,41 @@ class DeviceClock:
     def seconds(self, start: Any, end: Any) -> float:
         """Between two marks that are reached."""
         return start.elapsed_time(end) / 1000 if self.cuda else end - start
+
+
+class FlopClock(DeviceClock):
+    """Marks in FLOPs in place of seconds, two for each multiply-add: those of matrix products, convolutions and torch's
+    own attention, as it counts them inside ``counter``."""
+
+    def __init__(self) -> None:
+        on_cpu = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops}  # torch leaves it out
+        self.counter, self.cuda = FlopCounterMode(display=False, custom_mapping=on_cpu), False
+
+    def mark(self) -> int:
+        """So many until now."""
+        return self.counter.get_total_flops()
+
+
+def _attention_flops(queries: torch.Size, keys: torch.Size, values: torch.Size, *_: Any, **__: Any) -> int:
+    return sdpa_flop_count(queries, keys, values)
+
+
+def prefill_flops(model: PreTrainedModel, method: Method, inputs: Mapping[str, Any]) -> dict[str, int]:
+    """FLOPs of one pass under ``method`` (see `FlopClock`), in three parts.
+
+    vision   all in front of the decoder, tower and projector, less for what has left there
+    choice   what the method computes to choose and to merge, wherever that is
+    decoder  its layers, and the head on the last row
+    """
+    clock, decoder = FlopClock(), []
+    with torch.inference_mode(), reduce(model, method), watched(model, clock) as spans, ExitStack() as stack:
+        _watch(find_parts(model).decoder, clock, decoder, stack, whole=True)
+        with clock.counter:
+            whole = _prefill(model, inputs, clock)
+    own, (start, _) = spans["own work"], decoder[0]
+    choice = sum(last - first for first, last in own)
+    vision = start - sum(last - first for first, last in own if last <= start)
+    return {"vision": vision, "choice": choice, "decoder": whole - vision - choice}
 
 
 def plain_and(method: Method, attention: str, fastest: str) -> list[Arm]:

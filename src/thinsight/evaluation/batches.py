@@ -46,10 +46,10 @@ class Answerer:
         """Each batch without the rows whose pictures cannot be read, with its inputs on the model's device (None if it
         does not fit there); the next one's pictures are read meanwhile."""
         with ThreadPoolExecutor(1) as pool:
-            coming = [pool.submit(_collated, self.processor, batch) for batch in batches[:1]]
+            coming = [pool.submit(collated, self.processor, batch) for batch in batches[:1]]
             for number in range(len(batches)):
                 batch, inputs = coming.pop().result()
-                coming += [pool.submit(_collated, self.processor, b) for b in batches[number + 1 : number + 2]]
+                coming += [pool.submit(collated, self.processor, b) for b in batches[number + 1 : number + 2]]
                 yield batch, self._placed(inputs) if batch.rows else None
 
     def answer(self, method: Method, batch: Batch, inputs: "BatchFeature | None") -> list[dict[str, Any]]:
@@ -62,7 +62,7 @@ class Answerer:
         if not size:
             return []
         if self.most is None or size <= self.most:
-            inputs = self._placed(_collated(self.processor, batch)[1]) if inputs is None else inputs
+            inputs = self._placed(collated(self.processor, batch)[1]) if inputs is None else inputs
             records = self._tried(method, batch, inputs) if inputs is not None else None
             if records is not None:
                 return records if self.most is None else [{**record, "together": size} for record in records]
@@ -102,7 +102,7 @@ class Answerer:
         free_memory()
 
 
-def _collated(processor: "ProcessorMixin", batch: Batch) -> tuple[Batch, "BatchFeature | None"]:
+def collated(processor: "ProcessorMixin", batch: Batch) -> tuple[Batch, "BatchFeature | None"]:
     """A batch without the rows whose pictures cannot be read, and the inputs of the others, if there are any."""
     try:
         return batch, collate(processor, batch.rows, batch.task)

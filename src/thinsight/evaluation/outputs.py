@@ -1,6 +1,7 @@
 """Answers -> scores, costs and the files of a run.
 
-metrics.json         scores per task and budget (`score_records`); the same bytes for the same config and machine
+metrics.json         scores per task and budget (`score_records`, `counted.flops_besides_decoder`); the same bytes for
+                     the same config and machine
 curve.csv            the same as a table for plots
 predictions.parquet  one line per task, budget and row: what was asked, answered, and how many tokens it took; where
                      rows failed, a column ``failed`` with the reason

@@ -140,22 +140,24 @@ def method_sections(entries: Sequence[MethodEntry]) -> str:
 
 
 def landscape_figure(page: Methods, control: str = "random") -> Figure:
-    """Relative score against relative FLOPs, a panel for each place where methods act; controls in grey, and of
+    """Relative score against relative FLOPs, end to end, a panel for each place where methods act; controls in grey, of
     ``control`` the spread of its draws."""
     runs = page.table.drop_duplicates("run").set_index("run").drop(index=control)
     runs = runs[runs.index.isin(page.points["run"])]
     groups = {place: part for place in FAMILIES if len(part := runs[runs["place"] == place])}
     lines, columns = -(-len(groups) // 2), min(2, len(groups))
     figure, axes = subplots(lines, columns, figsize=(PAGE, 2.9 * lines), sharex=True, sharey=True, squeeze=False)
-    shown = page.points[page.points["run"].isin([*runs.index, control])].sort_values("flops")
+    shown = page.points[page.points["run"].isin([*runs.index, control])].sort_values("end_to_end")
     by_keep = shown["budget"].map(lambda label: Budget.parse(label).keep is not None)
-    shown = shown[shown["flops"] <= shown.loc[by_keep, "flops"].max() + 1e-9]  # not a curve's long end over layers
+    shown = shown[
+        shown["end_to_end"] <= shown.loc[by_keep, "end_to_end"].max() + 1e-9
+    ]  # not a curve's long end over layers
     draws = shown[shown["run"] == control]
     for axis in axes.flat[len(groups) :]:
         axis.axis("off")
     for axis, (place, part) in zip(axes.flat, groups.items(), strict=False):
-        axis.fill_between(draws["flops"], draws["least"], draws["most"], color=GREY, alpha=0.35, lw=0)
-        axis.plot(draws["flops"], draws["score"], color=GREY, lw=0.9, label=page.entries[control].short)
+        axis.fill_between(draws["end_to_end"], draws["least"], draws["most"], color=GREY, alpha=0.35, lw=0)
+        axis.plot(draws["end_to_end"], draws["score"], color=GREY, lw=0.9, label=page.entries[control].short)
         part = part.sort_values("control", kind="stable")
         for number, (run, labels) in enumerate(part.iterrows()):
             line = shown[shown["run"] == run]
@@ -164,14 +166,14 @@ def landscape_figure(page: Methods, control: str = "random") -> Figure:
             if labels["control"]:
                 style = {"color": GREY, "marker": ".", "ls": (":", "--", "-.")[number % 3]}
             axis.errorbar(
-                line["flops"], line["score"], yerr=[line["score"] - line["low"], line["high"] - line["score"]],
+                line["end_to_end"], line["score"], yerr=[line["score"] - line["low"], line["high"] - line["score"]],
                 label=labels["title"], lw=1.0, ms=3.5, elinewidth=0.4, capsize=0, **style,
             )  # fmt: skip
         axis.axhline(1.0, color=GREY, lw=0.6)
         axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=6)
         axis.set_title(place)
         axis.xaxis.set_tick_params(labelbottom=True)
-    figure.supxlabel("prefill FLOPs, share of the whole model", fontsize=8)
+    figure.supxlabel("prefill FLOPs from pixels to the first token, share of the whole model", fontsize=8)
     figure.supylabel("score, share of the whole model", fontsize=8)
     return figure
 
@@ -180,9 +182,13 @@ def scoreboard(page: Methods) -> str:
     """Accuracies of the whole model and the one without a picture, then a block per budget: random, other controls,
     methods by their mean. Below, what was not run."""
     heads = dict(zip(page.budgets, task_heads(page.budgets, page.table["picture"].max()), strict=True))
-    base = page.whole[page.whole["run"] == "plain"].set_index("task")["profiler"]
-    whole = page.whole.assign(flops=page.whole["profiler"] / page.whole["task"].map(base))
-    means = whole.groupby("run", as_index=False)[["accuracy", "kept", "visual", "flops"]].mean().assign(task=MEAN)
+    base = page.whole[page.whole["run"] == "plain"].set_index("task")
+    named = {"flops": "profiler", "end_to_end": "end_to_end"}
+    whole = page.whole.assign(
+        **{name: page.whole[column] / page.whole["task"].map(base[column]) for name, column in named.items()}
+    )
+    columns = ["accuracy", "kept", "visual", "flops", "end_to_end"]
+    means = whole.groupby("run", as_index=False)[columns].mean().assign(task=MEAN)
     whole = pd.concat([whole, means]).assign(block="", control=True)
     whole["title"] = whole["run"].map({"plain": "whole model", "blind": "no picture"})
     table = pd.concat([whole, page.table.assign(block=page.table["keep"].map(heads))], ignore_index=True)
@@ -199,7 +205,12 @@ def scoreboard(page: Methods) -> str:
         ],
     )
     means = table[table["task"] == MEAN]
-    costs = {"kept": ("kept", "{:.0f}"), "layer\nmean": ("visual", "{:.0f}"), "FLOPs": ("flops", "{:.0%}")}
+    costs = {
+        "kept": ("kept", "{:.0f}"),
+        "layer\nmean": ("visual", "{:.0f}"),
+        "decoder\nFLOPs": ("flops", "{:.0%}"),
+        "FLOPs end\nto end": ("end_to_end", "{:.0%}"),
+    }
     counts = [means.assign(task=head, text=means[name].map(form.format)) for head, (name, form) in costs.items()]
     order = 2 * ~means["control"].astype(bool) + ~means["run"].isin(["plain", "random"])
     rows = means.assign(order=order).sort_values(

@@ -20,36 +20,53 @@ VERDICT_COLOURS = dict(zip(VERDICTS, (GREEN, SKY, "#F2C45A", RED, "#D9D9D9"), st
 
 
 def pareto_figure(page: Overview, control: str = "random") -> Figure:
-    """Relative score against relative FLOPs of all runs and budgets; points of the front have a mark of their own.
+    """Relative score against relative FLOPs, end to end, of all runs and budgets; the front has its own marks.
 
     The band is the spread of the draws of the run ``control``.
     """
-    shown = page.front[page.front["flops"] <= 1.0 + 1e-9].sort_values("flops", kind="stable").join(page.named, on="run")
+    shown = (
+        page.front[page.front["end_to_end"] <= 1.0 + 1e-9]
+        .sort_values("end_to_end", kind="stable")
+        .join(page.named, on="run")
+    )
     shown["place"] = shown["place"].where(shown["control"].eq(False), CONTROL)
     places = [place for place in PLACES if (shown["place"] == place).any()]
     best = shown[shown["front"]]
     figure, axis = subplots(figsize=(WIDTH, 3.6 + 0.12 * len(best)), layout="constrained")
     seeds = shown[shown["run"] == control]
-    axis.fill_between(seeds["flops"], seeds["least"], seeds["most"], color=GREY, alpha=0.25, lw=0)
+    axis.fill_between(seeds["end_to_end"], seeds["least"], seeds["most"], color=GREY, alpha=0.25, lw=0)
     sns.lineplot(
-        shown, x="flops", y="score", units="run", hue="place", palette=PLACES, estimator=None, lw=0.7, alpha=0.35,
+        shown, x="end_to_end", y="score", units="run", hue="place", palette=PLACES, estimator=None, lw=0.7, alpha=0.35,
         legend=False, ax=axis,
     )  # fmt: skip
     sns.scatterplot(
-        shown, x="flops", y="score", hue="place", hue_order=places, style="place", style_order=places, palette=PLACES,
-        markers={place: "X" if place == CONTROL else "o" for place in PLACES}, s=20, lw=0, alpha=0.8, ax=axis,
+        shown, x="end_to_end", y="score", hue="place", hue_order=places, style="place", style_order=places,
+        palette=PLACES, markers={place: "X" if place == CONTROL else "o" for place in PLACES}, s=20, lw=0, alpha=0.8,
+        ax=axis,
     )  # fmt: skip
     axis.legend(loc="lower right", title="acts", alignment="left")
-    axis.step([*best["flops"], 1.0], [*best["score"], best["score"].max()], where="post", color=INK, lw=0.9, zorder=3)
+    axis.step(
+        [*best["end_to_end"], 1.0], [*best["score"], best["score"].max()], where="post", color=INK, lw=0.9, zorder=3
+    )
     keys = []
     for mark, (_, point) in zip(cycle("oDs^vP*Xdph<>"), best.iterrows(), strict=False):
         budget = budget_name(point["budget"], page.picture)
         label = f"{page.titles[point['run']]}{budget and ', '}{budget}: {point['frequency']:.0%}"
         keys += axis.plot(
-            point["flops"], point["score"], mark, ms=7, mec="white", color=PLACES[point["place"]], label=label, zorder=4
+            point["end_to_end"],
+            point["score"],
+            mark,
+            ms=7,
+            mec="white",
+            color=PLACES[point["place"]],
+            label=label,
+            zorder=4,
         )
     axis.axhline(1.0, color=GREY, lw=0.6, ls=":")
-    axis.set(xlabel="prefill FLOPs, share of the whole model", ylabel="score, share of the whole model")
+    axis.set(
+        xlabel="prefill FLOPs from pixels to the first token, share of the whole model",
+        ylabel="score, share of the whole model",
+    )
     title = "on the front, and in how many of the resamples"
     figure.legend(handles=keys, loc="outside lower center", ncols=2, title=title)
     return figure

@@ -53,13 +53,18 @@ def standing_table() -> str:
     first = means.sort_values(["order", "keep"], ascending=[True, False], kind="stable").drop_duplicates("run")
     marks = means["verdict"].map(lambda verdict: SPREAD_MARKS.get(verdict, "")).where(means["run"] != "random", "")
     scores = means["accuracy"].map("{:.1%} ".format) + marks
-    costs = zip(scores.str.rstrip(), means["flops"].map(percent), strict=True)
+    flops = means["flops"].map(percent) + ", " + means["end_to_end"].map(percent)
+    costs = zip(scores.str.rstrip(), flops, strict=True)
     cells = dict(zip(zip(means["run"], means["keep"], strict=True), costs, strict=True))
     lines = [
         [row["title"], row["place"], *(part for keep in keeps for part in cells.get((row["run"], keep), ("–", "–")))]
         for _, row in first.iterrows()
     ]
-    head = [part for keep in keeps for part in (f"{round(keep * picture)} of {picture:.0f} tokens", "FLOPs")]
+    head = [
+        part
+        for keep in keeps
+        for part in (f"{round(keep * picture)} of {picture:.0f} tokens", "FLOPs: decoder, end to end")
+    ]
     return _table(["method", "acts", *head], lines)
 
 
