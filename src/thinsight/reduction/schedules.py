@@ -37,11 +37,13 @@ class Keep:
                same at every stage; None: the filter decides, which only one that is ``adaptive`` can do
     down       a fraction is rounded down, not to the nearest count
     inclusive  whether a new token that the stages make counts among those that stay
+    each_picture  a count for ``keep`` is of each picture of a prompt, also behind the projector
     """
 
     keep: int | float | None = 0
     down: bool = False
     inclusive: bool = True
+    each_picture: bool = False
 
     def __post_init__(self) -> None:
         if self.keep is not None:
@@ -126,6 +128,32 @@ class Fixed:
             raise UserError(f"{len(self.counts)} counts do not fit {stages} layers: give one for each")
         keep = self.counts[stage]
         return min(int(keep * total + 1e-9) if isinstance(keep, float) else keep, present)
+
+
+@dataclass(frozen=True)
+class Divided:
+    """Of the ``keep`` tokens (as in `Keep`) that are left when the first stage begins, floor(keep / divisors[s]) are
+    left after stage s.
+
+    each_picture  a count for ``keep`` is of each picture of a prompt, also behind the projector
+    """
+
+    keep: int | float
+    divisors: Sequence[int]
+    each_picture: bool = True
+    inclusive = True
+
+    def __post_init__(self) -> None:
+        check_keep(self.keep)
+        object.__setattr__(self, "divisors", tuple(self.divisors))
+        for divisor in self.divisors:
+            if isinstance(divisor, bool) or not isinstance(divisor, int) or divisor < 1:
+                raise UserError(f"divisor {divisor} is no whole number from 1 on")
+
+    def __call__(self, present: int, stage: int, stages: int, total: int) -> int:
+        if len(self.divisors) != stages:
+            raise UserError(f"{len(self.divisors)} divisors do not fit {stages} layers: give one for each")
+        return min(count(self.keep, total) // self.divisors[stage], present)
 
 
 def of_pictures(schedule: Schedule, pictures: int) -> Schedule:
