@@ -2,11 +2,11 @@
 
 Of T tokens half are chosen window by window by the class token's attention in a shallow block, the others by that in
 the last block used. Every other token is averaged into the nearest of the T behind the projector. In the middle of the
-decoder T / 3 of them stay, by the attention of the last prompt token.
+decoder a third of them stays, by the attention of the last prompt token.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from thinsight.errors import UserError
 from thinsight.methods.class_attention import UsesClassScore
 from thinsight.methods.mustdrop import key_tokens
 from thinsight.reduction.evidence import Evidence
-from thinsight.reduction.schedules import check_keep, count
+from thinsight.reduction.schedules import Times
 from thinsight.reduction.sources import take_at
 from thinsight.reduction.ties import descending
 from thinsight.reduction.tokens import Tokens
@@ -25,13 +25,13 @@ from thinsight.reduction.tokens import Tokens
 class LocalScan(UsesClassScore):
     """Notes the patches with the most attention in each window; none leaves.
 
-    keep     T, see `thinsight.reduction.schedules.Keep`; windows hold floor(T share / windows) each
-    share    of T that is chosen here
+    front    says how many T is
+    share    of T that is chosen here, floor(T share / windows) in each window
     windows  how many, a square number: a window is an equal part of the grid
     cls      see `thinsight.methods.class_attention.ClassScore`
     """
 
-    keep: int | float = 0.3333
+    front: Times = field(default_factory=lambda: Times(0.1111, (3,)))
     share: float = 0.5
     windows: int = 16
     cls: str = "token"
@@ -40,7 +40,6 @@ class LocalScan(UsesClassScore):
     spares = True
 
     def __post_init__(self) -> None:
-        check_keep(self.keep)
         if not 0 <= self.share <= 1:
             raise UserError(f"local_share={self.share} is no fraction between 0 and 1")
         if isinstance(self.windows, bool) or not isinstance(self.windows, int) or self.windows < 1:
@@ -52,7 +51,7 @@ class LocalScan(UsesClassScore):
         across, side = math.isqrt(self.windows), math.isqrt(evidence.total)
         _, row, column = evidence.cells(tokens.index).unbind(-1)
         member = row * across // side * across + column * across // side
-        each = int(count(self.keep, evidence.total) * self.share) // self.windows
+        each = int(_left(self.front, evidence) * self.share) // self.windows
         order = descending(self.class_score(evidence, tokens.index))
         ranked = torch.nn.functional.one_hot(take_at(member, order), self.windows)
         late = (ranked.cumsum(-2) * ranked).sum(-1) > each
@@ -65,25 +64,26 @@ class LocalScan(UsesClassScore):
 class GlobalScan(UsesClassScore):
     """Notes T patches as key: those of `LocalScan`, and of the others those with the most attention; none leaves.
 
-    keep  T;  cls  see `thinsight.methods.class_attention.ClassScore`
+    front  says how many T is;  cls  see `thinsight.methods.class_attention.ClassScore`
     """
 
-    keep: int | float = 0.3333
+    front: Times = field(default_factory=lambda: Times(0.1111, (3,)))
     cls: str = "token"
     among = "visual"
     adaptive = True
     spares = True
 
-    def __post_init__(self) -> None:
-        check_keep(self.keep)
-
     def __call__(self, tokens: Tokens, evidence: Evidence, leave: int | None) -> Tensor:
         order = descending(self.class_score(evidence, tokens.index))
         local = (take_at(tokens.index, order)[..., :, None] == evidence.notes.ranked[..., None, :]).any(-1)
         first = take_at(order, (~local).to(torch.uint8).argsort(dim=-1, stable=True))
-        chosen = take_at(tokens.index, first[..., : count(self.keep, evidence.total)])
+        chosen = take_at(tokens.index, first[..., : _left(self.front, evidence)])
         evidence.notes.key = evidence.place(chosen)
         return order[..., :0]
+
+
+def _left(front: Times, evidence: Evidence) -> int:
+    return front(evidence.total, 0, 1, evidence.total)
 
 
 @dataclass(frozen=True)

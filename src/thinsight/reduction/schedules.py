@@ -37,13 +37,11 @@ class Keep:
                same at every stage; None: the filter decides, which only one that is ``adaptive`` can do
     down       a fraction is rounded down, not to the nearest count
     inclusive  whether a new token that the stages make counts among those that stay
-    each_picture  a count for ``keep`` is of each picture of a prompt, also behind the projector
     """
 
     keep: int | float | None = 0
     down: bool = False
     inclusive: bool = True
-    each_picture: bool = False
 
     def __post_init__(self) -> None:
         if self.keep is not None:
@@ -131,29 +129,29 @@ class Fixed:
 
 
 @dataclass(frozen=True)
-class Divided:
-    """Of the ``keep`` tokens (as in `Keep`) that are left when the first stage begins, floor(keep / divisors[s]) are
-    left after stage s.
+class Times:
+    """After stage s ``times[s]`` times as many are left as ``keep`` says (as in `Keep`), which is what other reductions
+    leave in the end.
 
     each_picture  a count for ``keep`` is of each picture of a prompt, also behind the projector
     """
 
     keep: int | float
-    divisors: Sequence[int]
+    times: Sequence[int]
     each_picture: bool = True
     inclusive = True
 
     def __post_init__(self) -> None:
         check_keep(self.keep)
-        object.__setattr__(self, "divisors", tuple(self.divisors))
-        for divisor in self.divisors:
-            if isinstance(divisor, bool) or not isinstance(divisor, int) or divisor < 1:
-                raise UserError(f"divisor {divisor} is no whole number from 1 on")
+        object.__setattr__(self, "times", tuple(self.times))
+        for many in self.times:
+            if isinstance(many, bool) or not isinstance(many, int) or many < 1:
+                raise UserError(f"times={many} is no whole number from 1 on")
 
     def __call__(self, present: int, stage: int, stages: int, total: int) -> int:
-        if len(self.divisors) != stages:
-            raise UserError(f"{len(self.divisors)} divisors do not fit {stages} layers: give one for each")
-        return min(count(self.keep, total) // self.divisors[stage], present)
+        if len(self.times) != stages:
+            raise UserError(f"{len(self.times)} multiples do not fit {stages} layers: give one for each")
+        return min(count(self.keep, total) * self.times[stage], present)
 
 
 def of_pictures(schedule: Schedule, pictures: int) -> Schedule:
