@@ -77,7 +77,7 @@ class StageNotes:
 
     ranked   (n,) int64     index of the tokens that come first, in this order (read by `stages.ScoreOrder`)
     repeated (n,) int64     where in ``ranked`` a token stands that has stood there before (PruMerge's training)
-    key      (n,) int64     numbers of MustDrop's key patches, see `Evidence.place`
+    key      (n,) int64     numbers of patches chosen in the tower (MustDrop, VScan), see `Evidence.place`
     raters   (n,) float     which of the text tokens behind the picture are SparseVLM's raters: 1, else 0
     routing                 PAR's intermediate results, a `methods.par.Routing`
     images   list of notes  what the vision tower's stages left of each image of the prompt, in its order; None where

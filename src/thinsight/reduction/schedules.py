@@ -128,6 +128,32 @@ class Fixed:
         return min(int(keep * total + 1e-9) if isinstance(keep, float) else keep, present)
 
 
+@dataclass(frozen=True)
+class Times:
+    """After stage s ``times[s]`` times as many are left as ``keep`` says (as in `Keep`), which is what other reductions
+    leave in the end.
+
+    each_picture  a count for ``keep`` is of each picture of a prompt, also behind the projector
+    """
+
+    keep: int | float
+    times: Sequence[int]
+    each_picture: bool = True
+    inclusive = True
+
+    def __post_init__(self) -> None:
+        check_keep(self.keep)
+        object.__setattr__(self, "times", tuple(self.times))
+        for many in self.times:
+            if isinstance(many, bool) or not isinstance(many, int) or many < 1:
+                raise UserError(f"times={many} is no whole number from 1 on")
+
+    def __call__(self, present: int, stage: int, stages: int, total: int) -> int:
+        if len(self.times) != stages:
+            raise UserError(f"{len(self.times)} multiples do not fit {stages} layers: give one for each")
+        return min(count(self.keep, total) * self.times[stage], present)
+
+
 def of_pictures(schedule: Schedule, pictures: int) -> Schedule:
     """``schedule`` for a prompt of so many pictures: a count for each picture becomes one for all of them."""
     keep = getattr(schedule, "keep", None)

@@ -56,6 +56,8 @@ class ToNearest:
 
 def to_one(similarity: Tensor) -> Tensor:
     """(leaving, staying) cosines -> weights of the same shape: 1 for each row's largest entry, else 0."""
+    if similarity.shape[-1] == 0:
+        return similarity  # nobody stays who could receive
     return one_each(largest(-distances(similarity), 1.0), similarity.shape[-1])
 
 
