@@ -274,15 +274,9 @@ def _hydra() -> Iterator[None]:
 
 
 def _compose(schema: type, lines: list[str]) -> DictConfig:
-    """What `hydra.compose` does, without ``GlobalHydra``, of which a program has one, and with a store of our own.
-
-    Of the program's store only Hydra's own nodes are taken: one of the name of our file would be merged into it.
-    """
+    """What `hydra.compose` does, without ``GlobalHydra``, of which a program has one, and with a store of our own."""
     loader = ConfigLoaderImpl(create_config_search_path(str(CONF)))
-    source = loader.repository.get_schema_source()
-    source.store = copy.copy(ConfigStore.instance())
-    source.store.repo = {"hydra": source.store.repo["hydra"]}
-    source.store.store(name="schema", node=schema)
+    loader.repository.get_schema_source().store = _store(schema)
     config = loader.load_configuration("config", [*lines, "hydra.job.name=thinsight"], RunMode.RUN, from_shell=False)
     for group in NAMED:
         if not any(line.startswith(f"{group}.name=") for line in lines):
@@ -290,6 +284,18 @@ def _compose(schema: type, lines: list[str]) -> DictConfig:
     with open_dict(config):
         del config["hydra"]
     return config
+
+
+@lru_cache
+def _store(schema: type) -> ConfigStore:
+    """``schema`` and Hydra's own node, and nothing else of the program's store: a node of the name of our file would be
+    merged into it. Hydra's node goes without its groups of launchers, logs and help, which no config keeps and which
+    take as long to read as all of ours."""
+    store = copy.copy(ConfigStore.instance())
+    store.repo = {"hydra": {"config.yaml": copy.deepcopy(store.repo["hydra"]["config.yaml"])}}
+    store.repo["hydra"]["config.yaml"].node.defaults = ["_self_"]
+    store.store(name="schema", node=schema)
+    return store
 
 
 def _quoted(text: str) -> str:
