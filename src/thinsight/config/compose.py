@@ -204,13 +204,13 @@ def parse(overrides: Sequence[str]) -> list[Override]:
     for text in overrides:
         check_utf8(text)
         try:
-            override = parser.parse_override(_mark(text))
+            override = parser.parse_override(mark_open(text))
             if not override.key_or_group:
                 raise HydraException("a value without a key")
         except HydraException as error:
-            raise UserError(f"cannot read the override '{text}': write it as key=value{_quoted(text)}") from error
+            raise UserError(f"cannot read the override '{text}': write it as key=value{quoted(text)}") from error
         if override.is_sweep_override():
-            raise UserError(f"'{text}' names several values: a run has one; for a list write key=[a,b]{_quoted(text)}")
+            raise UserError(f"'{text}' names several values: a run has one; for a list write key=[a,b]{quoted(text)}")
         if override.is_delete():
             raise UserError(f"'{text}' removes a key, and the schema is fixed: leave the override out, or give a value")
         if override.is_add() and not _is_open(override.key_or_group):
@@ -298,7 +298,7 @@ def _store(schema: type) -> ConfigStore:
     return store
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
     """How to write an override whose value holds signs of Hydra's grammar."""
     key, equals, value = text.partition("=")
     if not (key and equals and value):
@@ -313,8 +313,8 @@ def _is_open(key: str) -> bool:
     return any(key.startswith(f"{node}.") for node in OPEN)
 
 
-def _mark(text: str) -> str:
-    """Hydra wants a new key marked; ``sweep.layer=...`` is one by design."""
+def mark_open(text: str) -> str:
+    """The override as Hydra wants it: a new key marked; ``sweep.layer=...`` is one by design."""
     return f"++{text}" if _is_open(text.partition("=")[0]) else text
 
 
