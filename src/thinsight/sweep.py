@@ -6,6 +6,7 @@ Its folder holds the files of a run beside Hydra's ``.hydra``; the scores of all
 """
 
 import argparse
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -56,6 +57,10 @@ def main(arguments: list[str]) -> None:
     own = [text for text in options.overrides if text not in hydras]
     with schema_stored():
         settings = hydra_settings(hydras)
+        if "slurm" in settings.launcher._target_.lower() and shutil.which("srun") is None:
+            raise UserError(
+                "no srun here, so this is no SLURM cluster: take hydra/launcher=submitit_local"
+            )
         several = options.multirun or settings.mode == RunMode.MULTIRUN
         for words in combinations(own) if several else [own]:
             if load_config(words).shard:
