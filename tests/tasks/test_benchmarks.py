@@ -154,11 +154,11 @@ def run_all(world, folder, tasks, **methods):
     """Runs of all of ``tasks``, one for each method; where they are."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(datasets.config, "HF_DATASETS_CACHE", str(world / "datasets"))
-        patch.setattr(rows_module, "load_task", lambda name: task(world, name, "task.max_new_tokens=8"))
+        patch.setattr(rows_module, "load_task", lambda name: task(world, name))
         for run, method in methods.items():
             chosen = config(world, *method, f"run={run}", f"tasks=[{','.join(tasks)}]")
             for one in chosen.tasks:
-                assert load_task(one).max_new_tokens == 128  # LLaVA's; here eight, which take less time
+                assert load_task(one).max_new_tokens == 128  # LLaVA's; here eight, see helpers.benchmark_configs
             evaluate(chosen, folder / run, folder / "journal")
     return folder
 
