@@ -37,7 +37,7 @@ verify: $(READY) ## Compare the results just made with those in git, run by run
 test: export OMP_NUM_THREADS := 1
 test: $(READY) ## Run the tests, two at a time
 	@.ci/browser
-	python -m pytest -n 2 --dist loadscope
+	python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
 
 lint: $(READY) ## Check style by ruff, and that packages import downwards only
 	ruff check .

@@ -30,6 +30,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+LONG = ("pipeline", "tasks", "methods", "runtime", "evaluation", "report", "papers", "test_replicate.py", "costs")
+"""What takes longest begins first, so that no worker is left with it when the others have nothing more to do."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: places.get(item.path.relative_to(OWN.parent).parts[0], len(LONG)))
+
+
 def pytest_runtest_setup() -> None:
     """No test reaches the network; a Jupyter kernel may talk to itself (unix sockets, the loopback)."""
     pytest_socket.socket_allow_hosts(["127.0.0.1", "::1"], allow_unix_socket=True)

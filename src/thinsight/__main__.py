@@ -30,6 +30,11 @@ COMMANDS = {
         "compute the pipeline's runs as jobs: on SLURM, or on all GPUs of this machine",
         "thinsight cluster cluster=slurm shards=4 slurm_partition=gpu",
     ),
+    "sweep": (
+        "thinsight.sweep",
+        "many runs by Hydra's sweepers and launchers, one folder each",
+        "thinsight sweep -m method=fastv,vtw method.layer=2,4 limit=100",
+    ),
     "replicate": (
         "thinsight.replicate",
         "a model's rows of the papers' tables, behind a check of its baseline",

@@ -36,10 +36,17 @@ def configs(tmp_path_factory):
     return {name: load_config([*where, f"run={name}", *more]) for name, more in RUNS.items()}
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
-def test_runs_together_give_what_each_gives_alone(configs, tmp_path, monkeypatch, jobs):
+@pytest.fixture(scope="module")
+def alone(configs, tmp_path_factory):
+    """A folder with the result of each run, one after the other."""
+    folder = tmp_path_factory.mktemp("alone")
     for name, config in configs.items():
-        evaluate(config, tmp_path / "alone" / name)
+        evaluate(config, folder / name, folder / f"{name}.jsonl")
+    return folder
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_runs_together_give_what_each_gives_alone(configs, alone, tmp_path, monkeypatch, jobs):
     campaign = Campaign.open(configs)
     assert campaign.done == 0
     told = list(campaign.compute(jobs, [["vtw", "plain"]]))
@@ -53,7 +60,7 @@ def test_runs_together_give_what_each_gives_alone(configs, tmp_path, monkeypatch
     for name, config in configs.items():
         evaluate(config, tmp_path / "together" / name)
         for file in FILES:
-            assert (tmp_path / "together" / name / file).read_bytes() == (tmp_path / "alone" / name / file).read_bytes()
+            assert (tmp_path / "together" / name / file).read_bytes() == (alone / name / file).read_bytes()
 
 
 def test_a_killed_campaign_goes_on_where_it_stopped(configs):

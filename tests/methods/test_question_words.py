@@ -264,8 +264,9 @@ class TestWithoutWords:
 
         return kept
 
-    @pytest.mark.parametrize("rewriting", ["none", "words", "rules"])
-    @pytest.mark.parametrize("space", ["clip", "llm"])
+    @pytest.mark.parametrize(
+        ("space", "rewriting"), [("clip", "none"), ("llm", "none"), ("llm", "words"), ("clip", "rules")]
+    )
     @pytest.mark.parametrize("name", ["cdpruner", "trim", "par", "trsm"])
     def test_every_question_is_answered(self, kept, name, space, rewriting):
         questions = (*self.WORDLESS, "\u56fe\u4e2d\u6709\u4ec0\u4e48\uff1f", "123 456")

@@ -1,12 +1,15 @@
 """The quick way through the pipeline: what `dvc repro` makes, one line on the way, failures named and walled off."""
 
 import json
+import os
 
 import pytest
 import yaml
 from helpers.workspace import build, run, stages
 
-from thinsight.pipeline.repro import Pipeline, Progress
+from thinsight.errors import UserError
+from thinsight.pipeline import repro
+from thinsight.pipeline.repro import Pipeline, Progress, call_dvc
 
 REPRO = ("python", "-m", "thinsight.pipeline.repro")
 
@@ -18,38 +21,52 @@ def project(tmp_path_factory):
     return root
 
 
-def test_all_is_made_and_dvc_finds_nothing_to_do(project):
-    said = run(project, *REPRO)
-    assert "runs 3 of 3, pages 3 of 3" in said
-    assert (project / "reports/index.html").is_file()
-    assert (project / "reports/pages/vtw.html").is_file()
-    metrics = json.loads((project / "data/runs/vtw/metrics.json").read_text())
-    assert metrics["scores"]["exist"]["layer=4"]["n"] == 8
-    assert not list((project / ".thinsight/journal").glob("*"))
-    assert stages(run(project, "dvc", "repro")) == []
-    assert run(project, *REPRO).count("failed") == 0
-
-
-def test_what_fails_is_named_and_the_rest_goes_on(project):
-    """A run whose method the model cannot have, and a notebook that fails."""
+def test_what_fails_is_named_the_rest_goes_on_and_dvc_finds_nothing_to_do_when_it_is_repaired(project):
+    """A run whose method the model cannot have and a notebook that fails, among three runs and two pages."""
     params = yaml.safe_load((project / "params.yaml").read_text())
-    params["runs"]["par"] = "method=pra"
-    params["runs"]["late"] = "method=vtw method.layer=12"
-    (project / "params.yaml").write_text(yaml.safe_dump(params))
-    assert "error: run par in params.yaml: unknown method 'pra'" in run(project, *REPRO, fails=True)
-    params["runs"]["par"] = "method=par method.keep=20"
-    (project / "params.yaml").write_text(yaml.safe_dump(params))
     notebook = project / "notebooks/tour.ipynb"
-    notebook.write_text(notebook.read_text().replace("print(x)", "x / 0"))
+    sound = notebook.read_text()
+    notebook.write_text(sound.replace("print(x)", "x / 0"))
+    write(project, params | {"runs": params["runs"] | {"late": "method=vtw method.layer=12"}})
     said = run(project, *REPRO, fails=True)
     assert "run late failed: method vtw with" in said
     assert "notebook tour failed:" in said
     assert "ZeroDivisionError" in said
     assert "(log: .thinsight/logs/notebook@tour.log)" in said
     assert "error: not all was made: late, tour failed, and what needs them (see above)" in said
-    assert "keep=20" not in said
+    metrics = json.loads((project / "data/runs/vtw/metrics.json").read_text())
+    assert metrics["scores"]["exist"]["layer=4"]["n"] == 8
     assert (project / "data/runs/par/metrics.json").is_file()
-    assert (project / "reports/pages/par.html").is_file()
+    for page in ("vtw", "par"):
+        assert (project / f"reports/pages/{page}.html").is_file()
+    assert not (project / "reports/pages/tour.html").exists()
+    (journal,) = (project / ".thinsight/journal").glob("*")
+    assert journal.read_bytes().count(b"\n") == 1  # the head of the one that failed; the others are gone
+
+    notebook.write_text(sound)
+    write(project, params)
+    said = run(project, *REPRO)
+    assert "failed" not in said
+    assert "pages 3 of 3" in said
+    assert (project / "reports/pages/tour.html").is_file()
+    assert (project / "reports/index.html").is_file()
+    assert stages(run(project, "dvc", "repro")) == []
+
+
+def write(project, params):
+    (project / "params.yaml").write_text(yaml.safe_dump(params))
+
+
+def test_what_dvc_refuses_is_its_own_sentence(project, monkeypatch):
+    """Here a plan that cannot be made: a method that there is not."""
+    before = (project / "params.yaml").read_text()
+    write(project, yaml.safe_load(before) | {"runs": {"par": "method=pra"}})
+    monkeypatch.setattr(repro, "ROOT", project)
+    try:
+        with pytest.raises(UserError, match=r"run par in params\.yaml: unknown method 'pra'"):
+            call_dvc(os.environ | {"PYTHONPATH": str(project / "src")}, "repro", "--quiet", "plan")
+    finally:
+        (project / "params.yaml").write_text(before)
 
 
 @pytest.fixture

@@ -24,8 +24,11 @@ sys.exit(int(sys.argv[1]))
 
 @pytest.fixture(scope="module")
 def warm():
+    """Started with SIGINT as in a terminal: what a shell puts behind ``&`` ignores it, and so do its children."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with warm_python(["fractions", "ipykernel.kernelapp"]) as environment:
         yield environment
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

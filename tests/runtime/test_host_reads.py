@@ -4,7 +4,7 @@ The prompt itself (which columns are visual, its words) is read by the host befo
 """
 
 from collections import Counter
-from functools import wraps
+from functools import cache, wraps
 from pathlib import Path
 from traceback import extract_stack
 
@@ -105,10 +105,16 @@ def pocket():
     return load_model("pocket", device="cpu")
 
 
-def waiting(pocket, method, monkeypatch, samples=3) -> Counter:
+@pytest.fixture(scope="module")
+def questions(pocket):
+    """So many samples as one batch."""
+    task = load_task("count")
+    return cache(lambda samples: collate(pocket[1], load_rows(task, samples), task))
+
+
+def waiting(pocket, questions, method, monkeypatch, samples=3) -> Counter:
     """What one prefill waits for, the plain model's own waits and the reading of the prompt left out."""
-    (model, processor), task = pocket, load_task("count")
-    inputs = collate(processor, load_rows(task, samples), task)
+    model, inputs = pocket[0], questions(samples)
     monkeypatch.setattr(ties, "_at_hand", lambda values: False)  # as on another device
     waits = Waits()
     for owner, name in HOST:
@@ -121,17 +127,17 @@ def waiting(pocket, method, monkeypatch, samples=3) -> Counter:
 
 
 @pytest.mark.parametrize("name", names("method"))
-def test_fixed_budgets(pocket, name, monkeypatch):
+def test_fixed_budgets(pocket, questions, name, monkeypatch):
     method = load_method(name, **({"keep": 0.3333} if name in BUDGETED else {}))
-    found = waiting(pocket, method, monkeypatch)
+    found = waiting(pocket, questions, method, monkeypatch)
     if name == "par":  # goes on on the host
         found = Counter({key: n for key, n in found.items() if key[0] == "cpu"})
     assert found.total() == DEPENDS.get(name, 0), found
 
 
 @pytest.mark.parametrize("name", OPEN)
-def test_open_budgets(pocket, name, monkeypatch):
-    found = waiting(pocket, load_method(name, keep=None), monkeypatch, samples=1)
+def test_open_budgets(pocket, questions, name, monkeypatch):
+    found = waiting(pocket, questions, load_method(name, keep=None), monkeypatch, samples=1)
     if name == "par":
         found = Counter({key: n for key, n in found.items() if key[0] == "cpu"})
     assert found.total() <= OPEN[name], found

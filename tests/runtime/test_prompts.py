@@ -7,6 +7,7 @@ import pytest
 import torch
 from helpers.families import FAMILIES
 from helpers.generation import CLOSE, DETAILS, GREEDY
+from helpers.method_kinds import one_of_each_kind
 from PIL import Image
 
 import thinsight
@@ -82,7 +83,7 @@ def test_words_in_front_and_behind_are_one_question(pocket):
 SIDE_BY_SIDE = ["<image><image>\n{}", "<image>\n{}"]
 
 
-@pytest.mark.parametrize("name", names("method"))
+@pytest.mark.parametrize("name", one_of_each_kind(map(thinsight.load_method, names("method")), needs=True))
 def test_pictures_side_by_side(pocket, rows, name):
     """Two pictures in one row and one in the next, with beams and without a cache: greedy decoding's places and logits.
 

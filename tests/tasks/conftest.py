@@ -18,8 +18,9 @@ def world(tmp_path_factory):
 
 
 @pytest.fixture
-def alone(tmp_path, monkeypatch):
-    """No cache but an empty one, and no waiting for a hub that the tests cannot reach."""
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "datasets"))
+def alone(tmp_path, tmp_path_factory, monkeypatch):
+    """No hub's cache but an empty one, and no waiting for a hub that the tests cannot reach. What `datasets` has made
+    of a file serves again: it knows files by their paths and times."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path_factory.getbasetemp() / "datasets"))
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr("time.sleep", lambda seconds: None)

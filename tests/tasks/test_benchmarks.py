@@ -51,8 +51,9 @@ def test_every_copy_is_read_whole_and_in_an_order_of_its_own(world):
         assert len({row.id for row in rows}) == len(rows) == 20, name
         assert [row.id for row in rows] != sorted(row.id for row in rows)
         assert all(row.image.mode == "RGB" and row.image.size == (48, 32) for row in rows)
-        assert rows_digest(rows) == rows_digest(load_rows(task(world, name)))
-        assert [row.id for row in load_rows(task(world, name), 20)] == [row.id for row in rows]
+        again = load_rows(task(world, name), 20)
+        assert [row.id for row in again] == [row.id for row in rows]
+        assert rows_digest(again) == rows_digest(rows)
 
 
 def test_a_limit_never_parts_what_is_scored_together(world):
@@ -154,12 +155,12 @@ def test_ocr_is_a_switch(world):
 def run_all(world, folder, tasks, **methods):
     """Runs of all of ``tasks``, one for each method; where they are."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(datasets.config, "HF_DATASETS_CACHE", str(folder / "datasets"))
+        patch.setattr(datasets.config, "HF_DATASETS_CACHE", str(world / "datasets"))
         patch.setattr(rows_module, "load_task", lambda name: task(world, name))
         for run, method in methods.items():
             chosen = config(world, *method, f"run={run}", f"tasks=[{','.join(tasks)}]")
             for one in chosen.tasks:
-                assert load_task(one).max_new_tokens == 128  # LLaVA's; the tiny model ends early or not at all
+                assert load_task(one).max_new_tokens == 128  # LLaVA's; here eight, see helpers.benchmark_configs
             evaluate(chosen, folder / run, folder / "journal")
     return folder
 
@@ -419,7 +420,7 @@ def test_the_plan_of_a_task_that_is_no_benchmark(capsys, tmp_path):
 # What is not there
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ["mme", "refcoco", "textvqa_plain"])
 def test_a_hub_that_cannot_be_reached_is_one_sentence(name):
     hub = load_task(name).hub
     sentence = f"task {name} cannot be fetched from the hub as {hub} .it cannot be reached.*: set task.path"

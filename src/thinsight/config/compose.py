@@ -204,13 +204,13 @@ def parse(overrides: Sequence[str]) -> list[Override]:
     for text in overrides:
         check_utf8(text)
         try:
-            override = parser.parse_override(_mark(text))
+            override = parser.parse_override(mark_open(text))
             if not override.key_or_group:
                 raise HydraException("a value without a key")
         except HydraException as error:
-            raise UserError(f"cannot read the override '{text}': write it as key=value{_quoted(text)}") from error
+            raise UserError(f"cannot read the override '{text}': write it as key=value{quoted(text)}") from error
         if override.is_sweep_override():
-            raise UserError(f"'{text}' names several values: a run has one; for a list write key=[a,b]{_quoted(text)}")
+            raise UserError(f"'{text}' names several values: a run has one; for a list write key=[a,b]{quoted(text)}")
         if override.is_delete():
             raise UserError(f"'{text}' removes a key, and the schema is fixed: leave the override out, or give a value")
         if override.is_add() and not _is_open(override.key_or_group):
@@ -274,15 +274,9 @@ def _hydra() -> Iterator[None]:
 
 
 def _compose(schema: type, lines: list[str]) -> DictConfig:
-    """What `hydra.compose` does, without ``GlobalHydra``, of which a program has one, and with a store of our own.
-
-    Of the program's store only Hydra's own nodes are taken: one of the name of our file would be merged into it.
-    """
+    """What `hydra.compose` does, without ``GlobalHydra``, of which a program has one, and with a store of our own."""
     loader = ConfigLoaderImpl(create_config_search_path(str(CONF)))
-    source = loader.repository.get_schema_source()
-    source.store = copy.copy(ConfigStore.instance())
-    source.store.repo = {"hydra": source.store.repo["hydra"]}
-    source.store.store(name="schema", node=schema)
+    loader.repository.get_schema_source().store = _store(schema)
     config = loader.load_configuration("config", [*lines, "hydra.job.name=thinsight"], RunMode.RUN, from_shell=False)
     for group in NAMED:
         if not any(line.startswith(f"{group}.name=") for line in lines):
@@ -292,7 +286,19 @@ def _compose(schema: type, lines: list[str]) -> DictConfig:
     return config
 
 
-def _quoted(text: str) -> str:
+@lru_cache
+def _store(schema: type) -> ConfigStore:
+    """``schema`` and Hydra's own node, and nothing else of the program's store: a node of the name of our file would be
+    merged into it. Hydra's node goes without its groups of launchers, logs and help, which no config keeps and which
+    take as long to read as all of ours."""
+    store = copy.copy(ConfigStore.instance())
+    store.repo = {"hydra": {"config.yaml": copy.deepcopy(store.repo["hydra"]["config.yaml"])}}
+    store.repo["hydra"]["config.yaml"].node.defaults = ["_self_"]
+    store.store(name="schema", node=schema)
+    return store
+
+
+def quoted(text: str) -> str:
     """How to write an override whose value holds signs of Hydra's grammar."""
     key, equals, value = text.partition("=")
     if not (key and equals and value):
@@ -307,8 +313,8 @@ def _is_open(key: str) -> bool:
     return any(key.startswith(f"{node}.") for node in OPEN)
 
 
-def _mark(text: str) -> str:
-    """Hydra wants a new key marked; ``sweep.layer=...`` is one by design."""
+def mark_open(text: str) -> str:
+    """The override as Hydra wants it: a new key marked; ``sweep.layer=...`` is one by design."""
     return f"++{text}" if _is_open(text.partition("=")[0]) else text
 
 

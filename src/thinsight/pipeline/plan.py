@@ -71,6 +71,8 @@ def write_plan(params: Params | Mapping[str, Any], data: Path = DATA) -> None:
     plan, notebooks = Params.of(params), ROOT / "notebooks"
     _check_tasks(plan)
     parameters = load_config([f"preset={plan.preset}"]).pages
+    report = _code_text(["thinsight.report.__main__"])
+    _read_shared()
     with ProcessPoolExecutor(mp_context=get_context("fork")) as pool:
         runs = dict(zip(plan.runs, pool.map(partial(_planned, plan), plan.runs), strict=True))
         files = [notebooks / f"{page}.ipynb" for page in plan.pages]
@@ -79,7 +81,7 @@ def write_plan(params: Params | Mapping[str, Any], data: Path = DATA) -> None:
     outside = sorted({path for _, _, paths in runs.values() for path in paths})
     if outside:
         texts["outside.txt"] = "".join(f"{path}\n" for path in outside)
-    texts["pages/report.txt"] = _code_text(["thinsight.report.__main__"])
+    texts["pages/report.txt"] = report
     texts["parameters.json"] = json.dumps(OmegaConf.to_container(parameters)) + "\n"
     texts["contents.json"] = list_pages(plan.pages, notebooks)
     _write(data / "configs", {f"{run}.yaml": config for run, (config, _, _) in runs.items()})
@@ -183,16 +185,29 @@ def page_code(path: Path) -> str:
     notebook = load_notebook(path)
     source = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
     patterns = notebook.metadata.get("thinsight", {}).get("conf", ["*"])
-    read = {}
-    for file in sorted(CONF.rglob("*.yaml")):
-        with reading(f"conf/{file.relative_to(CONF)}"):
-            read[file.relative_to(CONF)] = _yaml_values(file.read_text(encoding="utf-8"))
+    read = _conf_values()
     for file, values in read.items():
         if not any(fnmatchcase(str(file), f"{pattern}*") for pattern in patterns):
             read[file] = {key: value for key, value in values.items() if key in WORDS | {"name", "title"}}
     values = [f"{_value_hash(value)}  conf/{file}" for file, value in read.items()]
     starts = [PACKAGE.name, *imports(syntax(source)), *targets(list(read.values()))]
     return _code_text(starts, [*values, *_templates(starts), *_data(starts)])
+
+
+def _conf_values() -> dict[Path, Any]:
+    """What every file of ``conf/`` holds, by its path from there."""
+    read = {}
+    for file in sorted(CONF.rglob("*.yaml")):
+        with reading(f"conf/{file.relative_to(CONF)}"):
+            read[file.relative_to(CONF)] = _yaml_values(file.read_text(encoding="utf-8"))
+    return read
+
+
+def _read_shared() -> None:
+    """Parse what most runs and pages reach, once, before the processes part: they find it in the caches."""
+    code_lines([EVALUATION])
+    _conf_values()
+    _distributions()
 
 
 def _data(starts: Iterable[str]) -> list[str]:
