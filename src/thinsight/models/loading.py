@@ -168,9 +168,11 @@ def _untrained(config: DictConfig, place: torch.device) -> "PreTrainedModel":
 
 
 def model_config(name_or_config: str | DictConfig) -> DictConfig:
-    """The model node of a name in ``conf/model``, of a whole config, or of itself."""
+    """The model node of a name in ``conf/model``, of the file ``*.yaml`` of a run's config, of a whole config, or of
+    itself."""
     if isinstance(name_or_config, str):
-        return load_config([f"model={name_or_config}"]).model
+        file = name_or_config.endswith(".yaml")
+        return (load_config(path=name_or_config) if file else load_config([f"model={name_or_config}"])).model
     return name_or_config.model if "model" in name_or_config else name_or_config
 
 
