@@ -6,6 +6,8 @@ The model is a tiny LLaVA under the settings of LLaVA-1.5-7B; the benchmarks are
 import csv
 import json
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import datasets
@@ -13,11 +15,11 @@ import huggingface_hub.constants
 import pandas as pd
 import pytest
 import torch
-from helpers import benchmark_replicas as replicas
 from helpers import tiny_checkpoint as tiny
+from helpers.hub_checkpoints import put_benchmark
 
 from thinsight import replicate as door
-from thinsight.config.compose import load_config, load_task
+from thinsight.config.compose import load_config
 from thinsight.errors import UserError, command
 from thinsight.evaluation import run as run_module
 from thinsight.evaluation.run import Run, compute
@@ -25,6 +27,8 @@ from thinsight.paths import ROOT
 from thinsight.pipeline import replication
 from thinsight.pipeline.params import read_params
 from thinsight.pipeline.replication import (
+    EARLIEST,
+    Pages,
     by_worth,
     check_fit,
     estimate,
@@ -43,12 +47,11 @@ def world(tmp_path_factory):
     """A tiny LLaVA, and a hub's cache that holds the three benchmarks of the gate, as the hub lays them out."""
     folder = tmp_path_factory.mktemp("world")
     tiny.save_model(folder / "model")
+    patch = pytest.MonkeyPatch()
+    patch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(folder / "hub"))
     for name in TASKS:
-        task = load_task(name)
-        place, commit = folder / "hub" / f"datasets--{task.hub.replace('/', '--')}", task.revision or "a" * 40
-        replicas.ALL[name](place / "snapshots" / commit)
-        (place / "refs").mkdir()
-        (place / "refs" / "main").write_text(commit)
+        put_benchmark(name, folder)
+    patch.undo()
     return folder
 
 
@@ -200,6 +203,9 @@ def test_the_rows_of_the_table_are_computed_once(world, tmp_path, monkeypatch, c
 
 def test_pages_fill_as_rows_arrive(world, tmp_path, monkeypatch):
     calls = []
+    monkeypatch.setattr(replication, "EARLIEST", 0.0)
+    monkeypatch.setattr(replication, "PAUSE", 0)
+    monkeypatch.setattr(replication, "warm_python", lambda modules: nullcontext({}))
 
     def made(command, **_):
         calls.append([str(word) for word in command])
@@ -209,13 +215,40 @@ def test_pages_fill_as_rows_arrive(world, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="not all was made: trsm failed"):
         go(world, tmp_path, "runs=vtw", "tasks=pope", "limit=8", gate=False, pages="vtw,trsm")
     steps = [(call[2], call[-1] if "report" in call[2] else call[4]) for call in calls]
-    assert steps[-3:] == [
+    vtw = [
         ("thinsight.pipeline.notebook", str(tmp_path / "notebooks/vtw.ipynb")),
         ("thinsight.report", str(tmp_path / "reports/pages/vtw.html")),
         ("thinsight.report", str(tmp_path / "reports")),
     ]
-    assert sum(step[0] == "thinsight.pipeline.notebook" and "vtw" in step[1] for step in steps) >= 1
-    assert sum("trsm" in step[1] for step in steps) == 1  # of its runs only the baseline is there; no page of it
+    trsm = ("thinsight.pipeline.notebook", str(tmp_path / "notebooks/trsm.ipynb"))
+    rounds = len(steps) // 4  # after each of the two runs and at the end, but not while it waits or is being made
+    assert 2 <= rounds <= 3
+    assert steps == [*vtw, trsm] * rounds
+    for about in (f"model={tmp_path / 'configs/plain.yaml'}", "task=pope", "--about"):
+        assert all(about in call for call in calls if call[2] == "thinsight.pipeline.notebook")
+
+
+def test_a_page_is_made_again_at_the_end_or_when_it_has_waited(tmp_path, monkeypatch):
+    clock, made = [0.0], []
+    monkeypatch.setattr(replication.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(Pages, "_failure", lambda pages, page: made.append(page))
+    pages = Pages(tmp_path, tmp_path, {"vtw": ["vtw*"], "par": ["par"]}, {}, {}, ThreadPoolExecutor(1))
+    for at, run in [
+        (1, "vtw"),
+        (EARLIEST, "vtw"),
+        (EARLIEST + 1, "vtw"),
+        (2 * EARLIEST, "plain"),
+        (2.5 * EARLIEST, "vtw"),
+    ]:
+        clock[0] = at
+        pages.show(run)
+        for call in pages.calls:
+            call.result()
+    assert made == ["vtw", "vtw"]  # in the second minute, and when as long has passed again
+    pages.show("vtw")
+    pages.show("par")
+    pages.finish()
+    assert made == ["vtw"] * 3 + ["par"]
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """Checkpoints of the hub in small: the files, names, keys and tokenizers of their repositories, with random weights.
 
 LLaVA-1.5's files are written as llava-hf/llava-1.5-7b-hf has them: configs that leave defaults out, a Llama tokenizer
-with byte fallback, fp16 in three shards whose index has the names of the first port, the chat template twice. The others
+with byte fallback, fp16 in three shards whose index has the names of the first port, the chat template twice. Others
 are laid out likewise, as far as it is known how they are. Only sizes differ, and the number of layers of most.
 
 A model says one word of `WORDS`, which hangs on the picture and the question, and ends.
@@ -9,13 +9,14 @@ A model says one word of `WORDS`, which hangs on the picture and the question, a
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from helpers import hub_cache
 from safetensors.torch import save_file
+
+from helpers import hub_cache
 
 OLD, NEW = "0" * 39 + "1", "0" * 39 + "2"
 """Two commits of each repository; the second is the newest."""
@@ -25,8 +26,8 @@ WORDS = ["yes", "no", "Yes", "No", "A", "B", "C", "D", "red", "green", "blue", "
 SPOKEN = [*WORDS, "is", "there", "a", "in", "the", "image", "what", "colour", "thing", "USER:", "ASSISTANT:", "Answer"]
 
 STEPS = [
-    *("is er in on en at or re it st an ou".split()),
-    *("im ag ge ma co ol lo th hi wh qu es ue us".split()),
+    *("is", "er", "in", "on", "en", "at", "or", "re", "it", "st", "an", "ou", "im", "ag"),
+    *("ge", "ma", "co", "ol", "lo", "th", "hi", "wh", "qu", "es", "ue", "us"),
 ]
 """Pairs of letters that the small vocabularies join."""
 
@@ -78,7 +79,7 @@ class Tokens:
 
 
 def llama_tokens(*added: str, **rest: Any) -> Tokens:
-    """A SentencePiece vocabulary with byte fallback as it is exported: the space is prepended once to each piece of text
+    """A SentencePiece vocabulary with byte fallback as it is exported: a space is put in front of each piece of text
     between special tokens."""
     pieces = ["<unk>", "<s>", "</s>", *(f"<0x{i:02X}>" for i in range(256)), "\u2581", *map(chr, range(33, 127))]
     merges = [(pair[0], pair[1]) for pair in STEPS]
@@ -166,11 +167,10 @@ class Repository:
     old: Callable[[str], str]
     twice: bool = True
     end: str = "</s>"
-    tied: bool = field(default=False)
 
     def save(self, folder: Path, seed: int = 0) -> Path:
         """Write all files; ``seed``: of the weights."""
-        from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor  # noqa: F401
+        from transformers import AutoConfig, AutoModelForImageTextToText
 
         folder.mkdir(parents=True, exist_ok=True)
         self.tokens.save(folder)
@@ -182,12 +182,9 @@ class Repository:
             (folder / "chat_template.jinja").write_text(self.template, encoding="utf-8")
         shape = AutoConfig.from_pretrained(folder)
         torch.manual_seed(seed)
-        with torch.random.fork_rng():
-            model = AutoModelForImageTextToText.from_config(shape, dtype=torch.float32)
+        model = AutoModelForImageTextToText.from_config(shape, dtype=torch.float32)
         say_one_word(model, self.tokens, self.last(folder), self.end)
         weights = {self.old(name): tensor.to(self.dtype) for name, tensor in model.state_dict().items()}
-        if shape.tie_word_embeddings:
-            weights.pop(self.old("lm_head.weight"))
         save_shards(folder, weights, self.shards)
         return folder
 
@@ -284,13 +281,7 @@ def llava(layers: int = 12, blocks: int = 12, side: int = 112) -> Repository:
         "generation_config.json": {"_from_model_config": True, **FOUND, "pad_token_id": pad},
         "preprocessor_config.json": clip_pictures(side, "CLIPImageProcessor", "LlavaProcessor"),
     }
-    template = (
-        "{% for message in messages %}{% if message['role'] != 'system' %}{{ message['role'].upper() + ': '}}{% endif %}"
-        "{% for content in message['content'] | selectattr('type', 'equalto', 'image') %}{{ '<image>\n' }}{% endfor %}"
-        "{% for content in message['content'] | selectattr('type', 'equalto', 'text') %}{{ content['text'] + ' '}}"
-        "{% endfor %}{% endfor %}{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
-    )
-    return Repository(tokens, config, files, template, 3, torch.float16, first_port_clip)
+    return Repository(tokens, config, files, VICUNA, 3, torch.float16, first_port_clip)
 
 
 def clip_vision(blocks: int, side: int) -> dict[str, Any]:
@@ -370,15 +361,16 @@ MISTRAL = (
     "{{ ' [/INST]' }}{% else %}{{ ' ' + message['content'][0]['text'] + '</s>' }}{% endif %}{% endfor %}"
 )
 VICUNA = (
-    "{% for message in messages %}{% if message['role'] != 'system' %}{{ message['role'].upper() + ': '}}{% endif %}"
+    "{% for message in messages %}"
+    "{% if message['role'] != 'system' %}{{ message['role'].upper() + ': '}}{% endif %}"
     "{% for content in message['content'] | selectattr('type', 'equalto', 'image') %}{{ '<image>\n' }}{% endfor %}"
     "{% for content in message['content'] | selectattr('type', 'equalto', 'text') %}{{ content['text'] + ' '}}"
     "{% endfor %}{% endfor %}{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
 )
 
 
-def qwen_2_5(tied: bool = False) -> Repository:
-    """Qwen/Qwen2.5-VL-*-Instruct: the decoder's fields stand at the top of config.json."""
+def qwen_2_5() -> Repository:
+    """Qwen/Qwen2.5-VL-7B-Instruct: the decoder's fields stand at the top of config.json."""
     added = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>"]
     tokens = byte_tokens(
         "Qwen2Tokenizer", *added, "<|image_pad|>", "<|video_pad|>", eos_token="<|im_end|>", pad_token="<|endoftext|>",
@@ -406,7 +398,7 @@ def qwen_2_5(tied: bool = False) -> Repository:
         "rms_norm_eps": 1e-06,
         "rope_theta": 1000000.0,
         "sliding_window": 32768,
-        "tie_word_embeddings": tied,
+        "tie_word_embeddings": False,
         "torch_dtype": "bfloat16",
         "transformers_version": "4.41.2",
         "use_cache": True,
@@ -542,7 +534,7 @@ def internvl3() -> Repository:
 
 
 def smolvlm_256m() -> Repository:
-    """HuggingFaceTB/SmolVLM-256M-Instruct: tiles of 64 pixels for 512, patches of 16, 4 x 4 of which are one token."""
+    """HuggingFaceTB/SmolVLM-256M-Instruct: tiles of 512 pixels, patches of 16, 4 x 4 of which are one token."""
     added = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<fake_token_around_image>", "<image>", "<global-img>"]
     added += ["<end_of_utterance>", *(f"<row_{row}_col_{column}>" for row in range(1, 7) for column in range(1, 7))]
     tokens = byte_tokens(
@@ -564,7 +556,7 @@ def smolvlm_256m() -> Repository:
         "use_cache": True,
         "vision_config": {
             "hidden_size": 16,
-            "image_size": 64,
+            "image_size": 512,
             "intermediate_size": 24,
             "model_type": "idefics3",
             "num_attention_heads": 2,
@@ -582,22 +574,23 @@ def smolvlm_256m() -> Repository:
         "do_resize": True,
         **HALF,
         "image_processor_type": "Idefics3ImageProcessor",
-        "max_image_size": {"longest_edge": 64},
+        "max_image_size": {"longest_edge": 512},
         "processor_class": "Idefics3Processor",
         "resample": 1,
         "rescale_factor": 0.00392156862745098,
-        "size": {"longest_edge": 256},
+        "size": {"longest_edge": 2048},
     }
     files = {
         "generation_config.json": {"_from_model_config": True, **ids},
         "preprocessor_config.json": pictures,
-        "processor_config.json": {"image_seq_len": 1, "processor_class": "Idefics3Processor"},
+        "processor_config.json": {"image_seq_len": 64, "processor_class": "Idefics3Processor"},
     }
     template = (
-        "<|im_start|>{% for message in messages %}{{ message['role'] | capitalize }}{% if message['content'][0]['type'] "
-        "== 'image' %}{{ ':' }}{% else %}{{ ': ' }}{% endif %}{% for line in message['content'] %}"
-        "{% if line['type'] == 'text' %}{{ line['text'] }}{% elif line['type'] == 'image' %}{{ '<image>' }}{% endif %}"
-        "{% endfor %}<end_of_utterance>\n{% endfor %}{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
+        "<|im_start|>{% for message in messages %}{{ message['role'] | capitalize }}"
+        "{% if message['content'][0]['type'] == 'image' %}{{ ':' }}{% else %}{{ ': ' }}{% endif %}"
+        "{% for line in message['content'] %}{% if line['type'] == 'text' %}{{ line['text'] }}"
+        "{% elif line['type'] == 'image' %}{{ '<image>' }}{% endif %}{% endfor %}<end_of_utterance>\n{% endfor %}"
+        "{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
     )
     return Repository(
         tokens, config, files, template, 1, torch.bfloat16, lambda name: name, twice=False, end="<end_of_utterance>"
@@ -609,7 +602,6 @@ REPOSITORIES: dict[str, Callable[[], Repository]] = {
     "llava_next_mistral_7b": lambda: llava_next("mistral", MISTRAL),
     "llava_next_vicuna_7b": lambda: llava_next("llama", VICUNA),
     "qwen2_5_vl_7b": qwen_2_5,
-    "qwen2_5_vl_3b": lambda: qwen_2_5(tied=True),
     "internvl3": internvl3,
     "smolvlm_256m": smolvlm_256m,
 }

@@ -82,11 +82,25 @@ def load_model(
     if gaps:
         raise UserError(f"the weights in {source} do not fit model {config.name}: {gaps[0]} ({len(gaps)} in all).")
     processor = load_processor(config)
+    _check_image_token(processor, model.config, f"model {config.name}")
     model.question_reader = QuestionReader(processor, config.text_tower, config.text_sign, config.text_tower_revision)
     model.config._commit_hash = commit  # transformers has the name for it and leaves it empty
     model.eval()
     with _loading(config):
         return model if _spread(config, place) else model.to(place), processor
+
+
+def _check_image_token(processor: "ProcessorMixin", config: "PreTrainedConfig", whose: str) -> None:
+    """Refuse a processor that marks pictures by another token than the model looks for: it would not see them."""
+    ours, theirs = getattr(config, "image_token_id", None), getattr(processor, "image_token", None)
+    if ours is None or theirs is None:
+        return
+    found = processor.tokenizer.convert_tokens_to_ids(str(theirs))
+    if found != ours:
+        raise UserError(
+            f"{whose} looks for token {ours} where a picture is, and its tokenizer writes {theirs} as {found}: its "
+            "files do not belong together."
+        )
 
 
 def _spread(config: DictConfig, place: torch.device) -> dict[str, Any]:

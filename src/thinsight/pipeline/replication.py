@@ -21,6 +21,7 @@ import sys
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
@@ -381,7 +382,7 @@ def replicate(
     if gate and first and (base.limit is None or base.limit > FEW):
         few = load_config([f"limit={FEW}", f"tasks=[{','.join(first)}]"], home / "configs" / f"{BASE}.yaml")
         opened, folders = {"gate": few} | opened, {"gate": home / "gate" / BASE} | folders
-    with warm_python(MODULES) as python:
+    with warm_python(MODULES) if pages else nullcontext(os.environ) as python:
         campaign = Campaign.open(opened)
         at_a_time = 1 if campaign.on_gpu else jobs
         values = {"model": home / "configs" / f"{BASE}.yaml", "task": base.tasks[0]}

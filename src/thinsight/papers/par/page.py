@@ -171,7 +171,7 @@ def build(folder: Path, reads: Sequence[str], model: str, questions: int) -> Par
 
 
 def absent_task(results: pd.DataFrame) -> str:
-    """The task that asks for things which are not in the picture: POPE where that was asked, else pocket's copy of it."""
+    """The task that asks for things which are not there: POPE where that was asked, else pocket's copy of it."""
     return "pope" if "pope" in set(results["task"]) else "exist"
 
 
