@@ -205,6 +205,7 @@ def test_pages_fill_as_rows_arrive(world, tmp_path, monkeypatch):
     calls = []
     monkeypatch.setattr(replication, "EARLIEST", 0.0)
     monkeypatch.setattr(replication, "PAUSE", 0)
+    monkeypatch.setattr(replication, "needed_runs", lambda page: ["plain"])
     monkeypatch.setattr(replication, "warm_python", lambda modules: nullcontext({}))
 
     def made(command, **_):
@@ -232,7 +233,15 @@ def test_a_page_is_made_again_at_the_end_or_when_it_has_waited(tmp_path, monkeyp
     clock, made = [0.0], []
     monkeypatch.setattr(replication.time, "monotonic", lambda: clock[0])
     monkeypatch.setattr(Pages, "_failure", lambda pages, page: made.append(page))
-    pages = Pages(tmp_path, tmp_path, {"vtw": ["vtw*"], "par": ["par"]}, {}, {}, ThreadPoolExecutor(1))
+    pages = Pages(
+        tmp_path,
+        tmp_path,
+        {"vtw": ["vtw*"], "par": ["par"]},
+        {"vtw": [], "par": ["par", "grid"]},
+        {},
+        {},
+        ThreadPoolExecutor(1),
+    )
     told = [(0.1, "vtw"), (1, "vtw"), (1.1, "vtw"), (2, "plain"), (2.5, "vtw")]
     for at, run in [(minutes * EARLIEST, run) for minutes, run in told]:
         clock[0] = at
@@ -243,7 +252,12 @@ def test_a_page_is_made_again_at_the_end_or_when_it_has_waited(tmp_path, monkeyp
     pages.show("vtw")
     pages.show("par")
     pages.finish()
-    assert made == ["vtw"] * 3 + ["par"]
+    assert made == ["vtw"] * 3
+    assert pages.failed == {"par": "it needs runs that are not there: grid"}
+    pages.runs.add("grid")
+    pages.show("par")
+    pages.finish()
+    assert made[3:] == ["par"]
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ from thinsight.models.loading import meta_model, torch_device, transformers_conf
 from thinsight.models.memory import free_memory as give_back
 from thinsight.paths import ROOT, save_whole
 from thinsight.pipeline.params import Params, read_params
-from thinsight.pipeline.plan import wanted_runs, write_plan
+from thinsight.pipeline.plan import needed_runs, wanted_runs, write_plan
 from thinsight.pipeline.repro import MODULES, Progress, follow, log_failure
 from thinsight.pipeline.warm import warm_python
 from thinsight.tasks.rows import run_tasks
@@ -231,21 +231,25 @@ class Pages:
     """The pages over the results in ``home``, made in the background into ``reports``.
 
     reads    page -> names and patterns of the runs that it reads
+    needs    page -> the runs without which it is not made
     values   of the notebooks' parameters, where they declare them
     python   the environment in which ``python`` starts quickly (`thinsight.pipeline.warm`)
     pool     of threads: how many pages are made at a time
     due      page -> the time from which it is made again; ``behind``: pages that newer results wait for
+    runs     those whose results are there
     failed   page -> why it was not made
     """
 
     home: Path
     reports: Path
     reads: Mapping[str, Sequence[str]]
+    needs: Mapping[str, Sequence[str]]
     values: Mapping[str, str]
     python: Mapping[str, str]
     pool: ThreadPoolExecutor
     due: dict[str, float] = field(default_factory=dict)
     behind: set[str] = field(default_factory=set)
+    runs: set[str] = field(default_factory=set)
     made: set[str] = field(default_factory=set)
     failed: dict[str, str] = field(default_factory=dict)
     calls: list[Future] = field(default_factory=list)
@@ -257,11 +261,17 @@ class Pages:
     def show(self, run: str) -> None:
         """Newer results of ``run`` are there: make all pages again that read it and are due."""
         group = group_of(self.home / "runs" / run)
+        self.runs.add(run)
         self.behind |= {page for page, wanted in self.reads.items() if is_wanted(run, group, wanted)}
-        self._start({page for page in self.behind if self.due[page] <= time.monotonic()})
+        ready = {page for page in self.behind if self.runs.issuperset(self.needs[page])}
+        self._start({page for page in ready if self.due[page] <= time.monotonic()})
 
     def finish(self) -> None:
-        """Make those that are behind, and wait until all are made."""
+        """Make those that are behind, and wait until all are made; what lacks runs is not."""
+        for page in list(self.behind):
+            if lacking := [run for run in self.needs[page] if run not in self.runs]:
+                self.behind.remove(page)
+                self.failed[page] = f"it needs runs that are not there: {', '.join(lacking)}"
         while self.calls or self.behind:
             self._start(self.behind)
             self.calls.pop(0).result()
@@ -387,7 +397,8 @@ def replicate(
         at_a_time = 1 if campaign.on_gpu else jobs
         values = {"model": home / "configs" / f"{BASE}.yaml", "task": base.tasks[0]}
         reads = {page: wanted_runs(page) for page in pages}
-        made = Pages(home, reports, reads, values, python, ThreadPoolExecutor(at_a_time))
+        needs = {page: needed_runs(page) for page in pages}
+        made = Pages(home, reports, reads, needs, values, python, ThreadPoolExecutor(at_a_time))
         total = campaign.total
         replication = Replication(campaign, folders, made, gate)
         try:
