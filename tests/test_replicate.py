@@ -217,11 +217,11 @@ def test_pages_fill_as_rows_arrive(world, tmp_path, monkeypatch):
         go(world, tmp_path, "runs=vtw", "tasks=pope", "limit=8", gate=False, pages="vtw,trsm")
     steps = [(call[2], call[-1] if "report" in call[2] else call[4]) for call in calls]
     vtw = [
-        ("thinsight.pipeline.notebook", str(tmp_path / "notebooks/vtw.ipynb")),
+        ("thinsight.pipeline.notebook", str(tmp_path / "reports/notebooks/vtw.ipynb")),
         ("thinsight.report", str(tmp_path / "reports/pages/vtw.html")),
         ("thinsight.report", str(tmp_path / "reports")),
     ]
-    trsm = ("thinsight.pipeline.notebook", str(tmp_path / "notebooks/trsm.ipynb"))
+    trsm = ("thinsight.pipeline.notebook", str(tmp_path / "reports/notebooks/trsm.ipynb"))
     rounds = len(steps) // 4  # after each of the two runs and at the end, but not while it waits or is being made
     assert 1 <= rounds <= 3
     assert steps == [*vtw, trsm] * rounds

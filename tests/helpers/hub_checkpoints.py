@@ -210,11 +210,14 @@ def say_one_word(model: Any, tokens: Tokens, last: int, end: str) -> None:
 
     parts = find_parts(model)
     embedding, head = parts.decoder.embed_tokens.weight.data, parts.head.weight.data
-    for layer in parts.layers:
-        for module in (layer.self_attn.o_proj, layer.mlp.down_proj):
-            module.weight.data.normal_(0, 0.3)
-            module.weight.data[0] = 0
+    for layer in parts.layers:  # strong enough that the answer hangs on all that was read
+        for name, weight in layer.named_parameters():
+            if name.endswith("proj.weight"):
+                weight.data.normal_(0, 0.5)
+                if name.endswith(("o_proj.weight", "down_proj.weight")):
+                    weight.data[0] = 0
     embedding.normal_(0, 0.5)
+    embedding[last] *= 0.1
     embedding[:, 0] = 1
     embedding[last, 0] = 0
     said = [i for i, piece in enumerate(tokens.pieces) if piece.lstrip("\u2581\u0120") in WORDS]

@@ -6,8 +6,9 @@ DVC, in one process that loads the model once:
     data/replicate/MODEL/configs, plan     what is run and shown (`thinsight.pipeline.plan`): the runs of params.yaml
     data/replicate/MODEL/gate/plain        the whole model on few questions
     data/replicate/MODEL/runs/<run>        results; ``key.txt``: the identity of the run that they are of
-    data/replicate/MODEL/pages, notebooks  what the pages found, and their executed notebooks
-    reports/replicate/MODEL/index.html     the pages, made again whenever a run has ended that they read
+    data/replicate/MODEL/pages             what the pages found
+    reports/replicate/MODEL                index.html, pages, their executed notebooks; made again, when they have waited a
+                                           little, as runs end that they read
 
 Stopped, it goes on where it was: a finished run keeps its results as long as its identity is the same, an unfinished
 one its journal. Runs whose journals have been filled by jobs (`thinsight.pipeline.jobs`) are only read.
@@ -296,7 +297,7 @@ class Pages:
 
     def _failure(self, page: str) -> str | None:
         """Make the page; why it could not be made, or None."""
-        executed, home = self.home / "notebooks" / f"{page}.ipynb", self.home
+        executed, home = self.reports / "notebooks" / f"{page}.ipynb", self.home
         report = ["thinsight.report", "--runs", home / "runs", "--pages", home / "pages"]
         report += ["--contents", home / "plan" / "contents.json"]
         (home / "pages" / page).mkdir(parents=True, exist_ok=True)
