@@ -7,8 +7,8 @@ DVC, in one process that loads the model once:
     data/replicate/MODEL/gate/plain        the whole model on few questions
     data/replicate/MODEL/runs/<run>        results; ``key.txt``: the identity of the run that they are of
     data/replicate/MODEL/pages             what the pages found
-    reports/replicate/MODEL                index.html, pages, their executed notebooks; made again, when they have waited a
-                                           little, as runs end that they read
+    reports/replicate/MODEL                index.html, pages, their executed notebooks: made again as runs end that they
+                                           read, when they have waited a little
 
 Stopped, it goes on where it was: a finished run keeps its results as long as its identity is the same, an unfinished
 one its journal. Runs whose journals have been filled by jobs (`thinsight.pipeline.jobs`) are only read.
