@@ -8,6 +8,7 @@ import json
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from pathlib import Path
 from types import SimpleNamespace
 
 import datasets
@@ -23,7 +24,7 @@ from thinsight.config.compose import load_config
 from thinsight.errors import UserError, command
 from thinsight.evaluation import run as run_module
 from thinsight.evaluation.run import Run, compute
-from thinsight.paths import ROOT
+from thinsight.paths import ROOT, save_whole
 from thinsight.pipeline import replication
 from thinsight.pipeline.params import read_params
 from thinsight.pipeline.replication import (
@@ -210,6 +211,8 @@ def test_pages_fill_as_rows_arrive(world, tmp_path, monkeypatch):
 
     def made(command, **_):
         calls.append([str(word) for word in command])
+        if command[2] == "thinsight.pipeline.notebook":
+            save_whole(Path(command[4]), "{}")
         return SimpleNamespace(returncode=int("trsm.ipynb" in command[3]), stderr="error: no\n")
 
     monkeypatch.setattr(replication.subprocess, "run", made)
@@ -217,11 +220,11 @@ def test_pages_fill_as_rows_arrive(world, tmp_path, monkeypatch):
         go(world, tmp_path, "runs=vtw", "tasks=pope", "limit=8", gate=False, pages="vtw,trsm")
     steps = [(call[2], call[-1] if "report" in call[2] else call[4]) for call in calls]
     vtw = [
-        ("thinsight.pipeline.notebook", str(tmp_path / "reports/notebooks/vtw.ipynb")),
+        ("thinsight.pipeline.notebook", str(tmp_path / "notebooks/vtw.ipynb")),
         ("thinsight.report", str(tmp_path / "reports/pages/vtw.html")),
         ("thinsight.report", str(tmp_path / "reports")),
     ]
-    trsm = ("thinsight.pipeline.notebook", str(tmp_path / "reports/notebooks/trsm.ipynb"))
+    trsm = ("thinsight.pipeline.notebook", str(tmp_path / "notebooks/trsm.ipynb"))
     assert steps == [*vtw, trsm, *vtw]  # the second time with the run vtw, which the other page does not read
     for about in (f"model={tmp_path / 'configs/plain.yaml'}", "task=pope", "--about"):
         assert all(about in call for call in calls if call[2] == "thinsight.pipeline.notebook")

@@ -6,7 +6,7 @@ DVC, in one process that loads the model once:
     data/replicate/MODEL/configs, plan     what is run and shown (`thinsight.pipeline.plan`): the runs of params.yaml
     data/replicate/MODEL/gate/plain        the whole model on few questions
     data/replicate/MODEL/runs/<run>        results; ``key.txt``: the identity of the run that they are of
-    data/replicate/MODEL/pages             what the pages found
+    data/replicate/MODEL/pages, notebooks  what the pages found, and their notebooks as they are executed
     reports/replicate/MODEL                index.html, pages, their executed notebooks: made again as runs end that they
                                            read, when they have waited a little
 
@@ -297,21 +297,20 @@ class Pages:
 
     def _failure(self, page: str) -> str | None:
         """Make the page; why it could not be made, or None."""
-        executed, home = self.reports / "notebooks" / f"{page}.ipynb", self.home
+        home, name = self.home, f"{page}.ipynb"
+        # the index, which another page may be making, reads a notebook of every page that is there
+        executed, shown = home / "notebooks" / name, self.reports / "notebooks" / name
         report = ["thinsight.report", "--runs", home / "runs", "--pages", home / "pages"]
         report += ["--contents", home / "plan" / "contents.json"]
         (home / "pages" / page).mkdir(parents=True, exist_ok=True)
         values = {"runs": home / "runs", "out": home / "pages" / page, **self.values}
-        given = [word for name, value in values.items() for word in ("-d", f"{name}={value}")]
-        source = ROOT / "notebooks" / f"{page}.ipynb"
-        notebook = ["thinsight.pipeline.notebook", source, executed, *given, "--about", home.name]
-        steps = [
-            [*notebook, "-f", home / "plan" / "parameters.json"],
-            [*report, "page", executed, self.reports / "pages" / f"{page}.html"],
-        ]
-        for step in steps:
-            if why := self._call(page, step):
-                return why
+        given = [word for key, value in values.items() for word in ("-d", f"{key}={value}")]
+        notebook = ["thinsight.pipeline.notebook", ROOT / "notebooks" / name, executed, *given, "--about", home.name]
+        if why := self._call(page, [*notebook, "-f", home / "plan" / "parameters.json"]):
+            return why
+        save_whole(shown, executed.read_text(encoding="utf-8"))
+        if why := self._call(page, [*report, "page", shown, self.reports / "pages" / f"{page}.html"]):
+            return why
         with self.index:
             return self._call(page, [*report, "index", self.reports])
 
