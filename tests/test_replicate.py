@@ -6,6 +6,9 @@ The model is a tiny LLaVA under the settings of LLaVA-1.5-7B; the benchmarks are
 import csv
 import json
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from pathlib import Path
 from types import SimpleNamespace
 
 import datasets
@@ -13,18 +16,20 @@ import huggingface_hub.constants
 import pandas as pd
 import pytest
 import torch
-from helpers import benchmark_replicas as replicas
 from helpers import tiny_checkpoint as tiny
+from helpers.hub_checkpoints import put_benchmark
 
 from thinsight import replicate as door
-from thinsight.config.compose import load_config, load_task
+from thinsight.config.compose import load_config
 from thinsight.errors import UserError, command
 from thinsight.evaluation import run as run_module
 from thinsight.evaluation.run import Run, compute
-from thinsight.paths import ROOT
+from thinsight.paths import ROOT, save_whole
 from thinsight.pipeline import replication
 from thinsight.pipeline.params import read_params
 from thinsight.pipeline.replication import (
+    EARLIEST,
+    Pages,
     by_worth,
     check_fit,
     estimate,
@@ -43,12 +48,11 @@ def world(tmp_path_factory):
     """A tiny LLaVA, and a hub's cache that holds the three benchmarks of the gate, as the hub lays them out."""
     folder = tmp_path_factory.mktemp("world")
     tiny.save_model(folder / "model")
+    patch = pytest.MonkeyPatch()
+    patch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(folder / "hub"))
     for name in TASKS:
-        task = load_task(name)
-        place, commit = folder / "hub" / f"datasets--{task.hub.replace('/', '--')}", task.revision or "a" * 40
-        replicas.ALL[name](place / "snapshots" / commit)
-        (place / "refs").mkdir()
-        (place / "refs" / "main").write_text(commit)
+        put_benchmark(name, folder)
+    patch.undo()
     return folder
 
 
@@ -200,22 +204,61 @@ def test_the_rows_of_the_table_are_computed_once(world, tmp_path, monkeypatch, c
 
 def test_pages_fill_as_rows_arrive(world, tmp_path, monkeypatch):
     calls = []
+    monkeypatch.setattr(replication, "EARLIEST", 0.0)
+    monkeypatch.setattr(replication, "PAUSE", 0)
+    monkeypatch.setattr(replication, "needed_runs", lambda page: ["plain"])
+    monkeypatch.setattr(replication, "warm_python", lambda modules: nullcontext({}))
 
     def made(command, **_):
         calls.append([str(word) for word in command])
+        if command[2] == "thinsight.pipeline.notebook":
+            save_whole(Path(command[4]), "{}")
         return SimpleNamespace(returncode=int("trsm.ipynb" in command[3]), stderr="error: no\n")
 
     monkeypatch.setattr(replication.subprocess, "run", made)
     with pytest.raises(UserError, match="not all was made: trsm failed"):
         go(world, tmp_path, "runs=vtw", "tasks=pope", "limit=8", gate=False, pages="vtw,trsm")
     steps = [(call[2], call[-1] if "report" in call[2] else call[4]) for call in calls]
-    assert steps[-3:] == [
+    vtw = [
         ("thinsight.pipeline.notebook", str(tmp_path / "notebooks/vtw.ipynb")),
         ("thinsight.report", str(tmp_path / "reports/pages/vtw.html")),
         ("thinsight.report", str(tmp_path / "reports")),
     ]
-    assert sum(step[0] == "thinsight.pipeline.notebook" and "vtw" in step[1] for step in steps) >= 1
-    assert sum("trsm" in step[1] for step in steps) == 1  # of its runs only the baseline is there; no page of it
+    trsm = ("thinsight.pipeline.notebook", str(tmp_path / "notebooks/trsm.ipynb"))
+    assert steps == [*vtw, trsm, *vtw]  # the second time with the run vtw, which the other page does not read
+    for about in (f"model={tmp_path / 'configs/plain.yaml'}", "task=pope", "--about"):
+        assert all(about in call for call in calls if call[2] == "thinsight.pipeline.notebook")
+
+
+def test_a_page_is_made_again_at_the_end_or_when_it_has_waited(tmp_path, monkeypatch):
+    clock, made = [0.0], []
+    monkeypatch.setattr(replication.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(Pages, "_failure", lambda pages, page: made.append(page))
+    pages = Pages(
+        tmp_path,
+        tmp_path,
+        {"vtw": ["vtw*"], "par": ["par"]},
+        {"vtw": [], "par": ["par", "grid"]},
+        {},
+        {},
+        ThreadPoolExecutor(1),
+    )
+    told = [(0.1, "vtw"), (1, "vtw"), (1.1, "vtw"), (2, "plain"), (2.5, "vtw")]
+    for at, run in [(minutes * EARLIEST, run) for minutes, run in told]:
+        clock[0] = at
+        pages.show(run)
+        for call in pages.calls:
+            call.result()
+    assert made == ["vtw", "vtw"]  # in the second minute, and when as long has passed again
+    pages.show("vtw")
+    pages.show("par")
+    pages.finish()
+    assert made == ["vtw"] * 3
+    assert pages.failed == {"par": "it needs runs that are not there: grid"}
+    pages.runs.add("grid")
+    pages.show("par")
+    pages.finish()
+    assert made[3:] == ["par"]
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from thinsight.config.schema import names
 from thinsight.costs.budgets import PrefillSizes, prefill_sizes, solve_budget
 from thinsight.costs.flops import decoder_shape, flops_by_convention, kv_bytes
 from thinsight.errors import UserError
-from thinsight.models.loading import load_model
+from thinsight.models.loading import load_model, model_config
 from thinsight.reduction.method import Method
 from thinsight.report.overlay import overlay, pixels
 from thinsight.runtime.attach import reduce
@@ -62,7 +62,8 @@ class Explorer:
     """A model, and questions of the tasks to begin with."""
 
     def __init__(self, model: str = "pocket", pictures: int = 40) -> None:
-        self.config = load_config([f"model={model}"])
+        self.config = load_config()
+        self.config.model = model_config(model)
         self.model, self.processor = load_model(self.config)
         self.pictures = pictures
         self.whole = load_method("identity")

@@ -45,7 +45,16 @@ def par_finding(**values) -> str:
     """The page's finding with these values, and with nothing else run."""
     record = {"questions": 300, "spaces": {"llm": {"accuracy": 0.9, "shuffled": {"accuracy": 0.8, "common": 0.5}}}}
     printed = {"compression": 0.89, "score": 0.9, "flops": 0.83, "times": 2.0}
-    nothing = {"statement": "PAR.", "kept": [], "ways": {}, "lengths": [0], "times": [], "whole": [], "par": None}
+    nothing = {
+        "model": "pocket",
+        "statement": "PAR.",
+        "kept": [],
+        "ways": {},
+        "lengths": [0],
+        "times": [],
+        "whole": [],
+        "par": None,
+    }
     nothing |= {"printed": printed, "calibration": record, "parts": {"changes": {}, "keeps": 0, "variants": 0}}
     return finding("par/finding.md.j2", nothing | values)
 

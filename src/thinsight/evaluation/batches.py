@@ -50,7 +50,7 @@ class Answerer:
             for number in range(len(batches)):
                 batch, inputs = coming.pop().result()
                 coming += [pool.submit(collated, self.processor, b) for b in batches[number + 1 : number + 2]]
-                yield batch, self._placed(inputs) if batch.rows else None
+                yield batch, self._placed(inputs)
 
     def answer(self, method: Method, batch: Batch, inputs: "BatchFeature | None") -> list[dict[str, Any]]:
         """The records of a batch under ``method``; ``inputs``: what it was collated to, if that has been done.
@@ -85,8 +85,10 @@ class Answerer:
         self._free()  # behind the handler, whose traceback holds on to tensors
         return None
 
-    def _placed(self, inputs: "BatchFeature") -> "BatchFeature | None":
-        """The inputs on the model's device, announced to the layers; None if they do not fit."""
+    def _placed(self, inputs: "BatchFeature | None") -> "BatchFeature | None":
+        """The inputs on the model's device, announced to the layers; None if they do not fit, or are None."""
+        if inputs is None:
+            return None
         try:
             inputs = inputs.to(self.model.device, self.model.dtype)
             self.shared.begin(inputs)
@@ -103,13 +105,18 @@ class Answerer:
 
 
 def collated(processor: "ProcessorMixin", batch: Batch) -> tuple[Batch, "BatchFeature | None"]:
-    """A batch without the rows whose pictures cannot be read, and the inputs of the others, if there are any."""
+    """A batch without the rows whose pictures cannot be read, and the inputs of the others, if there are any and they
+    fit in memory."""
     try:
         return batch, collate(processor, batch.rows, batch.task)
     except UserError:
         failures = [failure for row in batch.rows if (failure := row.unreadable())]
         if not failures:
             raise
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        return batch, None
     ids = {failure.id for failure in failures}
     rows = tuple(row for row in batch.rows if row.id not in ids)
     batch = replace(batch, rows=rows, failures=tuple(failures))

@@ -18,11 +18,16 @@ ROWS = 4
 
 
 def flops_besides_decoder(
-    model: "PreTrainedModel", processor: "ProcessorMixin", task: DictConfig, rows: Sequence[Row], method: Method
+    model: "PreTrainedModel",
+    processor: "ProcessorMixin",
+    task: DictConfig,
+    rows: Sequence[Row],
+    method: Method,
+    together: int = ROWS,
 ) -> dict[str, float]:
     """``vision_flops`` and ``choice_flops`` of a prompt (see `thinsight.costs.timing.prefill_flops`), means over
-    `ROWS` of ``rows``; nothing where none of these has a readable picture."""
-    chosen = rows[:: max(len(rows) // ROWS, 1)][:ROWS]
+    ``together`` of ``rows``, which are one batch; nothing where none of these has a readable picture."""
+    chosen = rows[:: max(len(rows) // together, 1)][:together]
     batch, inputs = collated(processor, Batch(task, 0, tuple(chosen)))
     if inputs is None:
         return {}

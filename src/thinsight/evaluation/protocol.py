@@ -14,6 +14,7 @@ from thinsight.config.schema import RESERVED
 from thinsight.errors import UserError
 from thinsight.hardware import hardware_card
 from thinsight.models.checkpoint import folder_hash
+from thinsight.models.checkpoint_files import files_card
 from thinsight.models.loading import checkpoint
 from thinsight.tasks.functions import function_name
 from thinsight.tasks.hub import provenance
@@ -40,8 +41,8 @@ def protocol_card(
     weights: str | None,
     reads_tower: bool = False,
 ) -> dict[str, Any]:
-    """The card of one run, as plain data: ``model``, ``pictures``, ``processor``, ``tasks``, ``decoding``,
-    ``versions``, ``hardware``, ``method``.
+    """The card of one run, as plain data: ``model``, ``files``, ``pictures``, ``processor``, ``tasks``,
+    ``decoding``, ``versions``, ``hardware``, ``method``.
 
     ``tasks``: name -> its config, the rows scored and those that cannot be asked. ``weights``: hash of local weights,
     from `weights_hash`. ``reads_tower``: whether the method reads the text tower. ``hardware``: that of the session
@@ -67,6 +68,7 @@ def protocol_card(
                 "vision": model.config.vision_config._attn_implementation,
             },
         },
+        "files": files_card(model, processor, config.model),
         "pictures": READING,
         "processor": processor_card(processor),
         "tasks": {name: _task(processor, *task) for name, task in tasks.items()},
@@ -92,7 +94,18 @@ def processor_card(processor: "ProcessorMixin") -> dict[str, Any]:
         "tokenizer": type(tokenizer).__name__,
         "padding_side": tokenizer.padding_side,
         "chat_template_sha256": _sha(str(processor.chat_template)),
+        "around_image": around_image(processor),
     }
+
+
+def around_image(processor: "ProcessorMixin") -> list[list[str]]:
+    """The tokens in front of a picture and behind it where a word and a line break stand there: a tokenizer may begin
+    each piece of text with a space of its own, as LLaVA's code does, or only the first."""
+    tokenizer, token = processor.tokenizer, str(processor.image_token)
+    pieces = tokenizer.convert_ids_to_tokens(tokenizer(f"a {token}\na", add_special_tokens=False)["input_ids"])
+    if token not in pieces:
+        return [pieces]
+    return [pieces[: pieces.index(token)], pieces[pieces.index(token) + 1 :]]
 
 
 LMMS_EVAL = "lmms-eval protocol"

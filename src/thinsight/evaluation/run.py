@@ -23,7 +23,7 @@ from thinsight.costs.flops import decoder_shape
 from thinsight.errors import UserError, writing
 from thinsight.evaluation.answer import FAILED, check_reduced, failed_record
 from thinsight.evaluation.batches import Answerer, Batch
-from thinsight.evaluation.counted import flops_besides_decoder
+from thinsight.evaluation.counted import ROWS, flops_besides_decoder
 from thinsight.evaluation.journal import Journal, run_key
 from thinsight.evaluation.outputs import score_records, write_run
 from thinsight.evaluation.protocol import protocol_card, weights_hash
@@ -162,10 +162,10 @@ class Run:
     def finish(self, out: Path | None = None) -> dict[str, Any]:
         """The result of a run whose journal is full, written to the folder ``out``; the journal is deleted."""
         records = self.gather()
-        counted = self._counted()
+        halved = [r["together"] for key in self.journal.records.values() for r in key.values() if "together" in r]
+        counted = self._counted(min([ROWS, self.config.batch_size, *halved]))
         scores = {name: self._scores(name, budgets, counted) for name, budgets in records.items()}
         named = {"model": self.config.model.name, "method": self.config.method.name}
-        halved = [r["together"] for key in self.journal.records.values() for r in key.values() if "together" in r]
         if halved:  # there was no memory for whole batches
             self.protocol["hardware"]["smallest_batch"] = min(halved)
         result = {**named, "scores": scores, "protocol": self.protocol}
@@ -176,11 +176,11 @@ class Run:
         self.journal.remove()
         return result
 
-    def _counted(self) -> dict[str, dict[str, float]]:
-        """Label of a budget -> FLOPs that its answers do not tell, counted on rows of the first task."""
+    def _counted(self, together: int) -> dict[str, dict[str, float]]:
+        """Label of a budget -> FLOPs that its answers do not tell, counted on so many rows of the first task."""
         task, rows, _ = next(iter(self.tasks.values()))
         parts = self.model, self.processor, task, rows
-        return {str(point.budget): flops_besides_decoder(*parts, point.method) for point in self.points}
+        return {str(point.budget): flops_besides_decoder(*parts, point.method, together) for point in self.points}
 
     def _scores(
         self, name: str, budgets: Mapping[str, list[dict]], counted: Mapping[str, dict[str, float]]

@@ -82,11 +82,25 @@ def load_model(
     if gaps:
         raise UserError(f"the weights in {source} do not fit model {config.name}: {gaps[0]} ({len(gaps)} in all).")
     processor = load_processor(config)
+    _check_image_token(processor, model.config, f"model {config.name}")
     model.question_reader = QuestionReader(processor, config.text_tower, config.text_sign, config.text_tower_revision)
     model.config._commit_hash = commit  # transformers has the name for it and leaves it empty
     model.eval()
     with _loading(config):
         return model if _spread(config, place) else model.to(place), processor
+
+
+def _check_image_token(processor: "ProcessorMixin", config: "PreTrainedConfig", whose: str) -> None:
+    """Refuse a processor that marks pictures by another token than the model looks for: it would not see them."""
+    ours, theirs = getattr(config, "image_token_id", None), getattr(processor, "image_token", None)
+    if ours is None or theirs is None:
+        return
+    found = processor.tokenizer.convert_tokens_to_ids(str(theirs))
+    if found != ours:
+        raise UserError(
+            f"{whose} looks for token {ours} where a picture is, and its tokenizer writes {theirs} as {found}: its "
+            "files do not belong together."
+        )
 
 
 def _spread(config: DictConfig, place: torch.device) -> dict[str, Any]:
@@ -168,9 +182,11 @@ def _untrained(config: DictConfig, place: torch.device) -> "PreTrainedModel":
 
 
 def model_config(name_or_config: str | DictConfig) -> DictConfig:
-    """The model node of a name in ``conf/model``, of a whole config, or of itself."""
+    """The model node of a name in ``conf/model``, of the file ``*.yaml`` of a run's config, of a whole config, or of
+    itself."""
     if isinstance(name_or_config, str):
-        return load_config([f"model={name_or_config}"]).model
+        file = name_or_config.endswith(".yaml")
+        return (load_config(path=name_or_config) if file else load_config([f"model={name_or_config}"])).model
     return name_or_config.model if "model" in name_or_config else name_or_config
 
 

@@ -4,8 +4,15 @@ import gc
 
 import torch
 
-SIGNS = ("out of memory", "can't allocate memory", "cannot allocate memory", "not enough memory", "alloc_failed")
-"""In the words of CUDA, cuBLAS, Metal and torch's allocator for the CPU, which raise no type of their own."""
+SIGNS = (
+    "out of memory",
+    "can't allocate memory",
+    "cannot allocate memory",
+    "not enough memory",
+    "alloc_failed",
+    "bad_alloc",
+)
+"""In the words of CUDA, cuBLAS, Metal, torch's allocator for the CPU and C++, which raise no type of their own."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:

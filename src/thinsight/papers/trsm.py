@@ -96,7 +96,7 @@ def build(folder: Path, reads: Sequence[str], model: str, questions: int, text_t
         tokens=tokens,
         flops=pd.concat(saved),
         parts=ablation_table(*read_if_run(folder, ["trsm-fields"]), PARTS),
-        prompt=swap_table(model, methods, questions),
+        prompt=swap_table(model, methods, questions, list(dict.fromkeys(results["task"]))),
         ledger=ledger(published[published["paper"] == "TRSM"], results, answers),
     )
 

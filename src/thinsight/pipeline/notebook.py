@@ -124,8 +124,11 @@ def syntax(source: str) -> ast.Module:
         raise UserError(f"a cell is not Python: {error.msg} in '{source.splitlines()[0]}'") from error
 
 
-def run_notebook(source: Path, out: Path, values: Mapping[str, str], optional: Collection[str] = ()) -> None:
+def run_notebook(
+    source: Path, out: Path, values: Mapping[str, str], optional: Collection[str] = (), about: str | None = None
+) -> None:
     """Execute ``source`` into ``out`` with ``values`` of parameters; those in ``optional`` only if it declares them.
+    ``about``: the model that it is executed for; what its text says of other models is left out (`keep_about`).
 
     Raises `UserError` for bad parameters, `SystemExit` (1) for a failing cell.
     """
@@ -150,6 +153,8 @@ def run_notebook(source: Path, out: Path, values: Mapping[str, str], optional: C
         _execute(source, part, parameters, failed)
         executed = read(part, as_version=4)
         strip_volatile(executed)
+        if about is not None:
+            keep_about(executed, about)
         with writing(out):
             write(executed, part)
             part.replace(out)
@@ -187,6 +192,18 @@ def strip_volatile(notebook: NotebookNode) -> None:
         if cell.cell_type == "code":
             outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
             cell.outputs = [output for output in outputs if WIDGET not in output.get("data", {})]
+
+
+def keep_about(notebook: NotebookNode, model: str) -> None:
+    """Leave out, in place, text that stands in ``<span data-model="NAME">`` of another model's name."""
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = re.sub(
+                r'<span data-model="(\w+)">(.*?)</span>',
+                lambda found: found[2] if found[1] == model else "",
+                cell.source,
+                flags=re.DOTALL,
+            )
 
 
 class _EndedError(Exception):
@@ -250,6 +267,7 @@ def main(arguments: list[str]) -> None:
     for flag, words in (("-p", "a parameter"), ("-d", "the same, left out where the notebook does not declare it")):
         parser.add_argument(flag, action="append", default=[], metavar="name=value", help=words)
     parser.add_argument("-f", type=Path, metavar="FILE", help="more of these, as a JSON object")
+    parser.add_argument("--about", metavar="MODEL", help="leave out what the text says of other models")
     options = parser.parse_args(arguments)
     values: dict[str, str] = {}
     for text in [*options.p, *options.d]:
@@ -262,7 +280,7 @@ def main(arguments: list[str]) -> None:
     if options.f is not None:
         more = {name: str(value) for name, value in read_json(options.f).items() if name not in values}
         values, optional = values | more, optional | more.keys()
-    run_notebook(options.notebook, options.out, values, optional)
+    run_notebook(options.notebook, options.out, values, optional, options.about)
 
 
 @dataclass(frozen=True)

@@ -139,6 +139,11 @@ def wanted_runs(page: str) -> list[str]:
     return parameters.get("reads", []) if "runs" in parameters else []
 
 
+def needed_runs(page: str) -> list[str]:
+    """The runs without which the notebook of a page has nothing to say: ``thinsight.needs`` in its metadata."""
+    return load_notebook(ROOT / "notebooks" / f"{page}.ipynb").metadata.get("thinsight", {}).get("needs", [])
+
+
 def list_pages(names: Sequence[str], notebooks: Path) -> str:
     """The list of the pages ``names``, in this order, as JSON; titles are those of the folder ``notebooks``."""
     titles = {name: summarize(load_notebook(notebooks / f"{name}.ipynb"), f"{name}.ipynb").title for name in names}

@@ -6,21 +6,27 @@ DVC, in one process that loads the model once:
     data/replicate/MODEL/configs, plan     what is run and shown (`thinsight.pipeline.plan`): the runs of params.yaml
     data/replicate/MODEL/gate/plain        the whole model on few questions
     data/replicate/MODEL/runs/<run>        results; ``key.txt``: the identity of the run that they are of
-    data/replicate/MODEL/pages, notebooks  what the pages found, and their executed notebooks
-    reports/replicate/MODEL/index.html     the pages, made again whenever a run has ended that they read
+    data/replicate/MODEL/pages, notebooks  what the pages found, and their notebooks as they are executed
+    reports/replicate/MODEL                index.html, pages, their executed notebooks: made again as runs end that they
+                                           read, when they have waited a little
 
 Stopped, it goes on where it was: a finished run keeps its results as long as its identity is the same, an unfinished
 one its journal. Runs whose journals have been filled by jobs (`thinsight.pipeline.jobs`) are only read.
 """
 
+import gc
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from omegaconf import DictConfig
@@ -29,15 +35,19 @@ from thinsight.analysis.runs import group_of, is_wanted
 from thinsight.config.compose import load_config
 from thinsight.errors import UserError, nearest
 from thinsight.evaluation.campaign import Campaign
-from thinsight.evaluation.dry_run import dry_run
+from thinsight.evaluation.dry_run import GBPS, Workload, dry_run, shareable, tower_presence
+from thinsight.evaluation.sweep import sweep_points
 from thinsight.ledger.baseline_check import check_baseline
 from thinsight.ledger.lines import PrintedTable, slug, task_benchmarks
 from thinsight.ledger.published import PAPERS, load_all
-from thinsight.models.loading import torch_device, transformers_config
+from thinsight.models.loading import meta_model, torch_device, transformers_config
+from thinsight.models.memory import free_memory as give_back
 from thinsight.paths import ROOT, save_whole
 from thinsight.pipeline.params import Params, read_params
-from thinsight.pipeline.plan import wanted_runs, write_plan
-from thinsight.pipeline.repro import Progress, log_failure
+from thinsight.pipeline.plan import needed_runs, wanted_runs, write_plan
+from thinsight.pipeline.repro import MODULES, Progress, follow, log_failure
+from thinsight.pipeline.warm import warm_python
+from thinsight.tasks.rows import run_tasks
 
 GATE = ("pope", "gqa", "textvqa")
 """The tasks that the baseline is held against first: LLaVA-1.5-7B has 85.9, 62.0 and 58.2 on them."""
@@ -48,6 +58,12 @@ FEW = 500
 """Questions of each of these tasks that are asked before all of them are."""
 
 BASE = "plain"
+
+EARLIEST = 120.0
+"""Seconds before a page is made for the first time, or once more, while runs go on."""
+
+PAUSE = 10
+"""It is also not made again before so many times the time have passed that it took: pages are a tenth of the work."""
 
 LOOK = {
     "POPE": "the score is the mean F1 of three kinds of questions (task.protocol), and answers are yes or no",
@@ -72,7 +88,8 @@ def replication_params(model: str, words: Sequence[str]) -> Params:
         if name not in general:
             raise nearest("run", name, general)
     reading = [page for page in plan.pages if wanted_runs(page)]
-    layers = stopping_layers(transformers_config(load_config([f"model={model}"]).model))
+    named = [f"model={model}", *(word for word in words if word.startswith("model."))]
+    layers = stopping_layers(transformers_config(load_config(named).model))
     return Params.of(
         {
             "preset": own.get("preset", "full"),
@@ -115,15 +132,40 @@ def estimate(configs: Mapping[str, DictConfig], tflops: float) -> list[str]:
     if plan["missing"]:
         raise UserError(" ".join(plan["missing"]))
     need = plan["need"]
-    takes = [plan["take"], *(dry_run(config, tflops)["take"] for run, config in configs.items() if run != BASE)]
+    work = workload(configs.values(), [task["rows"] for task in plan["load"]["tasks"].values()])
+    take = work.compute(tflops, GBPS)
     memory, cache = check_fit(need, base)
-    answers, hours = sum(take["answers"] for take in takes), sum(take["hours_estimated"] for take in takes)
     return [
         f"model    {base.model.name}: {need['weights_gb']:g} GB of weights, {plan['load']['model']['where']}",
         f"memory   {need['memory_gb']:g} GB at batch_size={base.batch_size}, of {memory:.1f} GB that are free",
         f"disk     {need['disk_gb']:g} GB to fetch, of {cache:.1f} GB that are free",
-        f"work     {len(configs)} runs, {answers:,} answers, an estimate of {hours:.3g} hours at {tflops:g} TFLOP/s",
+        f"work     {len(configs)} runs, {take['answers']:,} answers, an estimate of {take['hours_estimated']:.3g} "
+        f"hours at {tflops:g} TFLOP/s",
+        *missing_tower(configs),
     ]
+
+
+def missing_tower(configs: Mapping[str, DictConfig]) -> list[str]:
+    """A line that names the runs which need a text tower that is not there; else none."""
+    reading = [
+        run
+        for run, config in configs.items()
+        if any("text_tower" in point.method.needs for point in sweep_points(config))
+    ]
+    why = tower_presence(configs[BASE].model).missing if reading else None
+    return [f"missing  {why} Without it fail the runs {', '.join(reading)}."] if why else []
+
+
+def workload(configs: Iterable[DictConfig], rows: Sequence[int]) -> Workload:
+    """The work of all runs, which differ in their method alone, on tasks of so many ``rows``."""
+    base, *_ = configs = list(configs)
+    points = [sweep_points(config) for config in configs]
+    questions = [(n, task.max_new_tokens) for n, task in zip(rows, run_tasks(base), strict=True)]
+    work = Workload(base, meta_model(base.model), [point for some in points for point in some], questions)
+    alike = [[point for point in some if shareable([point.method])] for some in points]
+    towers = sum(len(some) - len(same) for some, same in zip(points, alike, strict=True))
+    work.passes = towers + (1 if any(alike) else 0)  # what leaves the tower alone is encoded once for all runs
+    return work
 
 
 def check_fit(need: Mapping[str, float], config: DictConfig) -> tuple[float, float]:
@@ -187,57 +229,100 @@ def check_gate(folder: Path) -> None:
 
 @dataclass
 class Pages:
-    """The pages over the results in ``home``, made in the background into ``reports``, one at a time.
+    """The pages over the results in ``home``, made in the background into ``reports``.
 
     reads    page -> names and patterns of the runs that it reads
-    waiting  pages that will be made; ``failed``: page -> why it was not
+    needs    page -> the runs without which it is not made
+    values   of the notebooks' parameters, where they declare them
+    python   the environment in which ``python`` starts quickly (`thinsight.pipeline.warm`)
+    pool     of threads: how many pages are made at a time
+    due      page -> the time from which it is made again; ``behind``: pages that newer results wait for
+    runs     those whose results are there
+    failed   page -> why it was not made
     """
 
     home: Path
     reports: Path
     reads: Mapping[str, Sequence[str]]
-    waiting: set[str] = field(default_factory=set)
+    needs: Mapping[str, Sequence[str]]
+    values: Mapping[str, str]
+    python: Mapping[str, str]
+    pool: ThreadPoolExecutor
+    due: dict[str, float] = field(default_factory=dict)
+    behind: set[str] = field(default_factory=set)
+    runs: set[str] = field(default_factory=set)
     made: set[str] = field(default_factory=set)
     failed: dict[str, str] = field(default_factory=dict)
     calls: list[Future] = field(default_factory=list)
-    pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
+    index: Lock = field(default_factory=Lock)
+
+    def __post_init__(self) -> None:
+        self.due = dict.fromkeys(self.reads, time.monotonic() + EARLIEST)
 
     def show(self, run: str) -> None:
-        """Make all pages again that read ``run``, unless they wait for it already."""
+        """Newer results of ``run`` are there: make all pages again that read it and are due."""
         group = group_of(self.home / "runs" / run)
-        for page, wanted in self.reads.items():
-            if is_wanted(run, group, wanted) and page not in self.waiting:
-                self.waiting.add(page)
-                self.calls.append(self.pool.submit(self._make, page))
+        self.runs.add(run)
+        self.behind |= {page for page, wanted in self.reads.items() if is_wanted(run, group, wanted)}
+        ready = {page for page in self.behind if self.runs.issuperset(self.needs[page])}
+        self._start({page for page in ready if self.due[page] <= time.monotonic()})
 
     def finish(self) -> None:
-        """Wait until all are made."""
-        for call in self.calls:
-            call.result()
+        """Make those that are behind, and wait until all are made; what lacks runs is not."""
+        for page in list(self.behind):
+            if lacking := [run for run in self.needs[page] if run not in self.runs]:
+                self.behind.remove(page)
+                self.failed[page] = f"it needs runs that are not there: {', '.join(lacking)}"
+        while self.calls or self.behind:
+            self._start(self.behind)
+            self.calls.pop(0).result()
+
+    def _start(self, pages: Collection[str]) -> None:
+        for page in self.reads:  # those that are made at a time are not the same
+            if page in pages:
+                self.behind.discard(page)
+                self.due[page] = inf
+                self.calls.append(self.pool.submit(self._make, page))
 
     def _make(self, page: str) -> None:
-        self.waiting.discard(page)
-        executed, home = self.home / "notebooks" / f"{page}.ipynb", self.home
+        began = time.monotonic()
+        why = self._failure(page)
+        if why is None:
+            self.failed.pop(page, None)
+            self.made.add(page)
+        else:
+            self.failed[page] = why
+        now = time.monotonic()
+        self.due[page] = now + max(EARLIEST, PAUSE * (now - began))
+
+    def _failure(self, page: str) -> str | None:
+        """Make the page; why it could not be made, or None."""
+        home, name = self.home, f"{page}.ipynb"
+        # the index, which another page may be making, reads a notebook of every page that is there
+        executed, shown = home / "notebooks" / name, self.reports / "notebooks" / name
         report = ["thinsight.report", "--runs", home / "runs", "--pages", home / "pages"]
         report += ["--contents", home / "plan" / "contents.json"]
         (home / "pages" / page).mkdir(parents=True, exist_ok=True)
-        values = ["-d", f"runs={home / 'runs'}", "-d", f"out={home / 'pages' / page}"]
-        source = ROOT / "notebooks" / f"{page}.ipynb"
-        steps = [
-            ["thinsight.pipeline.notebook", source, executed, *values, "-f", home / "plan" / "parameters.json"],
-            [*report, "page", executed, self.reports / "pages" / f"{page}.html"],
-            [*report, "index", self.reports],
-        ]
-        for step in steps:
-            command = [sys.executable, "-m", *map(str, step)]
-            done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
-            if done.returncode:
-                sentences = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-                whole = log_failure(page, done.stderr.strip() or "no word")
-                self.failed[page] = sentences[-1].removeprefix("error: ") if sentences else whole
-                return
-        self.failed.pop(page, None)
-        self.made.add(page)
+        values = {"runs": home / "runs", "out": home / "pages" / page, **self.values}
+        given = [word for key, value in values.items() for word in ("-d", f"{key}={value}")]
+        notebook = ["thinsight.pipeline.notebook", ROOT / "notebooks" / name, executed, *given, "--about", home.name]
+        if why := self._call(page, [*notebook, "-f", home / "plan" / "parameters.json"]):
+            return why
+        save_whole(shown, executed.read_text(encoding="utf-8"))
+        if why := self._call(page, [*report, "page", shown, self.reports / "pages" / f"{page}.html"]):
+            return why
+        with self.index:
+            return self._call(page, [*report, "index", self.reports])
+
+    def _call(self, page: str, step: Sequence[object]) -> str | None:
+        """Run a module of ours with its arguments; why it failed, or None."""
+        command = ["python", "-m", *map(str, step)]
+        done = subprocess.run(command, env=self.python, capture_output=True, text=True, cwd=ROOT, check=False)
+        if not done.returncode:
+            return None
+        sentences = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+        whole = log_failure(page, done.stderr.strip() or "no word")
+        return sentences[-1].removeprefix("error: ") if sentences else whole
 
 
 @dataclass
@@ -307,39 +392,37 @@ def replicate(
     if gate and first and (base.limit is None or base.limit > FEW):
         few = load_config([f"limit={FEW}", f"tasks=[{','.join(first)}]"], home / "configs" / f"{BASE}.yaml")
         opened, folders = {"gate": few} | opened, {"gate": home / "gate" / BASE} | folders
-    campaign = Campaign.open(opened)
-    total = campaign.total
-    made = Pages(home, reports, {page: wanted_runs(page) for page in pages})
-    replication = Replication(campaign, folders, made, gate)
-    try:
-        for run, why in campaign.failures.items():
-            print(f"run {run} failed: {why}", file=sys.stderr)
-        replication.take_up()
-        progress = Progress(total, total - campaign.total + campaign.done, len(opened), len(made.reads))
+    with warm_python(MODULES) if pages else nullcontext(os.environ) as python:
+        campaign = Campaign.open(opened)
+        at_a_time = 1 if campaign.on_gpu else jobs
+        values = {"model": home / "configs" / f"{BASE}.yaml", "task": base.tasks[0]}
+        reads = {page: wanted_runs(page) for page in pages}
+        needs = {page: needed_runs(page) for page in pages}
+        made = Pages(home, reports, reads, needs, values, python, ThreadPoolExecutor(at_a_time))
+        total = campaign.total
+        replication = Replication(campaign, folders, made, gate)
         try:
-            _compute(replication, progress, 1 if campaign.on_gpu else jobs, list(opened))
+            for run, why in campaign.failures.items():
+                print(f"run {run} failed: {why}", file=sys.stderr)
+            replication.take_up()
+            progress = Progress(total, total - campaign.total + campaign.done, len(opened), len(made.reads))
+            try:
+                for run, is_full in follow(campaign, at_a_time, [[run] for run in opened], progress):
+                    if is_full and run not in campaign.failures:
+                        replication.finish(run)
+                    progress.show(len(replication.done), len(made.made), [run])
+            finally:
+                progress.close()
+            campaign.close()
+            campaign.runs.clear()  # the pages may need the memory that the model has taken
+            gc.unfreeze()
+            give_back()
+            made.finish()
         finally:
-            progress.close()
-        made.finish()
-    finally:
-        campaign.close()
-        made.pool.shutdown(cancel_futures=True)
+            campaign.close()
+            made.pool.shutdown(cancel_futures=True)
     for page, why in made.failed.items():
         print(f"page {page} failed: {why}", file=sys.stderr)
     failed = [*campaign.failures, *made.failed]
     if failed:
         raise UserError(f"not all was made: {', '.join(failed)} failed (see above)")
-
-
-def _compute(replication: Replication, progress: Progress, jobs: int, order: Iterable[str]) -> None:
-    """Compute what is left, one run after the other, and finish each."""
-    campaign, pages = replication.campaign, replication.pages
-    for told in campaign.compute(jobs, [[name] for name in order]):
-        if told.failure is not None:
-            campaign.failures[told.run] = log_failure(told.run, told.failure)
-            progress.say(f"run {told.run} failed: {campaign.failures[told.run]}")
-        elif told.records is not None:
-            progress.answered(len(told.records))
-            if campaign.is_full(told.run):
-                replication.finish(told.run)
-        progress.show(len(replication.done), len(pages.made), [told.run])

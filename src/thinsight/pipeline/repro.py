@@ -19,7 +19,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from tqdm import tqdm
 
@@ -31,6 +31,9 @@ from thinsight.paths import ROOT, save_whole
 from thinsight.pipeline.params import read_params
 from thinsight.pipeline.plan import DATA, wanted_runs
 from thinsight.pipeline.warm import warm_python
+
+if TYPE_CHECKING:  # torch takes seconds to import
+    from thinsight.evaluation.campaign import Campaign
 
 LOGS = ROOT / ".thinsight" / "logs"
 
@@ -251,21 +254,37 @@ def compute_runs(pipeline: Pipeline, pool: ThreadPoolExecutor, jobs: int) -> Non
         campaign.release(run)
         pipeline.ready.append(run)
     try:
-        for told in campaign.compute(1 if on_gpu else jobs, order):
-            if told.failure is not None:
-                pipeline.failed[told.run] = log_failure(told.run, told.failure)
-                progress.say(f"run {told.run} failed: {pipeline.failed[told.run]}")
-            elif told.records is not None:
-                progress.answered(len(told.records))
-                if campaign.is_full(told.run):
-                    campaign.release(told.run)
-                    pipeline.ready.append(told.run)
+        for run, is_full in follow(campaign, 1 if on_gpu else jobs, order, progress):
+            if run in campaign.failures:
+                pipeline.failed[run] = campaign.failures[run]
+            elif is_full:
+                campaign.release(run)
+                pipeline.ready.append(run)
             if not on_gpu:  # there each notebook loads the model once more
                 pipeline.start(pool, 1)
-                show(pipeline, progress, 0.0, told.run)
+                show(pipeline, progress, 0.0, run)
     finally:
         campaign.close()
         progress.close()
+
+
+def follow(
+    campaign: "Campaign", jobs: int, order: Sequence[Sequence[str]], progress: Progress
+) -> Iterator[tuple[str, bool]]:
+    """Compute a campaign (see `Campaign.compute`) and count its answers; yields the name of the run that is worked on,
+    and whether it has just become full.
+
+    Why a run has failed is said once, though each process finds it, and stands in ``campaign.failures``.
+    """
+    said = set(campaign.failures)
+    for told in campaign.compute(jobs, order):
+        if told.failure is not None and told.run not in said:
+            said.add(told.run)
+            campaign.failures[told.run] = log_failure(told.run, told.failure)
+            progress.say(f"run {told.run} failed: {campaign.failures[told.run]}")
+        elif told.records is not None:
+            progress.answered(len(told.records))
+        yield told.run, told.records is not None and campaign.is_full(told.run)
 
 
 def show(pipeline: Pipeline, progress: Progress, seconds: float, run: str | None = None) -> None:

@@ -17,7 +17,7 @@ from thinsight.config.methods import load_method
 from thinsight.costs.conventions import FASTV, PROFILER, PYRAMIDDROP
 from thinsight.costs.flops import decoder_shape
 from thinsight.ledger.ledger import ledger
-from thinsight.ledger.published import load_published
+from thinsight.ledger.published import POCKET, load_published
 from thinsight.models.loading import load_model
 from thinsight.papers.par.flops import LAYERS, meets_printed, reductions, tokens_left
 from thinsight.papers.par.prompts import swap_table
@@ -94,6 +94,7 @@ class ParPage:
     adaptive: pd.DataFrame  # their spread (`kept_spread`)
     parts: pd.DataFrame  # variants of PAR (`ablation_table`)
     prompt: pd.DataFrame  # `swap_table` of the methods `SWAPPED`
+    model: str  # the model of the runs
     ledger: pd.DataFrame  # the printed numbers with their verdicts
 
     @property
@@ -125,6 +126,7 @@ class ParPage:
         rates = {run: rows.to_dict("records") for run, rows in self.false_yes.groupby("run")}
         values = {
             "statement": method_entry("par").deviations[0],
+            "model": self.model,
             "printed": self.claims,
             "kept": [nearest_share(self.curve, run, self.claim[0]).to_dict() for run in runs],
             "ways": met.groupby(["layers", "text"])["convention"].nunique().to_dict(),
@@ -155,16 +157,22 @@ def build(folder: Path, reads: Sequence[str], model: str, questions: int) -> Par
         claims=claims,
         tokens=tokens,
         curve=curve,
-        false_yes=false_yes_rates(*(many if len(many[0]) else (results, answers))),
+        false_yes=false_yes_rates(*(many if len(many[0]) else (results, answers)), absent_task(results)),
         times=tokens_needed_by(curve, others, left, "par"),
         flops=reductions(tokens),
         by_length=reductions(tokens, range(0, 121, 2), LAYERS, [FASTV, PYRAMIDDROP]),
         counts=counts,
         adaptive=kept_spread(counts, decoder_shape(load_model(model)[0]), PROFILER),
         parts=parts.assign(variant=parts["variant"].mask(without_router, "no router: the most relevant")),
-        prompt=swap_table(model, swaps, questions),
+        model=results["model"].iloc[0] if len(results) else POCKET,
+        prompt=swap_table(model, swaps, questions, list(dict.fromkeys(results["task"]))),
         ledger=ledger(published[published["paper"] == "PAR"], results, answers),
     )
+
+
+def absent_task(results: pd.DataFrame) -> str:
+    """The task that asks for things which are not there: POPE where that was asked, else pocket's copy of it."""
+    return "pope" if "pope" in set(results["task"]) else "exist"
 
 
 def abstract_claims(published: pd.DataFrame) -> dict[str, float]:

@@ -23,6 +23,7 @@ THRESHOLDS = (0.003, 0.0005, 0.0001)
 """Of the released code: for LLaVA-1.5-7B, LLaVA-1.5-13B and LLaVA-1.6-7B."""
 
 ATTENTION_TASKS = ("read", "attribute")
+"""On whose training questions attention is looked at, where they are among the tasks; else the first two are."""
 SIZES = {"llava_1_5_7b": (15, 16), "llava_1_5_13b": (20,)}
 """Models at whose true shapes the cost is computed, and the layers of withdrawal."""
 
@@ -106,8 +107,10 @@ def build(folder: Path, reads: Sequence[str], model: str, samples: int, text_tok
     """The page from the runs ``reads`` in ``folder``; ``samples`` training questions of each task choose the layer, and
     costs are those of a prompt of ``text_tokens`` and a picture."""
     results, answers = load_scores(folder, reads), load_answers(folder, reads)
-    loaded, training = load_model(model), training_rows(list(results["task"].unique()), samples)
-    shares = pd.concat(attention_shares(*loaded, training_task(task), training[task]) for task in ATTENTION_TASKS)
+    tasks = list(results["task"].unique())
+    loaded, training = load_model(model), training_rows(tasks, samples)
+    looked_at = ATTENTION_TASKS if training.keys() >= {*ATTENTION_TASKS} else tasks[:2]
+    shares = pd.concat(attention_shares(*loaded, training_task(task), training[task]) for task in looked_at)
     found = divergences(*loaded, training)
     (chosen, divergence), (_, reverse) = (choose_layers(found[way], THRESHOLDS, way) for way in DIRECTIONS)
     lines = comparison_lines(results, chosen.layer if chosen else None)
