@@ -58,9 +58,7 @@ def main(arguments: list[str]) -> None:
     with schema_stored():
         settings = hydra_settings(hydras)
         if "slurm" in settings.launcher._target_.lower() and shutil.which("srun") is None:
-            raise UserError(
-                "no srun here, so this is no SLURM cluster: take hydra/launcher=submitit_local"
-            )
+            raise UserError("no srun here, so this is no SLURM cluster: take hydra/launcher=submitit_local")
         several = options.multirun or settings.mode == RunMode.MULTIRUN
         for words in combinations(own) if several else [own]:
             if load_config(words).shard:
