@@ -20,7 +20,7 @@ from typing import Any
 from omegaconf import DictConfig
 from torch import nn
 
-from thinsight.config.methods import load_method, read_method
+from thinsight.config.methods import load_method
 from thinsight.config.schema import MEASURES
 from thinsight.costs.conventions import CONVENTIONS
 from thinsight.costs.flops import DecoderShape, decoder_shape, prefill_flops
@@ -124,7 +124,6 @@ def solve_budget(
     kind = measure.split(":")[0]
     if kind not in MEASURES:
         raise nearest("measure of a budget", measure, MEASURES)
-    node = read_method(node) if isinstance(node, str) else node
     whole = load_method(node, **fields)
     knob = next((knob for knob in KNOBS if knob in whole.fields), None)
     if knob is None:

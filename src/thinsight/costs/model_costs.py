@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 
 from thinsight.config.catalogue import MethodEntry
 from thinsight.config.compose import load_config
-from thinsight.config.methods import load_method, read_method
+from thinsight.config.methods import load_method
 from thinsight.costs.budgets import PrefillSizes, prefill_sizes_of, simulate, solve_budget
 from thinsight.costs.conventions import FASTV, PROFILER
 from thinsight.costs.flops import DecoderShape, flops
@@ -131,13 +131,13 @@ def method_costs(
     whole = {size.name: method_cost(size, size.whole) for size in sizes}
     lines = []
     for entry in entries:
-        node = read_method(entry.name)
-        methods = {share: load_method(node, **({"keep": share} if "keep" in entry.knobs else {})) for share in shares}
+        given = {share: {"keep": share} if "keep" in entry.knobs else {} for share in shares}
+        methods = {share: load_method(entry.name, **fields) for share, fields in given.items()}
         for (share, method), size in product(methods.items(), sizes):
             line = {"method": entry.name, "title": entry.title, "family": entry.family, "share": share}
             line |= {"model": size.name, "why": ""}
             try:
-                costs = _costs_at(share, size, node, method)
+                costs = _costs_at(share, size, method)
             except UserError as error:
                 lines.append(line | {"why": str(error)})
                 continue
@@ -146,18 +146,18 @@ def method_costs(
     return pd.DataFrame(lines)
 
 
-def _costs_at(share: float, size: ModelSizes, node: DictConfig, method: Method) -> dict[str, Any]:
-    """A line of `method_costs` of ``method``, made of ``node``, with the documented substitutes where the model lacks
+def _costs_at(share: float, size: ModelSizes, method: Method) -> dict[str, Any]:
+    """A line of `method_costs` of ``method``, with the documented substitutes where the model lacks
     what its fields stand for. A method that acts where nothing can be reduced is a `UserError`, the model's own."""
     fields = {"keep": share} if "keep" in method.fields else {}
     if size.refusal and method.before_projector:
         raise UserError(size.refusal)
     lacking = {k: v for k, v in SUBSTITUTES.items() if method.fields.get(k) not in (None, "none", v)}
     if size.refusal and lacking:
-        method = load_method(node, **fields, **lacking)
+        method = load_method(method.name, **fields, **lacking)
     if not fields:
-        fields = solve_budget(node, size.prefill, "layer_mean", share)
-        method = load_method(node, **fields)
+        fields = solve_budget(method.name, size.prefill, "layer_mean", share)
+        method = load_method(method.name, **fields)
     counts, tower = simulate(method, size.prefill), []
     if method.before_projector:  # each tile is reduced by itself
         tile = replace(size.prefill, total=size.prefill.total // size.tiles)

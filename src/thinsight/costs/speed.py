@@ -19,7 +19,7 @@ from omegaconf import DictConfig
 from torch import nn
 from transformers import PreTrainedModel
 
-from thinsight.config.methods import load_method, read_method
+from thinsight.config.methods import load_method
 from thinsight.costs.budgets import simulate, solve_budget
 from thinsight.costs.conventions import PROFILER_LAST
 from thinsight.costs.flops import decode_steps, flops
@@ -96,7 +96,6 @@ class TimedModel:
 
     def budgeted(self, node: DictConfig | str, share: float) -> Method:
         """The method whose ``keep`` is ``share`` of the visual tokens, or whose layer comes nearest to that mean."""
-        node = read_method(node) if isinstance(node, str) else node
         whole = load_method(node)
         if "keep" in whole.fields:
             return self.fitted(node, keep=share)
