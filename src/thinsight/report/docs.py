@@ -1,8 +1,8 @@
 """The generated parts of the documents in this repository.
 
 ``python -m thinsight.report.docs`` writes ``docs/methods.md``, the catalogue of all methods (from ``conf/method``) with
-their scores (from the table that the methods' page saved), and the table between ``<!-- claims -->`` and
-``<!-- /claims -->`` in README.md, what became of each paper's printed numbers (from the ledgers that the pages saved).
+their scores (from the table that the methods' page saved), and what stands between ``<!-- claims -->`` and
+``<!-- /claims -->`` in README.md: what all printed numbers come to, and those of each paper (from the pages' ledgers).
 """
 
 import re
@@ -15,7 +15,8 @@ from thinsight.analysis.comparisons import MEAN, SPREAD_MARKS
 from thinsight.code_hash import targets
 from thinsight.config.catalogue import CONTROL, FAMILIES, method_entries
 from thinsight.errors import UserError, command
-from thinsight.ledger.verdicts import VERDICTS
+from thinsight.ledger.ledger import count_all, each_number_once, headline
+from thinsight.ledger.verdicts import COST, SCORE, VERDICTS
 from thinsight.paths import CONF, ROOT
 from thinsight.report.render import percent, render
 
@@ -31,16 +32,23 @@ MARKED = re.compile(r"(<!-- claims -->\n).*?(\n<!-- /claims -->)", re.DOTALL)
 
 
 def claims_table() -> str:
-    """Each paper's claim, and how many of its printed numbers were computed and measured here, with which verdict."""
+    """What all ledgers come to; then each paper's claim, and what became of its printed scores and cost numbers."""
+    folder = ROOT / "data" / "pages"
+    ledgers = {file.parent.name: _saved(file.parent.name, "ledger") for file in sorted(folder.glob("*/ledger.csv"))}
     lines = []
     for page, claim in CLAIMS.items():
-        numbers = _saved(page, "ledger")
+        numbers = ledgers.get(page, _saved(page, "ledger"))
         numbers = numbers[numbers["paper"].str.lower() == page]
-        title, arxiv = numbers[["paper", "arxiv"]].astype(str).iloc[0]
-        counts = [len(numbers), numbers["computed"].notna().sum(), numbers["measured"].notna().sum()]
-        counts += [(numbers["verdict"] == verdict).sum() for verdict in VERDICTS]
-        lines.append([f"[{title}](https://arxiv.org/abs/{arxiv})", claim, *map(str, counts)])
-    return _table(["paper", "claims", "printed", "computed", "measured", *VERDICTS], lines)
+        title, arxiv = numbers[["paper", "arxiv"]].iloc[0]
+        counts = count_all(numbers)
+        met, *others = VERDICTS[COST]
+        costs = [f"{counts[f'{COST}: {met}']} ({counts['computations']} distinct)"]
+        costs += [str(counts[f"{COST}: {verdict}"]) for verdict in others]
+        scores = [str(counts[f"{SCORE}: {verdict}"]) for verdict in VERDICTS[SCORE]]
+        lines.append([f"[{title}](https://arxiv.org/abs/{arxiv})", claim, *scores, *costs])
+    head = [f"{question}s: {verdict}" for question in (SCORE, COST) for verdict in VERDICTS[question]]
+    said = headline(count_all(each_number_once(pd.concat(ledgers.values()))))
+    return f"**{said}**\n\n" + _table(["paper", "claims", *head], lines)
 
 
 def standing_table() -> str:
@@ -95,7 +103,7 @@ def _saved(page: str, name: str) -> pd.DataFrame:
     path = ROOT / "data" / "pages" / page / f"{name}.csv"
     if not path.is_file():
         raise UserError(f"{path.relative_to(ROOT)} is not there: `make repro` makes it")
-    return pd.read_csv(path, dtype={"arxiv": str})
+    return pd.read_csv(path, dtype={"arxiv": str}, keep_default_na=False) if name == "ledger" else pd.read_csv(path)
 
 
 def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
