@@ -142,28 +142,27 @@ def _matching_tokens(line: PrintedNumber, way: Counting) -> str:
     return "" if tokens in (None, line.count) else f"; about {tokens} visual tokens in every layer would give it"
 
 
-def count_verdicts(ledger: pd.DataFrame) -> pd.DataFrame:
-    """One line per paper of a `ledger`, most numbers first: paper, for each question how many numbers it has (score,
-    cost, average) and how many of each verdict (score: obtained, ...), ``computations``: the distinct ones among those
-    recomputed, ``plain``: those of them that bear no mark, and ``total``."""
+def count_verdicts(ledger: pd.DataFrame, most: int | None = None) -> pd.DataFrame:
+    """One line per paper of a `ledger`, most numbers first, and at most ``most`` lines: the last one stands for the rest.
+
+    paper, total, for each question how many numbers it has (score, cost, average) and how many of each verdict (score:
+    obtained, ...); ``computations``: the distinct ones among those recomputed; ``plain``: those of them without a mark
+    """
     if missing := [question for question in VERDICTS if question not in ledger]:
         raise UserError(f"a ledger has no column {missing[0]}: `make repro` makes it again")
+    order = ledger["paper"].value_counts().sort_index().sort_values(ascending=False, kind="stable").index
+    if most and len(order) > most:
+        kept, rest = order[: most - 1], f"{len(order) - most + 1} other papers"
+        ledger, order = ledger.assign(paper=ledger["paper"].where(ledger["paper"].isin(kept), rest)), [*kept, rest]
     flags = {"paper": ledger["paper"], "total": 1}
     for question, verdicts in VERDICTS.items():
         flags[question] = ledger[question].ne("").astype(int)
         flags |= {f"{question}: {verdict}": ledger[question].eq(verdict).astype(int) for verdict in verdicts}
-    counts = pd.DataFrame(flags).groupby("paper", sort=True).sum()
+    counts = pd.DataFrame(flags).groupby("paper").sum().loc[list(order)]
     met = ledger[ledger[COST] == RECOMPUTED]
     for name, lines in (("computations", met), ("plain", met[met["mark"] == ""])):
         counts[name] = lines.groupby("paper")["computation"].nunique().reindex(counts.index, fill_value=0)
-    return counts.sort_values("total", ascending=False, kind="stable").reset_index()
-
-
-def merge_small(ledger: pd.DataFrame, most: int = MOST) -> pd.DataFrame:
-    """A `ledger` with at most ``most`` papers: the last stands for all with fewer numbers."""
-    papers = ledger["paper"].value_counts().sort_index().sort_values(ascending=False, kind="stable").index
-    rest = papers[most - 1 :] if len(papers) > most else ()
-    return ledger.assign(paper=ledger["paper"].where(~ledger["paper"].isin(rest), f"{len(rest)} other papers"))
+    return counts.reset_index()
 
 
 def count_all(ledger: pd.DataFrame) -> dict[str, int]:
@@ -184,17 +183,19 @@ def headline(counts: Mapping[str, int]) -> str:
     """What a ledger comes to, in sentences: first the scores, then the costs; ``counts``: of `count_all`."""
     out = []
     if scores := counts[SCORE]:
-        numbers = [counts[f"{SCORE}: {verdict}"] for verdict in (OBTAINED, RANGE, DIFFERS)]
-        out.append(f"Scores obtained on the papers' models: {numbers[0] or 'none'} of {scores:,}.")
-        if sum(numbers[1:]):
-            out.append(f"Run there as well, {numbers[1]} lie within the printed range and {numbers[2]} differ.")
+        obtained, near, other = (counts[f"{SCORE}: {verdict}"] for verdict in (OBTAINED, RANGE, DIFFERS))
+        out.append(f"Scores obtained on the papers' models: {obtained or 'none'} of {scores:,}")
+        out[-1] += f"; {near} more lie within the printed range, {other} differ." if near or other else "."
     if costs := counts[COST]:
         met, inferred, differs = (counts[f"{COST}: {verdict}"] for verdict in (RECOMPUTED, INFERRED, DIFFERS))
         out.append(f"Cost numbers that recompute: {met or 'none'} of {costs:,}")
         if met:
             distinct = "computation" if counts["computations"] == 1 else "computations"
-            out[-1] += f" ({counts['computations']} distinct {distinct}, {counts['plain']} of them unmarked)"
-        out[-1] += f"; {inferred} more by a convention that was inferred, {differs} differ."
+            out[-1] += (
+                f" ({counts['computations']} distinct {distinct}, {counts['plain']} of them no whole model's and no label's)"
+            )
+        out[-1] += f"; {inferred} more by a convention that was inferred" if inferred else ""
+        out[-1] += f"; {differs} differ." if differs else "."
     return " ".join(out)
 
 

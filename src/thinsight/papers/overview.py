@@ -15,7 +15,7 @@ from thinsight.analysis.ranks import rank_agreement, rank_stability
 from thinsight.analysis.results import PICTURE_TOKENS, label_runs, load_answers, load_scores, not_run, shared_budgets
 from thinsight.config.catalogue import MethodEntry, method_entries
 from thinsight.evaluation.budget import Budget
-from thinsight.ledger.ledger import MOST, count_all, count_verdicts, headline, ledger, merge_small, reasons
+from thinsight.ledger.ledger import MOST, count_all, count_verdicts, headline, ledger, reasons
 from thinsight.ledger.published import load_all
 from thinsight.ledger.verdicts import COST, SCORE, VERDICTS
 from thinsight.paths import ROOT
@@ -237,11 +237,11 @@ def front_table(page: Overview) -> str:
 
 def ledger_table(page: Overview) -> str:
     """The verdicts by paper, scores and costs apart; on a click all papers, and why numbers have no answer."""
-    frames = [merge_small(page.ledger), page.ledger][: 1 + (page.ledger["paper"].nunique() > MOST)]
+    tables = [count_verdicts(page.ledger, most) for most in (MOST, None)]
     return render(
         "tally.html.j2",
         verdicts={question: VERDICTS[question] for question in (SCORE, COST)},
-        parts=[count_verdicts(frame).to_dict("records") for frame in frames],
+        parts=[table.to_dict("records") for table in tables[: 1 + (len(tables[1]) > MOST)]],
         total=count_all(page.ledger) | {"paper": "all"},
         reasons=reasons(page.ledger).to_dict("records"),
     )

@@ -9,7 +9,7 @@ from matplotlib.ticker import PercentFormatter
 
 from thinsight.analysis.ranks import BUDGETS, TASKS
 from thinsight.config.catalogue import CONTROL, FAMILIES
-from thinsight.ledger.ledger import count_verdicts, merge_small
+from thinsight.ledger.ledger import MOST, count_verdicts
 from thinsight.ledger.verdicts import COST, SCORE, VERDICTS
 from thinsight.papers.overview import Overview, budget_name
 from thinsight.report.figures import BLUE, COLUMN, GREEN, GREY, INK, PURPLE, RED, forest, subplots
@@ -74,7 +74,7 @@ def pareto_figure(page: Overview, control: str = "random") -> Figure:
 
 def ledger_figure(ledger: pd.DataFrame) -> Figure:
     """What became of each paper's printed scores, and of its cost numbers, as stacked shares, and how many."""
-    counts = count_verdicts(merge_small(ledger)).set_index("paper").iloc[::-1]
+    counts = count_verdicts(ledger, MOST).set_index("paper").iloc[::-1]
     figure, axes = subplots(
         ncols=2, sharey=True, figsize=(WIDTH, 0.24 * len(counts) + 1.5), layout="constrained"
     )  # fmt: skip

@@ -1,8 +1,9 @@
 """The generated parts of the documents in this repository.
 
 ``python -m thinsight.report.docs`` writes ``docs/methods.md``, the catalogue of all methods (from ``conf/method``) with
-their scores (from the table that the methods' page saved), and what stands between ``<!-- claims -->`` and
-``<!-- /claims -->`` in README.md: what all printed numbers come to, and those of each paper (from the pages' ledgers).
+their scores (from the table that the methods' page saved), and two parts of README.md, from the pages' ledgers:
+between ``<!-- headline -->`` and ``<!-- /headline -->`` what all printed numbers come to, between ``<!-- claims -->`` and
+``<!-- /claims -->`` what became of each paper's.
 """
 
 import re
@@ -28,16 +29,14 @@ CLAIMS = {  # page -> what its paper claims
     "par": "clusters of tokens that the prompt asks for are enough: 97 % of the score with 83 % less FLOPs",
     "ficoco": "merging redundant tokens keeps 93.6 % of the score with up to 14.7 times less FLOPs",
 }
-MARKED = re.compile(r"(<!-- claims -->\n).*?(\n<!-- /claims -->)", re.DOTALL)
+MARKED = "<!-- {0} -->\n.*?\n<!-- /{0} -->"
 
 
 def claims_table() -> str:
-    """What all ledgers come to; then each paper's claim, and what became of its printed scores and cost numbers."""
-    folder = ROOT / "data" / "pages"
-    ledgers = {file.parent.name: _saved(file.parent.name, "ledger") for file in sorted(folder.glob("*/ledger.csv"))}
+    """Each paper's claim, and what became of its printed scores and cost numbers."""
     lines = []
     for page, claim in CLAIMS.items():
-        numbers = ledgers.get(page, _saved(page, "ledger"))
+        numbers = _saved(page, "ledger")
         numbers = numbers[numbers["paper"].str.lower() == page]
         title, arxiv = numbers[["paper", "arxiv"]].iloc[0]
         counts = count_all(numbers)
@@ -47,8 +46,14 @@ def claims_table() -> str:
         scores = [str(counts[f"{SCORE}: {verdict}"]) for verdict in VERDICTS[SCORE]]
         lines.append([f"[{title}](https://arxiv.org/abs/{arxiv})", claim, *scores, *costs])
     head = [f"{question}s: {verdict}" for question in (SCORE, COST) for verdict in VERDICTS[question]]
-    said = headline(count_all(each_number_once(pd.concat(ledgers.values()))))
-    return f"**{said}**\n\n" + _table(["paper", "claims", *head], lines)
+    return _table(["paper", "claims", *head], lines)
+
+
+def headline_text() -> str:
+    """What the ledgers of all pages come to."""
+    pages = sorted(file.parent.name for file in (ROOT / "data" / "pages").glob("*/ledger.csv"))
+    ledgers = pd.concat([_saved(page, "ledger") for page in pages])
+    return f"**{headline(count_all(each_number_once(ledgers)))}**"
 
 
 def standing_table() -> str:
@@ -93,10 +98,14 @@ def _sources(method: str) -> list[str]:
 
 
 def with_claims(text: str) -> str:
-    """README's ``text`` with the table of claims made again."""
-    if not MARKED.search(text):
-        raise UserError("README.md has no place for the table of claims: <!-- claims --> and <!-- /claims -->")
-    return MARKED.sub(lambda match: match[1] + claims_table() + match[2], text)
+    """README's ``text`` with the headline and the table of claims made again."""
+    for name, made in (("headline", headline_text), ("claims", claims_table)):
+        marked = re.search(MARKED.format(name), text, re.DOTALL)
+        if not marked:
+            raise UserError(f"README.md has no place for the {name}: <!-- {name} --> and <!-- /{name} -->")
+        begin, end = marked.span()
+        text = text[:begin] + f"<!-- {name} -->\n{made()}\n<!-- /{name} -->" + text[end:]
+    return text
 
 
 def _saved(page: str, name: str) -> pd.DataFrame:
