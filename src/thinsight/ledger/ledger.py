@@ -143,7 +143,7 @@ def _matching_tokens(line: PrintedNumber, way: Counting) -> str:
 
 
 def count_verdicts(ledger: pd.DataFrame, most: int | None = None) -> pd.DataFrame:
-    """One line per paper of a `ledger`, most numbers first, and at most ``most`` lines: the last one stands for the rest.
+    """One line per paper of a `ledger`, most numbers first; of ``most`` lines the last stands for all other papers.
 
     paper, total, for each question how many numbers it has (score, cost, average) and how many of each verdict (score:
     obtained, ...); ``computations``: the distinct ones among those recomputed; ``plain``: those of them without a mark
@@ -190,10 +190,9 @@ def headline(counts: Mapping[str, int]) -> str:
         met, inferred, differs = (counts[f"{COST}: {verdict}"] for verdict in (RECOMPUTED, INFERRED, DIFFERS))
         out.append(f"Cost numbers that recompute: {met or 'none'} of {costs:,}")
         if met:
-            distinct = "computation" if counts["computations"] == 1 else "computations"
-            out[-1] += (
-                f" ({counts['computations']} distinct {distinct}, {counts['plain']} of them no whole model's and no label's)"
-            )
+            name = "computation" if counts["computations"] == 1 else "computations"
+            out[-1] += f" ({counts['computations']} distinct {name}, "
+            out[-1] += f"{counts['plain']} of them neither a whole model's nor a label's)"
         out[-1] += f"; {inferred} more by a convention that was inferred" if inferred else ""
         out[-1] += f"; {differs} differ." if differs else "."
     return " ".join(out)

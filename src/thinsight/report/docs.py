@@ -1,9 +1,9 @@
 """The generated parts of the documents in this repository.
 
 ``python -m thinsight.report.docs`` writes ``docs/methods.md``, the catalogue of all methods (from ``conf/method``) with
-their scores (from the table that the methods' page saved), and two parts of README.md, from the pages' ledgers:
-between ``<!-- headline -->`` and ``<!-- /headline -->`` what all printed numbers come to, between ``<!-- claims -->`` and
-``<!-- /claims -->`` what became of each paper's.
+their scores (from the table that the methods' page saved), and, from the pages' ledgers, two parts of README.md:
+what all printed numbers come to (``<!-- headline -->`` to ``<!-- /headline -->``) and what became of each paper's
+(``<!-- claims -->`` to ``<!-- /claims -->``).
 """
 
 import re
@@ -99,11 +99,12 @@ def _sources(method: str) -> list[str]:
 
 def with_claims(text: str) -> str:
     """README's ``text`` with the headline and the table of claims made again."""
-    for name, made in (("headline", headline_text), ("claims", claims_table)):
-        marked = re.search(MARKED.format(name), text, re.DOTALL)
-        if not marked:
+    parts = {"headline": headline_text, "claims": claims_table}
+    for name in parts:
+        if not re.search(MARKED.format(name), text, re.DOTALL):
             raise UserError(f"README.md has no place for the {name}: <!-- {name} --> and <!-- /{name} -->")
-        begin, end = marked.span()
+    for name, made in parts.items():
+        begin, end = re.search(MARKED.format(name), text, re.DOTALL).span()
         text = text[:begin] + f"<!-- {name} -->\n{made()}\n<!-- /{name} -->" + text[end:]
     return text
 
