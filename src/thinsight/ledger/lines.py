@@ -195,24 +195,21 @@ class PrintedTable:
             self._places[line.place].append(line)
             self._rows[line.whole_row].append(line)
 
-    def span(
-        self, line: PrintedNumber, *, hundred: bool = False, like: Callable[[PrintedNumber], bool] | None = None
-    ) -> PrintedRange:
-        """The range that papers print for the line's cell, itself among them, on its own scale or on one to 100.
+    def span(self, line: PrintedNumber, like: Callable[[PrintedNumber], bool]) -> PrintedRange:
+        """The range that papers print for the line's cell, itself among them, on a scale to 100.
 
-        Readers' reports, blogs and summaries are no papers. ``like``: which other numbers count; None: all.
+        Readers' reports, blogs and summaries are no papers. ``like``: which other numbers count.
         """
-        others = [other for other in self._cells[_cell(line)] if other != line and (like is None or like(other))]
-        lines = [line, *others]
-        numbers = [other.hundred if hundred else other.number for other in lines]
+        lines = [line, *(other for other in self._cells[_cell(line)] if other != line and like(other))]
+        numbers = [other.hundred for other in lines]
         return PrintedRange(min(numbers), max(numbers), len({other.paper for other in lines}))
 
     def whole(self, line: PrintedNumber) -> tuple[float, float] | None:
         """What the same table prints for the whole model, on a scale to 100, and by how much its digits may be off."""
         if line.unit.startswith("% of vanilla"):
             return 100.0, 0.0
-        wholes = (other for other in self._places[line.place] if other.method == VANILLA and not other.label)
-        return next(((other.hundred, other.rounding) for other in wholes), None)
+        others = (other for other in self._places[line.place] if other.is_number and not other.label)
+        return next(((other.hundred, other.rounding) for other in others if other.method == VANILLA), None)
 
     def row(self, line: PrintedNumber) -> Sequence[PrintedNumber]:
         """All numbers of the line's row."""

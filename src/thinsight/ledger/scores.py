@@ -119,7 +119,7 @@ class ScoreComparison:
         )
         if not same(line.made_under, under):
             return replace(verdict, why=f"{found}, {both(line.made_under, under)}: no verdict")
-        span = self.table.span(line, hundred=True, like=lambda other: same(other.made_under, under))
+        span = self.table.span(line, lambda other: same(other.made_under, under))
         why = f"{found}; {span.text}; {both(line.made_under, under)}"
         return replace(verdict, verdict=score_verdict(line.hundred, value, interval, span), why=why)
 
