@@ -182,11 +182,11 @@ def each_number_once(ledgers: pd.DataFrame) -> pd.DataFrame:
 def headline(counts: Mapping[str, int]) -> str:
     """What a ledger comes to, in sentences: first the scores, then the costs; ``counts``: of `count_all`."""
     out = []
-    if scores := counts[SCORE]:
+    if scores := counts.get(SCORE):
         obtained, near, other = (counts[f"{SCORE}: {verdict}"] for verdict in (OBTAINED, RANGE, DIFFERS))
         out.append(f"Scores obtained on the papers' models: {obtained or 'none'} of {scores:,}")
         out[-1] += f"; {near} more lie within the printed range, {other} differ." if near or other else "."
-    if costs := counts[COST]:
+    if costs := counts.get(COST):
         met, inferred, differs = (counts[f"{COST}: {verdict}"] for verdict in (RECOMPUTED, INFERRED, DIFFERS))
         out.append(f"Cost numbers that recompute: {met or 'none'} of {costs:,}")
         if met:

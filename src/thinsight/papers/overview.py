@@ -265,7 +265,7 @@ def overview_finding(page: Overview) -> str:
             "often": {page.titles[run]: share for run, share in zip(often["run"], often["run_frequency"], strict=True)},
             "changes": kind_changes(kinds).to_dict("records"),
             "documents": page.ledger["paper"].nunique(),
-            "headline": headline(facts["verdicts"]) if facts["verdicts"] else "",
+            "headline": headline(facts["verdicts"]),
         },
     )  # fmt: skip
 

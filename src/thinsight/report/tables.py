@@ -202,8 +202,8 @@ def ledger_html(frame: pd.DataFrame) -> str:
         ]
         lines = {"lines": list(part.itertuples()), "counts": badges, "short": short}
         groups.append(dict(zip(where, key, strict=True)) | lines)
-    said = headline(count_all(frame)) if len(frame) else ""
-    return render("ledger.html.j2", headline=said, groups=groups, rules=rules(), badges=BADGES, average=AVERAGE)
+    words = {"headline": headline(count_all(frame)), "rules": rules(), "badges": BADGES, "average": AVERAGE}
+    return render("ledger.html.j2", groups=groups, **words)
 
 
 def comparison_table(table: pd.DataFrame, base: str) -> pd.DataFrame:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from thinsight.analysis.comparisons import compare, relative_points
 from thinsight.analysis.results import load_answers, load_scores, nearest_budgets, score_cells, without_seed
-from thinsight.ledger.ledger import ledger
+from thinsight.ledger.ledger import count_all, headline, ledger
 from thinsight.ledger.published import load_published
 from thinsight.models.loading import load_model
 from thinsight.papers.vtw.analysis import attention_shares, choose_layers, divergences, first_below
@@ -100,7 +100,8 @@ class VtwPage:
             "reduced": reduced["accuracy"].mean(),
             "lost": lost.to_dict(),
         }
-        return finding("vtw/finding.md.j2", values)
+        said = headline(count_all(self.ledger))
+        return f"{said}\n\n" + finding("vtw/finding.md.j2", values)
 
 
 def build(folder: Path, reads: Sequence[str], model: str, samples: int, text_tokens: int) -> VtwPage:
