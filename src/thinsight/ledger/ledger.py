@@ -146,7 +146,8 @@ def count_verdicts(ledger: pd.DataFrame, most: int | None = None) -> pd.DataFram
     """One line per paper of a `ledger`, most numbers first; of ``most`` lines the last stands for all other papers.
 
     paper, total, for each question how many numbers it has (score, cost, average) and how many of each verdict (score:
-    obtained, ...); ``computations``: the distinct ones among those recomputed; ``plain``: those of them without a mark
+    obtained, ...); ``computations``: the distinct ones among those recomputed; ``plain``: those of them without a mark;
+    ``inferred``: the distinct ones among those whose convention was inferred
     """
     if missing := [question for question in VERDICTS if question not in ledger]:
         raise UserError(f"a ledger has no column {missing[0]}: `make repro` makes it again")
@@ -159,8 +160,8 @@ def count_verdicts(ledger: pd.DataFrame, most: int | None = None) -> pd.DataFram
         flags[question] = ledger[question].ne("").astype(int)
         flags |= {f"{question}: {verdict}": ledger[question].eq(verdict).astype(int) for verdict in verdicts}
     counts = pd.DataFrame(flags).groupby("paper").sum().loc[list(order)]
-    met = ledger[ledger[COST] == RECOMPUTED]
-    for name, lines in (("computations", met), ("plain", met[met["mark"] == ""])):
+    met, inferred = (ledger[ledger[COST] == verdict] for verdict in (RECOMPUTED, INFERRED))
+    for name, lines in (("computations", met), ("plain", met[met["mark"] == ""]), ("inferred", inferred)):
         counts[name] = lines.groupby("paper")["computation"].nunique().reindex(counts.index, fill_value=0)
     return counts.reset_index()
 
@@ -193,7 +194,8 @@ def headline(counts: Mapping[str, int]) -> str:
             name = "computation" if counts["computations"] == 1 else "computations"
             out[-1] += f" ({counts['computations']} distinct {name}, "
             out[-1] += f"{counts['plain']} of them neither a whole model's nor a label's)"
-        out[-1] += f"; {inferred} more by a convention that was inferred" if inferred else ""
+        if inferred:
+            out[-1] += f"; {inferred} more ({counts['inferred']} distinct) by a convention that was inferred"
         out[-1] += f"; {differs} differ." if differs else "."
     return " ".join(out)
 

@@ -17,7 +17,7 @@ from thinsight.code_hash import targets
 from thinsight.config.catalogue import CONTROL, FAMILIES, method_entries
 from thinsight.errors import UserError, command
 from thinsight.ledger.ledger import count_all, each_number_once, headline
-from thinsight.ledger.verdicts import COST, SCORE, VERDICTS
+from thinsight.ledger.verdicts import COST, INFERRED, RECOMPUTED, SCORE, VERDICTS
 from thinsight.paths import CONF, ROOT
 from thinsight.report.render import percent, render
 
@@ -40,9 +40,11 @@ def claims_table() -> str:
         numbers = numbers[numbers["paper"].str.lower() == page]
         title, arxiv = numbers[["paper", "arxiv"]].iloc[0]
         counts = count_all(numbers)
-        met, *others = VERDICTS[COST]
-        costs = [f"{counts[f'{COST}: {met}']} ({counts['computations']} distinct)"]
-        costs += [str(counts[f"{COST}: {verdict}"]) for verdict in others]
+        distinct = {RECOMPUTED: counts["computations"], INFERRED: counts["inferred"]}
+        costs = [
+            f"{counts[f'{COST}: {verdict}']}" + (f" ({distinct[verdict]} distinct)" if distinct.get(verdict) else "")
+            for verdict in VERDICTS[COST]
+        ]
         scores = [str(counts[f"{SCORE}: {verdict}"]) for verdict in VERDICTS[SCORE]]
         lines.append([f"[{title}](https://arxiv.org/abs/{arxiv})", claim, *scores, *costs])
     head = [f"{question}s: {verdict}" for question in (SCORE, COST) for verdict in VERDICTS[question]]
