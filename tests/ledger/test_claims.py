@@ -27,7 +27,8 @@ from thinsight.ledger.claim_findings import (
     NotRunError,
 )
 from thinsight.ledger.claim_rules import RULES
-from thinsight.ledger.claims import FILE, Claim, judge, judge_paper, load_claims, load_summary, select
+from thinsight.ledger.claim_verdicts import judge, judge_paper
+from thinsight.ledger.claims import FILE, Claim, load_claims, load_summary, select
 from thinsight.models.loading import load_model
 from thinsight.papers.vtw.analysis import attention_by_question
 from thinsight.paths import ROOT
@@ -100,7 +101,7 @@ def test_a_mistake_in_the_file_is_one_sentence(tmp_path, monkeypatch, change, me
     monkeypatch.setattr(claims, "FILE", tmp_path / "claims.yaml")
     claims._read.cache_clear()
     with pytest.raises(UserError, match=message):
-        load_claims()
+        [judge(claim, tmp_path) for claim in load_claims()]
     claims._read.cache_clear()
 
 

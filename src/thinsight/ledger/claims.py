@@ -1,24 +1,19 @@
 """Claims of papers (data/claims.yaml), each with the printed numbers, runs and rule that bear on it.
 
 A claim is not a cell of a table: `thinsight.ledger.ledger` speaks of printed numbers, this of what a paper says, and of
-what the model at hand can say to it. The verdict is a rule's (`thinsight.ledger.claim_rules`), computed from runs.
+what the model at hand can say to it. The verdict is a rule's (`thinsight.ledger.claim_verdicts`), computed from runs.
 """
 
-import inspect
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import yaml
 
-from thinsight.analysis.results import read_if_run
 from thinsight.errors import UserError, nearest
-from thinsight.ledger.claim_findings import NOT_RUN, Evidence, Finding, NotRunError
-from thinsight.ledger.claim_rules import RULES, WHOLE
-from thinsight.ledger.published import POCKET, load_published
+from thinsight.ledger.published import load_published
 from thinsight.paths import ROOT
 
 FILE = ROOT / "data" / "claims.yaml"
@@ -56,14 +51,6 @@ class Claim:
 
 
 @dataclass(frozen=True)
-class Judged:
-    """A claim with what its rule found."""
-
-    claim: Claim
-    finding: Finding
-
-
-@dataclass(frozen=True)
 class Summary:
     """What is said of a paper as a whole: ``title`` and ``arxiv``; sentences on the ``budget``, on what was ``easy``
     and ``hard``, and on what is ``not_run``."""
@@ -76,23 +63,6 @@ class Summary:
     not_run: str
 
 
-@dataclass(frozen=True)
-class JudgedPaper:
-    """A paper with all of its claims; ``model``: that of the runs; ``questions``: task -> how many."""
-
-    paper: str
-    summary: Summary
-    model: str
-    questions: Mapping[str, int]
-    judged: Sequence[Judged]
-
-    @property
-    def table(self) -> pd.DataFrame:
-        """One line per claim: id, claim, rule, and the fields of its `Finding`."""
-        lines = [(one.claim, asdict(one.finding)) for one in self.judged]
-        return pd.DataFrame([{"id": c.id, "claim": c.claim, "rule": c.rule} | found for c, found in lines])
-
-
 @cache
 def _read() -> tuple[dict[str, Summary], list[Claim]]:
     content = yaml.safe_load(FILE.read_text(encoding="utf-8"))
@@ -102,20 +72,9 @@ def _read() -> tuple[dict[str, Summary], list[Claim]]:
     except (KeyError, TypeError) as error:
         raise UserError(f"{FILE.name}: {error}.") from error
     for claim in claims:
-        _check(claim, papers)
+        if claim.paper not in papers:
+            raise nearest(f"paper of the claim {claim.id}", claim.paper, list(papers))
     return papers, claims
-
-
-def _check(claim: Claim, papers: Mapping[str, Summary]) -> None:
-    """Refuse an unknown paper, rule or parameter."""
-    if claim.paper not in papers:
-        raise nearest(f"paper of the claim {claim.id}", claim.paper, list(papers))
-    if claim.rule not in RULES:
-        raise nearest(f"rule of the claim {claim.id}", claim.rule, list(RULES))
-    known = [name for name in inspect.signature(RULES[claim.rule]).parameters if name not in ("evidence", "printed")]
-    for name in claim.parameters:
-        if name not in known:
-            raise nearest(f"parameter of the rule {claim.rule} of the claim {claim.id}", name, known)
 
 
 def load_claims(paper: str | None = None) -> list[Claim]:
@@ -144,26 +103,3 @@ def select(selector: Mapping[str, Any]) -> pd.DataFrame:
     if lines.empty:
         raise UserError(f"no line of data/published/{selector['file']}.csv fits {dict(selector)}.")
     return lines
-
-
-def judge(claim: Claim, folder: Path, extra: Mapping[str, Any] | None = None) -> Judged:
-    """The claim by its rule, from the runs in ``folder`` and what a page measured itself (``extra``: `Evidence`)."""
-    results, answers = read_if_run(folder, list(claim.runs)) if claim.runs else (pd.DataFrame(), pd.DataFrame())
-    rule, values = RULES[claim.rule], dict(claim.parameters)
-    if "printed" in inspect.signature(rule).parameters:
-        values["printed"] = claim.lines
-    if claim.runs and answers.empty:
-        return Judged(claim, Finding(NOT_RUN, why="none of its runs is here"))
-    try:
-        return Judged(claim, rule(Evidence(results, answers, extra or {}), **values))
-    except NotRunError as missing:
-        return Judged(claim, Finding(NOT_RUN, why=str(missing)))
-
-
-def judge_paper(paper: str, folder: Path, extra: Mapping[str, Any] | None = None) -> JudgedPaper:
-    """All claims of ``paper``, as `judge` has them."""
-    whole = read_if_run(folder, [WHOLE])[0]
-    model = whole["model"].iloc[0] if len(whole) else POCKET
-    questions = dict(zip(whole["task"], whole["n"], strict=True))
-    judged = [judge(claim, folder, extra) for claim in load_claims(paper)]
-    return JudgedPaper(paper, load_summary(paper), model, questions, judged)

@@ -17,7 +17,8 @@ from thinsight.ledger.claim_findings import (
     WORDS,
     Finding,
 )
-from thinsight.ledger.claims import Claim, JudgedPaper
+from thinsight.ledger.claim_verdicts import JudgedPaper
+from thinsight.ledger.claims import Claim
 from thinsight.ledger.published import POCKET
 from thinsight.report.render import render, signed
 
@@ -58,7 +59,7 @@ def _line(claim: Claim, found: Finding, model: str) -> dict[str, object]:
         "badge": found.word.partition(",")[0].replace(" ", "-"),
         "finding": found,
         "numbers": numbers(found),
-        "test": test_text(found),
+        "test": power_text(found),
     }
 
 
@@ -84,7 +85,7 @@ def numbers(found: Finding) -> str:
     return f"{form(found.value)}{unit}{interval}"
 
 
-def test_text(found: Finding) -> str:
+def power_text(found: Finding) -> str:
     """The test's power, its p and what chance gives, in a line."""
     parts = []
     if not isnan(found.smallest):
