@@ -257,8 +257,16 @@ def test_own_question(difference, p, word):
     ([1] * 89 + [2], UNDECIDED),
 ])  # fmt: skip
 def test_edges_adapt(edges, word):
-    evidence = Evidence(pd.DataFrame(), pd.DataFrame(), {"edges": pd.DataFrame({"point": "p", "edges": edges})})
+    evidence = Evidence(
+        pd.DataFrame(), pd.DataFrame(), {"edges": pd.DataFrame({"point": "p", "layer": 4, "edges": edges})}
+    )
     assert claim_rules.edges_adapt(evidence, point="p").word == word
+
+
+def test_a_number_of_its_own_for_each_layer_adapts_to_no_token():
+    edges = pd.DataFrame({"point": "p", "layer": [4] * 50 + [5] * 50, "edges": [2] * 50 + [1] * 50})
+    found = claim_rules.edges_adapt(Evidence(pd.DataFrame(), pd.DataFrame(), {"edges": edges}), point="p")
+    assert (found.word, found.value) == (DISAGREES, 0)
 
 
 @pytest.mark.parametrize(("value", "options", "word"), [

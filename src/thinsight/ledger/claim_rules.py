@@ -212,10 +212,11 @@ def edges_adapt(evidence: Evidence, *, point: str) -> Finding:
     frame = evidence.extra.get("edges")
     if frame is None or point not in set(frame["point"]):
         raise NotRunError("edges were not counted")
-    edges = frame.loc[frame["point"] == point, "edges"].to_numpy(float)
+    part = frame[frame["point"] == point]
+    edges = (part["edges"] - part.groupby("layer")["edges"].transform("mean")).to_numpy(float)
     low, high = percentile_interval(_deviations(edges)[0])
     word = AGREES if low > 0 else DISAGREES if high == 0 else UNDECIDED
-    text = f"standard deviation of the targets of a leaver (mean {edges.mean():.2f})"
+    text = f"standard deviation, within a layer, of the targets of a leaver (mean {part['edges'].mean():.2f})"
     one = float(np.sqrt(FEWEST / len(edges)))  # of a few leavers with one target more
     smallest = max(_smallest(low, high), one)
     return Finding(word, text, float(edges.std()), low, high, smallest, n=len(edges), scale="number")
