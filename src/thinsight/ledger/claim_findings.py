@@ -49,7 +49,7 @@ class Evidence:
     ``layer``      an integer, the layer that VTW's criterion chooses; None if none
     ``attention``  number, rows, layer, group, share: attention of single questions (`papers.vtw.analysis`)
     ``prompt``     method, n, difference, low, high, p: answers with another question's tokens (`papers.par.prompts`)
-    ``edges``      point, layer, edges: targets that a leaver is merged into, one line a leaver (`papers.ficoco.internals`)
+    ``edges``      point, layer, edges: targets of a leaver, one line a leaver (`papers.ficoco.internals`)
     """
 
     results: pd.DataFrame
