@@ -9,6 +9,7 @@ A claim in data/claims.yaml names one of `RULES` with its parameters; no verdict
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations
 from math import inf
 from typing import Any
@@ -70,7 +71,7 @@ def chosen_layer_keeps_share(evidence: Evidence, *, run: str, share: float) -> F
     scores = _results(evidence, run).groupby("budget")["accuracy"].mean()
     at_least = float((scores >= scores[f"layer={layer}"] - 1e-12).mean())
     text = f"{found.statistic}, at the chosen layer {layer}"
-    return Finding(**vars(found) | {"statistic": text, "chance": at_least, "of": len(scores), "draws": "layers"})
+    return replace(found, statistic=text, chance=at_least, of=len(scores), draws="layers")
 
 
 def better(
