@@ -66,6 +66,11 @@ class TrsmPage:
         return {"tokens": self.tokens, "missing": missing, "questions": int(self.prompt["n"].max())}
 
     @property
+    def evidence(self) -> dict[str, Any]:
+        """What the claims are held against besides runs (`ledger.claim_findings.Evidence`)."""
+        return {"prompt": self.prompt}
+
+    @property
     def tables(self) -> dict[str, pd.DataFrame]:
         """The frames that are saved beside the facts."""
         names = ("comparison", "curve", "parts", "prompt", "flops", "ledger")

@@ -85,6 +85,11 @@ class Ficoco:
         return {"ranks": {str(n): rho for n, (rho, _) in self.correlations.items()}, "samples": len(self.rows)}
 
     @property
+    def evidence(self) -> dict[str, Any]:
+        """What the claims are held against besides runs (`ledger.claim_findings.Evidence`)."""
+        return {"edges": self.edges}
+
+    @property
     def tables(self) -> dict[str, pd.DataFrame]:
         """The frames that the page saves."""
         tables = {"comparison": self.measured, "printed": self.printed, "edges": self.edges, "labels": self.labels}

@@ -113,6 +113,11 @@ class ParPage:
         return {"printed": self.claims, "tokens": self.tokens, "questions": int(self.prompt["n"].max())}
 
     @property
+    def evidence(self) -> dict[str, Any]:
+        """What the claims are held against besides runs (`ledger.claim_findings.Evidence`)."""
+        return {"prompt": self.prompt}
+
+    @property
     def tables(self) -> dict[str, pd.DataFrame]:
         """The frames that are saved beside the facts."""
         names = ("curve", "false_yes", "budget", "flops", "adaptive", "parts", "prompt", "ledger")
