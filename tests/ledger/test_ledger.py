@@ -115,7 +115,11 @@ def test_a_label_that_is_not_the_methods_own_cost_says_so(whole):
     assert len(lines)
     assert set(lines[COST]) == {DIFFERS}
     assert (lines["computed"] > 6).all()
-    assert lines["why"].str.startswith("a setting's label, 3.297 of 192 visual and 60 text tokens in every layer").all()
+    assert (
+        lines["why"]
+        .str.startswith("the setting's label, 192 visual and 60 text tokens in every layer, gives 3.297")
+        .all()
+    )
 
 
 def test_the_labels_of_ficoco_are_a_uniform_count_of_tokens(whole):

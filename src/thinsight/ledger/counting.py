@@ -151,7 +151,7 @@ def compute_cost(
         found = Computed(
             cost(own, way=way), f"{_name_of_way(column, way)}, {own_text}", _computation(column, name, own, way)
         )
-        return found if own == visual else replace(found, label=f"{cost(visual, way=way):.4g} of {text}")
+        return found if own == visual else replace(found, label=f"{text}, gives {cost(visual, way=way):.4g}")
     ways = {c.name: replace(way, convention=c.name) for c in CONVENTIONS}
     tried = {convention: cost(visual, way=way) for convention, way in ways.items()}
     nearest = min(tried, key=lambda name: abs(math.log(max(tried[name], 1e-9) / printed)))

@@ -113,9 +113,7 @@ def _cost(line: PrintedNumber) -> Verdict:
     verdict = cost_verdict(line.value, result.value, way.reading)
     why = f"{result.value:.4g} computed{_matching_tokens(line, way)}"
     if result.label:
-        why = (
-            f"a setting's label, {result.label}; {line.method} that keeps {line.count} tokens takes {result.value:.4g}"
-        )
+        why = f"the setting's label, {result.label}; {line.method} that keeps {line.count} takes {result.value:.4g}"
     elif verdict in (RECOMPUTED, INFERRED):
         why = way.source
     elif verdict == NOT_RUN:
