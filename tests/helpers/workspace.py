@@ -67,7 +67,7 @@ def build(root: Path, real: bool = False) -> None:
     params["runs"] = {name: params["runs"][name] for name in ("plain", "vtw", "par")}
     params |= {"preset": "smoke", "tasks": "exist", "pages": [*READS, "tour"]}
     (root / "params.yaml").write_text(yaml.safe_dump(params))
-    files = ["data/published/vtw.csv", "data/benchmarks/README.md", "data/mini/README.md"]
+    files = ["data/published/vtw.csv", "data/claims.yaml", "data/benchmarks/README.md", "data/mini/README.md"]
     if real:
         shutil.copytree(ROOT / "data/pocket", root / "data/pocket")
         (root / "notebooks").mkdir()

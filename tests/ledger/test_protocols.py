@@ -21,7 +21,7 @@ from thinsight.ledger.ledger import ledger
 from thinsight.ledger.lines import PrintedTable
 from thinsight.ledger.protocols import NAMES, PrintedProtocol, RunProtocol, difference, printed_protocols
 from thinsight.ledger.published import FOLDER, SPELLINGS, load_all
-from thinsight.ledger.verdicts import NOT_RUN, RANGE, REPRODUCED
+from thinsight.ledger.verdicts import NEEDS, OBTAINED, RANGE, SCORE
 from thinsight.paths import ROOT
 from thinsight.report.tables import ledger_html
 
@@ -68,8 +68,8 @@ def test_what_is_known_of_the_papers_that_are_replicated():
     assert known["FiCoCo", "v4", "Table 4", "own paper"] == {"not known", ""}  # videos, a judge's scores
     assert known["VTW", "repository a3d8cfc", "README log", "own readme"] == {"lmms_eval", ""}
     assert known["VTW", "repository issue 6", "issue 6", "own issue"] <= {"not known", ""}
-    table = ("comparison (table number not recorded)", "other paper")
-    assert known["HoloV", "", *table] | known["EADP", "", *table] == {"not known", ""}
+    holov, eadp = ("HoloV", "", "Table 1"), ("EADP", "", "comparison (table number not recorded)")
+    assert known[*holov, "other paper"] | known[*eadp, "other paper"] == {"not known", ""}
     own = [line.made_under for line in lines if line.paper == "HoloV" and line.column == "TextVQA"]
     assert own
     assert all(entry.tasks == {"TextVQA": "textvqa"} for entry in own)
@@ -149,35 +149,38 @@ def test_a_run_is_never_held_against_another_protocol(under, other):
     frame = judged(printed("GQA", *THREE), "gqa", under)
     assert frame["protocol"].to_dict() == {"FiCoCo": "llava", "DivPrune": "lmms_eval", "P": "not known"}
     same = ({"FiCoCo", "DivPrune"} - {other}).pop()
-    assert frame["verdict"].to_dict() == {other: NOT_RUN, same: REPRODUCED, "P": REPRODUCED}
+    assert frame[SCORE].to_dict() == {other: NEEDS, same: OBTAINED, "P": NEEDS}
     printed_under = {"FiCoCo": "llava", "DivPrune": "lmms_eval"}[other]
     assert frame["why"][other] == f"other protocol: printed under {printed_under}, run under {under}"
     assert pd.isna(frame["measured"][other])
     assert frame["why"][same].endswith(f"; both under {under}")
-    assert frame["why"]["P"].endswith(f"; run under {under}, print under one that is not known")
+    assert frame["why"]["P"].endswith(f", run under {under}, print under one that is not known: no verdict")
+    assert frame["measured"]["P"] == frame["measured"][same]
 
 
 def test_the_range_of_print_is_that_of_the_same_protocol():
-    """62 is measured: within 55 to 70, but 70 is of another protocol."""
-    lines = [("P", "vanilla", "", "55"), ("DivPrune", "vanilla", "", "70")]
-    assert judged(printed("GQA", *lines), "gqa", "llava")["why"]["P"].count("1 document prints 55;") == 1
-    assert judged(printed("GQA", *lines), "gqa", "llava")["verdict"]["P"] != RANGE
-    assert judged(printed("GQA", *lines), "gqa", "lmms_eval")["verdict"]["P"] == RANGE
+    """62 is measured: within 55 to 70, but 70 is of another protocol or of one that is not known."""
+    lines = [("FiCoCo", "vanilla", "", "55"), ("DivPrune", "vanilla", "", "70"), ("P", "vanilla", "", "70")]
+    found = judged(printed("GQA", *lines), "gqa", "llava")
+    assert found["why"]["FiCoCo"].count("1 document prints 55;") == 1
+    assert found[SCORE]["FiCoCo"] != RANGE
+    more = printed("GQA", *lines, ("FiCoCo", "vanilla", "", "70")).assign(table=["T", "T", "T", "T2"])
+    assert (judged(more, "gqa", "llava")[SCORE]["FiCoCo"] == RANGE).all()
 
 
 def test_text_that_ocr_found_and_rows_of_another_version():
     frame = judged(printed("TextVQA", *THREE), "textvqa", "llava")
-    assert frame["verdict"]["FiCoCo"] == REPRODUCED
+    assert frame[SCORE]["FiCoCo"] == OBTAINED
     plain = judged(printed("TextVQA", *THREE), "textvqa_plain", "llava")
     assert set(plain["why"]) == {"TextVQA was not run"}
     frame = judged(printed("MMBench", *THREE), "mmbench", "llava")
     assert frame["why"]["FiCoCo"] == "other protocol: printed on 4377 rows, mmbench has 4329: another version"
-    assert judged(printed("MMBench", *THREE), "mmbench", "llava", n=4377)["verdict"]["FiCoCo"] == REPRODUCED
+    assert judged(printed("MMBench", *THREE), "mmbench", "llava", n=4377)[SCORE]["FiCoCo"] == OBTAINED
 
 
 def test_a_run_by_a_metric_of_ones_own_is_held_against_nothing():
     frame = judged(printed("GQA", *THREE), "gqa", "")
-    assert set(frame["verdict"]) == {NOT_RUN}
+    assert set(frame[SCORE]) == {NEEDS}
     assert frame["why"].str.startswith("other protocol: gqa was scored by a metric").all()
 
 
@@ -191,7 +194,8 @@ def test_the_protocol_is_on_the_page():
 
 
 def test_the_results_of_a_run_say_its_protocol(tmp_path):
-    cell = {"accuracy": 0.5, "interval": [0.4, 0.6], "n": 10, "layer": None, "kv_bytes": 1, "prefill_flops": {}}
+    cell = {"accuracy": 0.5, "interval": [0.4, 0.6], "n": 10, "layer": None, "kv_bytes": 1}
+    cell |= {"prefill_flops": {"profiler_last_row": 1}}
     cell |= dict.fromkeys(("visual_tokens_mean", "visual_tokens_kept", "picture_tokens"), 1)
     tasks = {"pope": {"protocol": "llava"}, "gqa": {"protocol": LMMS_EVAL}, "exist": {}}
     (tmp_path / "plain").mkdir()

@@ -158,8 +158,9 @@ def test_an_absent_run_is_said(published, tmp_path):
         "ablations": {"FiCoCo-V": table},
         "edges": pd.DataFrame({"point": [AS_PUBLISHED], "layer": [6], "edges": [1], "most": [9.0]}),
         "costs": pd.DataFrame({"label": ["FiCoCo-L, 64 tokens"], "kept": [64], "uniform": [1.5], "formula": [5.2]}),
+        "ledger": pd.DataFrame(),
     })  # fmt: skip
-    first, *others = ficoco_finding(page).split("\n\n")
+    first, *others = ficoco_finding(page).strip().split("\n\n")
     assert first == "None of FiCoCo's methods has been run."
     assert len(others) == 2  # what needs no run: edges, and FLOPs
 

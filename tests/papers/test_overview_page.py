@@ -16,9 +16,9 @@ from thinsight.analysis.curves import at_budgets, front, pareto
 from thinsight.analysis.ranks import rank_agreement, rank_stability
 from thinsight.analysis.results import label_runs
 from thinsight.config.catalogue import MethodEntry
-from thinsight.ledger.ledger import count_verdicts, merge_small, reasons
+from thinsight.ledger.ledger import count_all, count_verdicts, reasons
 from thinsight.ledger.published import published_files
-from thinsight.ledger.verdicts import VERDICTS
+from thinsight.ledger.verdicts import COST, NEEDS, NOT_RUN, RECOMPUTED, SCORE, VERDICTS
 from thinsight.papers.overview import (
     budget_heat,
     budget_name,
@@ -281,22 +281,19 @@ def test_the_front_is_listed_by_cost(page):
 
 @pytest.fixture(scope="module")
 def entered():
-    lines = [("A", VERDICTS[0], "")] * 3 + [("B", VERDICTS[4], "MME has no counterpart among pocket's tasks")] * 5
-    lines += [
-        ("B", VERDICTS[4], "SEED has no counterpart among pocket's tasks"),
-        ("C", VERDICTS[2], ""),
-        ("D", VERDICTS[4], "slow"),
-    ]
-    return pd.DataFrame(lines, columns=["paper", "verdict", "why"])
+    lines = [("A", "", RECOMPUTED, "one", "")] * 2 + [("A", "", RECOMPUTED, "two", "")]
+    lines += [("B", NEEDS, "", "", "LLaVA-1.5-7B was not run")] * 5 + [("B", NEEDS, "", "", "Qwen2-VL was not run")]
+    lines += [("C", "", RECOMPUTED, "one", ""), ("D", "", NOT_RUN, "", "slow")]
+    return pd.DataFrame(lines, columns=["paper", SCORE, COST, "computation", "why"]).assign(average="", mark="")
 
 
 def test_the_ledger_is_counted(entered):
     counts = count_verdicts(entered)
     assert counts["paper"].tolist() == ["B", "A", "C", "D"]
     assert counts["total"].tolist() == [6, 3, 1, 1]
-    assert counts.loc[1, VERDICTS[0]] == 3
-    assert list(counts.columns) == ["paper", *VERDICTS, "total"]
-    few = merge_small(counts, 3)
+    assert counts.loc[1, [f"{COST}: {RECOMPUTED}", "computations"]].tolist() == [3, 2]
+    assert count_all(entered)["computations"] == 2  # A and C print the same one
+    few = count_verdicts(entered, 3)
     assert few["paper"].tolist() == ["B", "A", "2 other papers"]
     assert few["total"].sum() == len(entered)
     assert reasons(entered)[["numbers", "papers"]].to_numpy().tolist() == [[6, 1], [1, 1]]
@@ -308,9 +305,12 @@ def test_the_finding(page):
     assert "2 lose to the whole model, after correction for 14 comparisons" in text
     assert "Good (100%)" in text
     assert "The most is lost on count, many" in text
-    assert "Of 11 printed numbers of 4 documents: 3 reproduced, 1 direction only and 7 not run." in text
+    assert text.startswith(
+        "Scores obtained on the papers' models: none of 6. Cost numbers that recompute: 4 of 5 (2 distinct"
+    )
+    assert "11 numbers of 4 documents" in text
     assert page.facts["verdicts"]["total"] == 11
-    assert "6 of 1 paper: a benchmark that has no counterpart" in ledger_table(page)
+    assert "score: 6 of 1 paper: a score of a model or benchmark that was not run" in ledger_table(page)
 
 
 def test_the_figures_show_every_line(made, entered, page):
@@ -322,7 +322,7 @@ def test_the_figures_show_every_line(made, entered, page):
     assert len(agreement_figure(page).axes) == 2
     few = {keep: head for keep, head in page.heads.items() if keep == min(KEEPS)}
     assert len(agreement_figure(replace(page, heads=few)).axes) == 1  # one budget agrees with no other
-    labels = ledger_figure(count_verdicts(entered)).axes[0].get_yticklabels()
+    labels = ledger_figure(entered).axes[0].get_yticklabels()
     assert [label.get_text() for label in labels] == ["D", "C", "A", "B"]
 
 
@@ -444,7 +444,8 @@ def test_the_summary_counts_every_printed_number():
             for cell in cells:
                 wanted[cell["paper"]] = wanted.get(cell["paper"], 0) + 1
     assert found == wanted
-    assert all(int(line["total"]) == sum(int(line[verdict]) for verdict in VERDICTS) for line in lines)
+    parts = [f"{question}: {verdict}" for question in (SCORE, COST) for verdict in VERDICTS[question]]
+    assert all(int(line["total"]) == sum(int(line[part]) for part in parts) for line in lines)
 
 
 def test_the_pages_ledger_is_of_the_papers_without_a_page():

@@ -9,7 +9,7 @@ import pytest
 from thinsight.analysis import clocks
 from thinsight.config.compose import load_config
 from thinsight.errors import UserError
-from thinsight.ledger import published
+from thinsight.ledger import claims, published
 from thinsight.paths import ROOT
 from thinsight.pipeline import plan
 from thinsight.pipeline.plan import main, outside_files, page_code, run_code, write_plan, write_reads
@@ -101,6 +101,8 @@ def test_a_page_with_a_ledger_runs_again_for_a_printed_number(tmp_path, monkeypa
     shutil.copytree(published.FOLDER, tmp_path / "published")
     monkeypatch.setattr(published, "FOLDER", tmp_path / "published")
     monkeypatch.setattr(plan, "ROOT", tmp_path)
+    monkeypatch.setattr(claims, "FILE", tmp_path / "claims.yaml")
+    shutil.copy(ROOT / "data" / "claims.yaml", claims.FILE)
     notebooks = [ROOT / "notebooks" / f"{page}.ipynb" for page in ("vtw", "quickstart")]
     before = [page_code(notebook) for notebook in notebooks]
     (tmp_path / "published" / "README.md").write_text("a remark")
@@ -108,6 +110,12 @@ def test_a_page_with_a_ledger_runs_again_for_a_printed_number(tmp_path, monkeypa
     (tmp_path / "published" / "peers.csv").write_text("another number")
     after = [page_code(notebook) for notebook in notebooks]
     assert [text == old for text, old in zip(after, before, strict=True)] == [False, True]
+
+
+def test_a_page_of_claims_runs_again_for_a_claim():
+    notebooks = [ROOT / "notebooks" / f"{page}.ipynb" for page in ("vtw", "par", "trsm", "ficoco", "overview")]
+    read = ["  data/claims.yaml" in page_code(notebook) for notebook in notebooks]
+    assert read == [True, True, True, True, False]
 
 
 def test_the_page_that_shows_benchmarks_runs_again_for_a_new_one(tmp_path, monkeypatch):

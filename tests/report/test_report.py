@@ -4,7 +4,6 @@ import csv
 import json
 import os
 import shutil
-from collections import Counter
 from pathlib import Path
 
 import nbformat
@@ -18,7 +17,7 @@ from thinsight.config.compose import load_config, to_yaml
 from thinsight.config.schema import names
 from thinsight.errors import UserError
 from thinsight.ledger.ledger import COLUMNS
-from thinsight.ledger.verdicts import BADGES, MISSED, NOT_RUN, REPRODUCED, VERDICTS
+from thinsight.ledger.verdicts import ADDS, AVERAGE, BADGES, COST, DIFFERS, NEEDS, RECOMPUTED, SCORE
 from thinsight.paths import ROOT
 from thinsight.pipeline.notebook import summarize
 from thinsight.pipeline.plan import list_pages
@@ -36,13 +35,13 @@ SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="800" height="300"><rect wi
 WIDE = (
     "<table><thead><tr>" + "<th>a long heading</th>" * 14 + "</tr></thead><tbody><tr><td>1.0</td></tr></tbody></table>"
 )
-VERDICT = [REPRODUCED] * 7 + [MISSED] * 5 + [NOT_RUN] * 12
+VERDICT = [(COST, RECOMPUTED)] * 7 + [(COST, DIFFERS)] * 5 + [(SCORE, NEEDS)] * 12
 LINES = [
     dict.fromkeys(COLUMNS, "")
     | {"file": "vtw", "paper": "A" if n % 3 else "B", "arxiv": "2405.05803", "row": f"setting {n}", "column": "POPE"}
-    | {"printed": f"{(7 * n) % 24 + 0.5}", "computed": 1.0, "measured": float(n), "verdict": verdict}
-    | {"run": "par" if n % 2 else "absent"}
-    for n, verdict in enumerate(VERDICT)
+    | {"printed": f"{(7 * n) % 24 + 0.5}", "computed": 1.0, "measured": float(n), question: verdict}
+    | {"run": "par" if n % 2 else "absent", AVERAGE: ADDS if n > 22 else ""}
+    for n, (question, verdict) in enumerate(VERDICT)
 ]
 SPANS = """<table class="filter"><thead><tr><th>model</th><th>score</th></tr></thead><tbody>
 <tr><th rowspan="2">big</th><td>10</td></tr><tr><td>9</td></tr>
@@ -397,14 +396,19 @@ def test_a_cell_over_several_rows_goes_with_each_of_them(browser, reports):
 def test_a_chip_shows_one_verdict_and_so_does_a_link(browser, reports):
     page = opened(browser, reports / "pages" / "vtw.html", viewport={"width": 390, "height": 800})
     chips = page.eval_on_selector_all(".chip", "chips => chips.map(chip => chip.innerText)")
-    assert [chip.split() for chip in chips] == [["reproduced", "7"], ["not", "reproduced", "5"], ["not", "run", "12"]]
-    page.click(".chip-missed")
-    assert page.get_attribute(".chip-missed", "aria-pressed") == "true"
-    assert shown(page, ".ledger table") == rows(lambda line: line["verdict"] == MISSED)
-    page.click(".chip-reproduced")
-    assert shown(page, ".ledger table") == rows(lambda line: line["verdict"] != NOT_RUN)
-    linked = opened(browser, reports / "pages" / "vtw.html", "#ledger-notrun")
-    assert shown(linked, ".ledger table") == rows(lambda line: line["verdict"] == NOT_RUN)
+    assert [" ".join(chip.split()) for chip in chips] == [
+        "needs the model 12", "recomputed 7", "differs 5", "adds up 1",
+    ]  # fmt: skip
+    page.click(".chip-differs")
+    assert page.get_attribute(".chip-differs", "aria-pressed") == "true"
+    assert shown(page, ".ledger table") == rows(lambda line: line[COST] == DIFFERS)
+    page.click(".chip-recomputed")
+    assert shown(page, ".ledger table") == rows(lambda line: line[COST])
+    linked = opened(browser, reports / "pages" / "vtw.html", "#ledger-needs")
+    assert shown(linked, ".ledger table") == rows(lambda line: line[SCORE] == NEEDS)
+    linked.click(".chip-needs")
+    linked.click(".chip-adds")  # a line with two verdicts is found by either
+    assert shown(linked, ".ledger table") == rows(lambda line: line[AVERAGE] == ADDS)
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     assert page.troubles == linked.troubles == []
 
@@ -418,20 +422,28 @@ def test_without_scripts_everything_is_there(browser, reports):
 
 def test_the_glance_counts_the_ledgers(browser, reports):
     with (reports.parent / "data/pages/vtw/ledger.csv").open() as file:
-        counts = Counter(line["verdict"] for line in csv.DictReader(file))
-    wanted = {BADGES[verdict]: counts[verdict] for verdict in VERDICTS if counts[verdict]}
+        lines = list(csv.DictReader(file))
+    wanted = {
+        kind: count
+        for question, kinds in BADGES.items()
+        for verdict, kind in kinds.items()
+        if (count := sum(line[question] == verdict for line in lines))
+    }
     page = opened(browser, reports / "index.html")
     read = "rows => Object.fromEntries(rows.map(row => [row.dataset.kind, Number(row.querySelector('b').innerText)]))"
     for place in ('.row[data-page=""]', '.row[data-page="vtw"]', "#page-vtw"):
         assert page.eval_on_selector_all(f"{place} .legend li", read) == wanted
     assert page.locator('.row[data-page="vtw"] .total').inner_text() == "24"
     widths = page.eval_on_selector_all('.row[data-page="vtw"] .part', "parts => parts.map(p => p.offsetWidth)")
-    assert [round(width / sum(widths) * 24) for width in widths] == list(wanted.values())
+    assert [round(width / sum(widths[1:3]) * 12) for width in widths[1:3]] == [7, 5]  # a bar for each question
+    assert "Scores obtained on the papers' models: none of 12. Cost numbers that recompute: 7 of 12" in page.inner_text(
+        ".head"
+    )
     page.click("text=Document by document")
     assert shown(page, ".documents") == ["B 2405.05803", "A 2405.05803"]
-    page.click('.row[data-page="vtw"] .legend a:has-text("not reproduced")')
-    assert page.url.endswith("pages/vtw.html#ledger-missed")
-    assert page.locator(".chip-missed").get_attribute("aria-pressed") == "true"
+    page.click('.row[data-page="vtw"] .legend a:has-text("differs")')
+    assert page.url.endswith("pages/vtw.html#ledger-differs")
+    assert page.locator(".chip-differs").get_attribute("aria-pressed") == "true"
 
 
 def test_a_number_in_two_ledgers_counts_once(reports, tmp_path):
@@ -440,9 +452,13 @@ def test_a_number_in_two_ledgers_counts_once(reports, tmp_path):
     found = verdict_counts(tmp_path, ["vtw"])
     assert [counts.page for counts in found.pages] == ["vtw", "efficiency", "overview"]
     assert found.whole.total == found.pages[0].total == 24
-    (tmp_path / "vtw/ledger.csv").write_text("paper,verdict\nA,sort of\n")
-    with pytest.raises(UserError, match="sort of"):
-        verdict_counts(tmp_path)
+    for text, words in (
+        ("paper,mark,computation,score,cost,average\nA,,,sort of,,\n", "does not know: sort of"),
+        ("paper,verdict\nA,reproduced\n", "make repro"),
+    ):
+        (tmp_path / "vtw/ledger.csv").write_text(text)
+        with pytest.raises(UserError, match=words):
+            verdict_counts(tmp_path)
     assert verdict_counts(tmp_path / "nowhere") is None
 
 

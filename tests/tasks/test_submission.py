@@ -148,7 +148,7 @@ def test_what_is_not_scored_is_in_no_table_of_scores(judged):
     line = {"paper": "P", "table": "T", "model": "LLaVA-1.5-7B", "method": "vanilla", "column": "MM-Vet", "unit": "%"}
     table = pd.DataFrame([{**line, "value": "31", "number": 31.0, "source": "own paper"}])
     frame = ledger(table, load_scores(run.parent), load_answers(run.parent), every=table)
-    assert (frame["verdict"][0], frame["measured"][0]) == ("not run", None)
+    assert (frame["score"][0], frame["measured"][0]) == ("needs the model", None)
     assert frame["why"][0] == "MM-Vet is scored by a judge, GPT-4: only answers are written for it here"
 
 

@@ -6,6 +6,7 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
+from itertools import groupby
 from typing import Any
 
 from yaml import YAMLError
@@ -19,6 +20,7 @@ from thinsight.costs.flops import DecoderShape, decoder_shape, kv_bytes, prefill
 from thinsight.errors import UserError, nearest
 from thinsight.ledger.published import FOLDER
 
+STEPS = 4  # lengths that a computation is named by, one by one
 TOKENS = ("every layer", "method", "layer mean")
 READINGS = ("stated", "fitted", "unknown")
 
@@ -37,6 +39,7 @@ class Counting:
     share          of the operations, for a document that counts quantised ones as fewer, or one layer
     stands_for     the model and the visual tokens that are meant where a line states neither
     element_bytes  of the cache;  megabyte  how many bytes the document's MB has
+    labels         whether the document names its settings by their TFLOPs, so that ``tokens`` were read off the label
     """
 
     table: str = ""
@@ -52,6 +55,7 @@ class Counting:
     element_bytes: float = 2.0
     megabyte: int = 10**6
     stands_for: tuple[str, int] | None = None
+    labels: bool = False
 
     def __post_init__(self) -> None:
         names = [c.name for c in CONVENTIONS]
@@ -62,11 +66,6 @@ class Counting:
         ):
             if value not in known:
                 raise nearest(what, value, known)
-
-    @property
-    def known(self) -> bool:
-        """Whether a number that is met in this way is reproduced, not merely found."""
-        return self.reading != "unknown"
 
     def fits(self, table: str, model: str, row: str) -> bool:
         """Whether a line is counted so."""
@@ -101,11 +100,17 @@ COST_UNITS = ("T", "1e9", "% of vanilla", "% less", "% less (up to)", "% less (t
 
 @dataclass(frozen=True)
 class Computed:
-    """``value`` on the printed scale, None if nothing gives it, and ``how``, or why not; ``known``: see `Counting`."""
+    """``value`` on the printed scale, None if nothing gives it, and ``how``, or why not.
+
+    computation  what was counted: the convention (or the cache), the model, and the tokens of each layer. Shares of it,
+                 other units, and elements of other sizes are the same computation
+    label        of a setting's label that is not the method's own cost, ``value``: what gives the label
+    """
 
     value: float | None
     how: str
-    known: bool = False
+    computation: str = ""
+    label: str = ""
 
 
 def picture_tokens(model: str) -> int | None:
@@ -138,15 +143,21 @@ def compute_cost(
     fields = fields_of(method, row) or dict(way.fields.get(method, {}))
     try:
         visual, text = _visual(shape, whole, method, tokens, fields, way)
+        own, own_text = _own(shape, whole, method, tokens, way) or (visual, text)
     except UserError as error:
         return Computed(None, str(error))
+    cost = partial(_cost, column, shape, whole=whole)
     if way.convention is not None or column == "KV MB":
-        value = _cost(column, shape, visual, whole, way)
-        return Computed(value, f"{_name_of_way(column, way)}, {text}", way.known)
-    tried = {c.name: _cost(column, shape, visual, whole, replace(way, convention=c.name)) for c in CONVENTIONS}
-    name = min(tried, key=lambda name: abs(math.log(max(tried[name], 1e-9) / printed)))
-    others = ", ".join(f"{key} {value:.3g}" for key, value in tried.items() if key != name)
-    return Computed(tried[name], f"nearest of the conventions: {name}, {text} (others: {others})")
+        found = Computed(
+            cost(own, way=way), f"{_name_of_way(column, way)}, {own_text}", _computation(column, name, own, way)
+        )
+        return found if own == visual else replace(found, label=f"{text}, gives {cost(visual, way=way):.4g}")
+    ways = {c.name: replace(way, convention=c.name) for c in CONVENTIONS}
+    tried = {convention: cost(visual, way=way) for convention, way in ways.items()}
+    nearest = min(tried, key=lambda name: abs(math.log(max(tried[name], 1e-9) / printed)))
+    others = ", ".join(f"{key} {value:.3g}" for key, value in tried.items() if key != nearest)
+    how = f"nearest of the conventions: {nearest}, {text} (others: {others})"
+    return Computed(tried[nearest], how, _computation(column, name, visual, ways[nearest]))
 
 
 def uniform_tokens(column: str, model: str, printed: float, way: Counting) -> int | None:
@@ -184,6 +195,26 @@ def _visual(
     visual = _simulated(method, shape.layers, whole, tuple(sorted(fields.items())))
     setting = ", ".join(f"{key}={value:g}" for key, value in fields.items())
     return list(visual), f"{method} with {setting} of {whole} visual, and {text}"
+
+
+def _own(
+    shape: DecoderShape, whole: int, method: str, tokens: int | None, way: Counting
+) -> tuple[list[int], str] | None:
+    """What enters each layer where the method itself keeps ``tokens``, and that in words; None: as its label says."""
+    if not (way.labels and method and tokens is not None):
+        return None
+    own = replace(way, tokens="method")
+    visual, text = _visual(shape, whole, method, tokens, {}, own)
+    return None if visual == [tokens] * shape.layers else (visual, text)
+
+
+def _computation(column: str, model: str, visual: Sequence[int], way: Counting) -> str:
+    """The name of a computation: equal for equal convention, model and lengths."""
+    convention = next((c for c in CONVENTIONS if c.name == way.convention), None)
+    text = "" if convention and convention.visual_only and column != "KV MB" else f" + {way.text}"
+    parts = [f"{len(list(part))} x {n}" for n, part in groupby(visual)]
+    runs = ", ".join(parts) if len(parts) <= STEPS else f"{visual[0]} to {visual[-1]}, {sum(visual)} in all layers"
+    return f"{'cache' if column == 'KV MB' else way.convention}, {model}, {runs}{text}"
 
 
 @cache

@@ -12,7 +12,7 @@ import pandas as pd
 from thinsight.config import catalogue
 from thinsight.config.catalogue import printed_models
 from thinsight.config.yaml_files import read_yaml
-from thinsight.ledger.counting import Computed, Counting, counting, fields_of, picture_tokens, shape_of
+from thinsight.ledger.counting import Counting, counting, fields_of, picture_tokens, shape_of
 from thinsight.ledger.protocols import PrintedProtocol, printed_protocol
 from thinsight.ledger.published import PAPERS
 from thinsight.ledger.verdicts import PrintedRange
@@ -125,6 +125,12 @@ class PrintedNumber:
         return 100 * self.number / points if points else self.number
 
     @property
+    def rounding(self) -> float:
+        """By how much its digits may be off on the same scale."""
+        unit = 10.0 ** -len(self.value.partition(".")[2])
+        return unit / 2 * (self.hundred / self.number if self.number else 1.0)
+
+    @property
     def is_number(self) -> bool:
         """Whether a single number is printed."""
         return not math.isnan(self.number)
@@ -134,6 +140,11 @@ class PrintedNumber:
         """Whether it is a score of a benchmark, or an average of such."""
         words = ("standard error", "token", "gain", "saving", "ratio", "difference", "attention")
         return self.unit.removesuffix(" (about)") in SCORE_UNITS and not any(word in self.column for word in words)
+
+    @property
+    def asks_the_model(self) -> bool:
+        """Whether only a run of its model gives it: a score, or a share of attention inside the model."""
+        return self.is_score or any(word in self.column for word in ("attention", "standard error", "gain over"))
 
     @property
     def made_under(self) -> PrintedProtocol:
@@ -184,33 +195,25 @@ class PrintedTable:
             self._places[line.place].append(line)
             self._rows[line.whole_row].append(line)
 
-    def span(
-        self, line: PrintedNumber, *, hundred: bool = False, like: Callable[[PrintedNumber], bool] | None = None
-    ) -> PrintedRange:
-        """The range that papers print for the line's cell, itself among them, on its own scale or on one to 100.
+    def span(self, line: PrintedNumber, like: Callable[[PrintedNumber], bool]) -> PrintedRange:
+        """The range that papers print for the line's cell, itself among them, on a scale to 100.
 
-        Readers' reports, blogs and summaries are no papers. ``like``: which other numbers count; None: all.
+        Readers' reports, blogs and summaries are no papers. ``like``: which other numbers count.
         """
-        others = [other for other in self._cells[_cell(line)] if other != line and (like is None or like(other))]
-        lines = [line, *others]
-        numbers = [other.hundred if hundred else other.number for other in lines]
+        lines = [line, *(other for other in self._cells[_cell(line)] if other != line and like(other))]
+        numbers = [other.hundred for other in lines]
         return PrintedRange(min(numbers), max(numbers), len({other.paper for other in lines}))
 
-    def whole(self, line: PrintedNumber) -> float | None:
-        """What the same table prints for the whole model, on a scale to 100."""
+    def whole(self, line: PrintedNumber) -> tuple[float, float] | None:
+        """What the same table prints for the whole model, on a scale to 100, and by how much its digits may be off."""
         if line.unit.startswith("% of vanilla"):
-            return 100.0
-        lines = self._places[line.place]
-        return next((other.hundred for other in lines if other.method == VANILLA and not other.label), None)
+            return 100.0, 0.0
+        others = (other for other in self._places[line.place] if other.is_number and not other.label)
+        return next(((other.hundred, other.rounding) for other in others if other.method == VANILLA), None)
 
     def row(self, line: PrintedNumber) -> Sequence[PrintedNumber]:
         """All numbers of the line's row."""
         return self._rows[line.whole_row]
-
-    def block(self, line: PrintedNumber) -> Sequence[PrintedNumber]:
-        """The other methods of the same table, model, column and budget."""
-        lines = self._places[line.place]
-        return [other for other in lines if other.tokens == line.tokens and other.method not in (line.method, VANILLA)]
 
 
 def _lines(table: pd.DataFrame) -> Iterator[PrintedNumber]:
@@ -227,12 +230,21 @@ def _cell(line: PrintedNumber) -> tuple:
     return line.model, line.method, line.tokens, label, line.column, line.unit
 
 
-def averages_in_row(line: PrintedNumber, table: PrintedTable) -> Computed | None:
+@dataclass(frozen=True)
+class RowMean:
+    """``value`` on the printed scale, the ``low`` and ``high`` that the rounding of the cells leaves open, ``how``."""
+
+    value: float
+    low: float
+    high: float
+    how: str
+
+
+def mean_of_row(line: PrintedNumber, table: PrintedTable) -> RowMean | None:
     """The mean of the row's scores, or of their shares of the whole model's; None if the line is no such average.
 
     A relative average is sometimes the mean of the ratios and sometimes the ratio of the means: the nearer one is
-    taken. It shows whether a table agrees with itself and no more. Nothing was reproduced by it, and the table may
-    have had columns that are not stored.
+    taken. It shows whether a table agrees with itself and no more.
     """
     if line.column not in AVERAGES or not line.is_number:
         return None
@@ -241,19 +253,23 @@ def averages_in_row(line: PrintedNumber, table: PrintedTable) -> Computed | None
         return None
     text = f"the row's {len(scores)} scores"
     if line.column == "average":
+        off = fmean(score.rounding for score in scores)
+        mean = fmean(score.number for score in scores)
         even = all(score.unit == "%" for score in scores)
-        return Computed(fmean(score.number for score in scores), f"mean of {text}") if even else None
-    wholes = [table.whole(score) for score in scores]
-    if not all(wholes):
+        return RowMean(mean, mean - off, mean + off, f"mean of {text}") if even else None
+    wholes = [whole for score in scores if (whole := table.whole(score)) and whole[0]]
+    if len(wholes) < len(scores) or line.method == VANILLA:  # the whole model has all of its own scores
         return None
-    numbers = [score.hundred for score in scores]
-    ratios = [number / whole for number, whole in zip(numbers, wholes, strict=True)]
+    pairs = [(score.hundred, score.rounding, *whole) for score, whole in zip(scores, wholes, strict=True)]
+    ends = [[(n + sign * off, whole - sign * loose) for n, off, whole, loose in pairs] for sign in (0, -1, 1)]
+    shares = [100 * fmean(n / whole for n, whole in end) for end in ends]
+    totals = [100 * fmean(n for n, _ in end) / fmean(whole for _, whole in end) for end in ends]
     ways = {
-        f"mean of {text}, each as a share of the whole model's": 100 * fmean(ratios),
-        f"mean of {text} as a share of the whole model's mean": 100 * fmean(numbers) / fmean(wholes),
+        f"mean of {text}, each as a share of the whole model's": shares,
+        f"mean of {text} as a share of the whole model's mean": totals,
     }
-    how = min(ways, key=lambda name: abs(ways[name] - line.number))
-    return Computed(ways[how], how)
+    how = min(ways, key=lambda name: abs(ways[name][0] - line.number))
+    return RowMean(*ways[how], how)
 
 
 def slug(model: str) -> str:

@@ -3,9 +3,8 @@
 ``data/published/protocols/NAME.yaml`` says it for a document, an entry for some of its lines, with the source of each
 statement; ``data/published/README.md`` has the fields. A document or line without an entry is not known.
 
-A measured score is held only against print that is not known to be made otherwise (`difference`). Print of an unknown
-protocol is compared, and its line says so: most tables do not name theirs, so that nothing would be left without them,
-and their numbers for one model lie within a point of each other on most benchmarks.
+A measured score gets a verdict only beside print that is known to be made under the same protocol (`same`). Beside
+print of an unknown protocol it is shown without one: most tables do not name theirs.
 """
 
 import re
@@ -116,6 +115,11 @@ def difference(printed: PrintedProtocol, column: str, run: RunProtocol) -> str:
     if rows and rows not in (run.rows, task_rows(run.task)):
         return f"printed on {rows} rows, {run.task} has {max(run.rows, task_rows(run.task) or 0)}: another version"
     return ""
+
+
+def same(printed: PrintedProtocol, run: RunProtocol) -> bool:
+    """Whether print and a run that does not differ from it are known to be made under one protocol."""
+    return bool(run.protocol) and printed.protocol == run.protocol
 
 
 def both(printed: PrintedProtocol, run: RunProtocol) -> str:

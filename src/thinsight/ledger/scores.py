@@ -1,6 +1,6 @@
-"""A printed score beside a run on the same or on another model."""
+"""A printed score beside a run of the same model."""
 
-from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from statistics import fmean
 
@@ -12,20 +12,17 @@ from thinsight.analysis.runs import MAIN
 from thinsight.evaluation.budget import FIXED
 from thinsight.ledger.counting import shape_of
 from thinsight.ledger.lines import (
-    AVERAGES,
     VANILLA,
     PrintedNumber,
     PrintedTable,
     SettingKey,
-    benchmark_tasks,
     judges,
     slug,
     task_benchmarks,
 )
-from thinsight.ledger.protocols import RunProtocol, both, difference
+from thinsight.ledger.protocols import RunProtocol, both, difference, same
 from thinsight.ledger.published import POCKET
-from thinsight.ledger.verdicts import NOT_RUN, Verdict, direction_verdict, same_order, same_sign, score_verdict
-from thinsight.stats import Bootstrap, ResampledScore
+from thinsight.ledger.verdicts import NEEDS, SCORE, Verdict, score_verdict
 
 SHARES = ("%", "fraction", "F1")
 """Units of a share of right answers."""
@@ -33,11 +30,9 @@ Interval = tuple[float, float]
 
 
 class RunScores:
-    """The runs of the group main of one model; what a table of many lines asks again and again is kept.
+    """The runs of the group main of one model.
 
-    budgets     (run, `SettingKey`) -> the budgets that stand for a setting: several are seeds, none means not run so
-    score       (line, tasks) -> its `ResampledScore`
-    difference  (line, other line, tasks) -> of accuracy, the mean over tasks, and its paired interval
+    budgets  (run, `SettingKey`) -> the budgets that stand for a setting: several are seeds, none means not run so
     """
 
     def __init__(self, results: pd.DataFrame, answers: pd.DataFrame) -> None:
@@ -45,10 +40,8 @@ class RunScores:
         self.results = results[results["group"] == MAIN] if "group" in results else results
         self.model = str(results["model"].iloc[0]) if len(results) else POCKET
         self.whole: Line = ("plain", (FIXED,))
-        rows = answers[answers["run"].isin(self.results["run"])]
-        self._bootstrap = Bootstrap(rows) if len(rows) else None
         self._runs = {m: list(part["run"].unique()) for m, part in self.results.groupby("method", sort=False)}
-        self.budgets, self.difference, self.score = cache(self._budgets), cache(self._difference), cache(self._score)
+        self.budgets = cache(self._budgets)
 
     def run_of(self, method: str) -> str | None:
         """The run of a method of ``conf/method``: the one with its name, or else its first."""
@@ -58,17 +51,7 @@ class RunScores:
     @property
     def all_tasks(self) -> tuple[str, ...]:
         """Every task that was run."""
-        return tuple(self._bootstrap.tasks) if self._bootstrap else ()
-
-    def tasks(self, benchmark: str) -> tuple[str, ...]:
-        """The tasks that were run and stand for a benchmark, or for an average: all of them."""
-        if benchmark in AVERAGES:
-            return self.all_tasks
-        return tuple(task for task in benchmark_tasks().get(benchmark, ()) if task in self.all_tasks)
-
-    def relative(self, line: Line, tasks: Sequence[str]) -> float:
-        """Score as a share of the whole model's, the mean of the tasks' ratios."""
-        return self.score(line, tasks).over(self.score(self.whole, tasks)).mean
+        return tuple(self.results["task"].unique())
 
     def measured(self, line: Line, benchmark: str, task: str) -> tuple[float, Interval]:
         """Score in % and Wilson's interval; of several draws the means of both.
@@ -90,10 +73,6 @@ class RunScores:
         (cell, *_) = self.results[(self.results["run"] == run) & (self.results["task"] == task)].to_dict("records")
         return RunProtocol(task, cell.get("protocol", ""), cell.get("n", 0))
 
-    def _difference(self, line: Line, other: Line, tasks: Sequence[str]) -> tuple[float, Interval]:
-        change = self.score(line, tasks).minus(self.score(other, tasks))
-        return change.mean, change.interval()
-
     def _budgets(self, run: str, setting: SettingKey) -> tuple[str, ...]:
         if setting.keep is not None:
             return tuple(budgets_at(self.results, run, round(setting.keep, 4)))
@@ -102,9 +81,6 @@ class RunScores:
         budget = f"layer={round(setting.layer * shape_of(self.model).layers)}"
         return (budget,) if budget in set(score_cells(self.results, run)["budget"]) else ()
 
-    def _score(self, line: Line, tasks: Sequence[str]) -> ResampledScore:
-        return self._bootstrap.score(*line).select([self._bootstrap.tasks.index(task) for task in tasks])
-
 
 class ScoreComparison:
     """What can be said of the scores in ``table`` from ``runs``."""
@@ -112,94 +88,40 @@ class ScoreComparison:
     def __init__(self, table: PrintedTable, runs: RunScores) -> None:
         self.table, self.runs = table, runs
 
-    def verdict(self, line: PrintedNumber) -> Verdict | None:
-        """The verdict on a printed score; None if the line is none."""
-        if not line.is_score:
-            return None
-        if not line.is_number:
-            return Verdict(NOT_RUN, "no single number is printed")
-        if self.runs.model == POCKET:
-            return self._beside_pocket(line)
+    def verdict(self, line: PrintedNumber) -> Verdict:
+        """The verdict on a printed score: printed against measured, if that very model was run by the same protocol."""
         if slug(line.model) != self.runs.model:
-            return Verdict(NOT_RUN, f"{line.model or 'its model'} was not run; {self.runs.model} was")
-        return self._of_the_model(line)
-
-    def _of_the_model(self, line: PrintedNumber) -> Verdict:
-        """That very model was run: printed against measured, if both went by the same protocol as far as is known."""
+            return _needs(f"{line.model or 'its model'} was not run")
+        if not line.is_score:
+            return _needs(f"{line.column} was not measured")
+        if not line.is_number:
+            return _needs("no single number is printed")
         named = task_benchmarks().get(line.column)
         task = line.made_under.tasks.get(line.column, named)
         if task not in self.runs.all_tasks:
             task = named
         if judge := judges().get(line.column):
-            return Verdict(
-                NOT_RUN, f"{line.column} is scored by a judge, {judge}: only answers are written for it here"
-            )
+            return _needs(f"{line.column} is scored by a judge, {judge}: only answers are written for it here")
         if task is None or task not in self.runs.all_tasks:
-            return Verdict(NOT_RUN, f"{line.column} was not run")
+            return _needs(f"{line.column} was not run")
         if line.unit not in SHARES:
-            return Verdict(NOT_RUN, f"{task} was run, but there is no interval of a number in {line.unit}")
+            return _needs(f"{task} was run, but there is no interval of a number in {line.unit}")
         run = self._run_line(line)
         if isinstance(run, str):
-            return Verdict(NOT_RUN, run)
+            return _needs(run)
         under = self.runs.protocol(run[0], task)
         if differs := difference(line.made_under, line.column, under):
-            return Verdict(NOT_RUN, f"other protocol: {differs}")
+            return _needs(f"other protocol: {differs}")
         value, interval = self.runs.measured(run, line.column, task)
-        span = self.table.span(
-            line, hundred=True, like=lambda other: not difference(other.made_under, other.column, under)
+        found = f"measured {value:.1f} ({interval[0]:.1f} to {interval[1]:.1f}) on {task}"
+        verdict = Verdict(
+            SCORE, NEEDS, found, measured=value, measure=f"% of {task}, {without_seed(run[1][0])}", run=run[0]
         )
-        verdict = score_verdict(line.hundred, value, interval, span)
-        why = f"measured {value:.1f} ({interval[0]:.1f} to {interval[1]:.1f}) on {task}; {span.text}"
-        why += f"; {both(line.made_under, under)}"
-        return Verdict(verdict, why, measured=value, measure=f"% of {task}, {without_seed(run[1][0])}", run=run[0])
-
-    def _beside_pocket(self, line: PrintedNumber) -> Verdict:
-        """Another model was run: only the direction."""
-        if line.method == VANILLA:
-            return Verdict(NOT_RUN, "the whole model itself was not run, and pocket's score is no match for its own")
-        tasks = self.runs.tasks(line.column)
-        if not tasks:
-            short = "was not run" if benchmark_tasks().get(line.column) else "has no counterpart among pocket's tasks"
-            return Verdict(NOT_RUN, f"{line.column} {short}")
-        run = self._run_line(line)
-        if isinstance(run, str):
-            return Verdict(NOT_RUN, run)
-        sign, sign_text = self._sign(line, run, tasks)
-        orders = self._orders(line, run, tasks)
-        decided = [order for order in orders if order is not None]
-        order_text = (
-            f"order as printed in {sum(decided)} of {len(decided)} decided pairs" if decided else "no pair decided"
-        )
-        why = f"{sign_text}; {order_text if orders else 'no other method of the table was run'}"
-        verdict = direction_verdict(sign, orders)
-        if verdict == NOT_RUN:
-            why = f"pocket decides too little: {why}"
-        share = 100 * self.runs.relative(run, tasks)
-        which = "all tasks" if line.column in AVERAGES else " and ".join(tasks)
-        measure = f"% of pocket's whole model, {which}, {without_seed(run[1][0])}"
-        return Verdict(verdict, why, measured=share, measure=measure, run=run[0])
-
-    def _sign(self, line: PrintedNumber, run: Line, tasks: Sequence[str]) -> tuple[bool | None, str]:
-        """`same_sign` and its sentence."""
-        mean, (low, high) = self.runs.difference(run, self.runs.whole, tasks)
-        pocket = f"pocket {100 * mean:+.1f} ({100 * low:.1f} to {100 * high:.1f})"
-        whole = self.table.whole(line)
-        if whole is None:
-            return None, f"no whole model in the table, {pocket} points to its own"
-        change = line.hundred - whole
-        same = same_sign(change, (low, high))
-        word = {True: "same sign", False: "other sign", None: "sign undecided"}[same]
-        return same, f"{word}: print {change:+.1f} points to the whole model, {pocket}"
-
-    def _orders(self, line: PrintedNumber, run: Line, tasks: Sequence[str]) -> list[bool | None]:
-        """`same_order` with each line of the block whose method was run."""
-        orders = []
-        for other in self.table.block(line):
-            other_run = self._run_line(other)
-            if not isinstance(other_run, str) and other.is_number:
-                _, interval = self.runs.difference(run, other_run, tasks)
-                orders.append(same_order(line.hundred - other.hundred, interval))
-        return orders
+        if not same(line.made_under, under):
+            return replace(verdict, why=f"{found}, {both(line.made_under, under)}: no verdict")
+        span = self.table.span(line, lambda other: same(other.made_under, under))
+        why = f"{found}; {span.text}; {both(line.made_under, under)}"
+        return replace(verdict, verdict=score_verdict(line.hundred, value, interval, span), why=why)
 
     def _run_line(self, line: PrintedNumber) -> Line | str:
         """The run and the budgets that stand for a printed line, or why there are none."""
@@ -220,3 +142,7 @@ class ScoreComparison:
             return run, budgets
         share = f"keep={setting.keep:.4g}" if setting.keep is not None else f"layer {setting.layer:.2g} of the depth"
         return f"{line.method} was not run at {share}"
+
+
+def _needs(why: str) -> Verdict:
+    return Verdict(SCORE, NEEDS, why)

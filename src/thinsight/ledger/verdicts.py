@@ -1,31 +1,43 @@
-"""The rules by which a printed number is called reproduced or not. Start here to learn what a verdict means.
+"""The rules by which a printed number gets a verdict. Start here to learn what a verdict means.
 
-Nothing here reads a file: numbers come in, one of `VERDICTS` goes out.
+Nothing here reads a file: numbers come in, one of `VERDICTS` goes out. A number answers one of two questions, and an
+average of printed scores a third one besides:
 
-    a cost (FLOPs, bytes) that a formula gives            `cost_verdict`
-    a score of the very model that was run                `score_verdict`
-    a score of another model, held against pocket's runs  `direction_verdict`, of `same_sign` and `same_order`
+    score    of a benchmark, or an average of such: was it obtained on the paper's model?      `score_verdict`
+    cost     FLOPs, bytes, seconds: does the formula, counted as the paper does, give it?      `cost_verdict`
+    average  does it follow from the cells that are printed beside it?                         `average_verdict`
 
-`rules` says the same in sentences, for the pages.
+What pocket shows is no verdict on a number; `same_order` serves what a page says of it beside print. `rules` says the
+verdicts in sentences, for the pages.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from fractions import Fraction
 
-REPRODUCED = "reproduced"
-RANGE = "within range of printed values"
-DIRECTION = "direction only"
-MISSED = "not reproduced"
-NOT_RUN = "not run"
-VERDICTS = (REPRODUCED, RANGE, DIRECTION, MISSED, NOT_RUN)
-BADGES = dict(zip(VERDICTS, ("reproduced", "range", "direction", "missed", "notrun"), strict=True))
-"""The last part of a verdict's style class, badge-..."""
+SCORE, COST, AVERAGE = "score", "cost", "average"
+OBTAINED, RANGE, NEEDS = "obtained", "within printed range", "needs the model"
+RECOMPUTED, INFERRED, NOT_RUN = "recomputed", "recomputed, convention inferred", "not run"
+DIFFERS = "differs"
+ADDS, ADDS_NOT = "adds up", "does not add up"
+VERDICTS = {
+    SCORE: (OBTAINED, RANGE, DIFFERS, NEEDS),
+    COST: (RECOMPUTED, INFERRED, DIFFERS, NOT_RUN),
+    AVERAGE: (ADDS, ADDS_NOT),
+}
+"""Question -> its verdicts."""
+KINDS = {
+    SCORE: ("obtained", "range", "missed", "needs"),
+    COST: ("recomputed", "inferred", "differs", "notrun"),
+    AVERAGE: ("adds", "addsnot"),
+}
+BADGES: Mapping[str, Mapping[str, str]] = {
+    question: dict(zip(verdicts, KINDS[question], strict=True)) for question, verdicts in VERDICTS.items()
+}
+"""Question -> verdict -> the last part of its style class, badge-..."""
 
 TOLERANCE = 0.01  # of the printed value: so far may a computed one be off
 POINT = 1.0  # on a scale to 100: a printed difference below it decides nothing
-AGREEING = Fraction(2, 3)  # of the decided pairs of methods must stand in the same order
 CONFIDENCE = 0.95  # of every interval of a measured score or difference
 DIGITS = 9  # of a difference of printed numbers; less is an error of rounding
 
@@ -47,27 +59,34 @@ class PrintedRange:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the ledger says of a printed number; ``measured`` on the scale that ``measure`` names."""
+    """What the ledger says of a printed number that answers ``question``.
 
+    computed     what a formula gives, or the mean of the row, and ``how``
+    computation  what was counted: numbers that share it are one computation
+    mark         why a cost that is met says little: see `thinsight.ledger.ledger`
+    measured     of the run ``run``, on the scale that ``measure`` names
+    """
+
+    question: str
     verdict: str
     why: str
     computed: float | None = None
     how: str = ""
+    computation: str = ""
+    mark: str = ""
     measured: float | None = None
     measure: str = ""
     run: str = ""
 
 
-def cost_verdict(printed: str, computed: float, span: PrintedRange, *, known: bool) -> str:
-    """Of a number that a formula gives.
+def cost_verdict(printed: str, computed: float, reading: str) -> str:
+    """Of a number that a formula gives; ``reading``: of the way of counting, as `thinsight.ledger.counting` has it.
 
-    span   what papers print for the same cell, this number among them
-    known  whether the way of counting is stated or documented; one that was only looked for reproduces nothing
+    A way that is not known was looked for: that it misses says nothing.
     """
     if meets(printed, computed):
-        return REPRODUCED if known else RANGE
-    ends = [meets(_with_decimals(end, printed), computed) for end in (span.low, span.high)]
-    return RANGE if known and (span.low <= computed <= span.high or any(ends)) else MISSED
+        return RECOMPUTED if reading == "stated" else INFERRED
+    return NOT_RUN if reading == "unknown" else DIFFERS
 
 
 def meets(printed: str, computed: float) -> bool:
@@ -80,37 +99,14 @@ def meets(printed: str, computed: float) -> bool:
 def score_verdict(printed: float, measured: float, interval: tuple[float, float], span: PrintedRange) -> str:
     """Of a score of the very model that was run, all four on the printed scale."""
     if interval[0] <= printed <= interval[1]:
-        return REPRODUCED
-    return RANGE if span.low <= measured <= span.high else MISSED
+        return OBTAINED
+    return RANGE if span.low <= measured <= span.high else DIFFERS
 
 
-def direction_verdict(sign: bool | None, orders: Sequence[bool | None]) -> str:
-    """Of a score that pocket alone can say something of.
-
-    sign    `same_sign`; None: undecided, or no whole model in print
-    orders  `same_order` for each other method of the block that was run; empty: the sign has to do alone
-
-    Where other methods were run and no pair is decided, or nothing at all is, the run is no evidence either way.
-    """
-    decided = [order for order in orders if order is not None]
-    if sign is False or (decided and sum(decided) < AGREEING * len(decided)):
-        return MISSED
-    return DIRECTION if decided or (sign and not orders) else NOT_RUN
-
-
-def same_sign(change: float, interval: tuple[float, float]) -> bool | None:
-    """Whether print and pocket agree that a method loses or does not.
-
-    change    printed, in points on a scale to 100: the method less the whole model of the same table
-    interval  of the same difference on pocket
-
-    A loss is one of more than `POINT` in print, and on pocket one whose interval lies below zero. None: print has a
-    loss and pocket's interval holds zero, so that it can neither confirm nor deny it.
-    """
-    low, high = interval
-    if round(change, DIGITS) < -POINT:
-        return True if high < 0 else False if low > 0 else None
-    return not high < 0
+def average_verdict(printed: str, low: float, high: float) -> str:
+    """Of an average, from the ends that the rounding of its row's cells leaves open; rounded to its digits or cut."""
+    number, unit = float(printed.replace(",", "")), 10.0 ** -len(printed.partition(".")[2])
+    return ADDS if number - unit / 2 <= high + 1e-9 and low <= number + unit + 1e-9 else ADDS_NOT
 
 
 def same_order(printed: float, interval: tuple[float, float]) -> bool | None:
@@ -124,30 +120,32 @@ def same_order(printed: float, interval: tuple[float, float]) -> bool | None:
     return (printed > 0) == (low > 0)
 
 
-def rules() -> list[tuple[str, str]]:
-    """(verdict, when it is given), in order."""
-    sentences = (
-        "A cost: the formula, counted as the paper says, as is documented of it, or as fits its numbers (its line then "
-        f"says fitted), gives the printed number, rounded or cut to its digits, or within {TOLERANCE:.0%}. A score: "
-        f"that very model was run here, and the printed number lies in the measured {CONFIDENCE:.0%} interval; it was "
-        "run under the protocol that it was printed under, or nobody says which that was, and then its line does.",
-        "Not that, but what was computed or measured lies between the lowest and the highest number that papers print "
-        "for the same cell. Also where the printed number is met, but by a way of counting that was only looked for.",
-        "A score of a model that was not run here, beside pocket's on its tasks of that kind, with the method's own "
-        "knob at the same share of tokens. Sign: they do not contradict each other on whether the method loses to the "
-        f"whole model (in print by more than {POINT:g} point of 100, on pocket by a paired {CONFIDENCE:.0%} interval "
-        "below zero). Order: of the method's pairs with others of the same table and budget, those that are decided on "
-        f"both sides (more than {POINT:g} point; an interval without zero) stand the same way round in {AGREEING} of "
-        "them or more, and there is one at least. Where no other method of the table was run, the sign alone decides: "
-        "a loss for both, or for neither.",
-        "Something was computed or run that could have met the number or its direction, and did not.",
-        "Nothing here computes or runs it, or not under the protocol that it was printed under; or what pocket ran "
-        "decides too little: no pair of methods and, where no other method of the table was run, not the sign either. "
-        "The reason is given.",
-    )
-    return list(zip(VERDICTS, sentences, strict=True))
-
-
-def _with_decimals(number: float, like: str) -> str:
-    """``number`` with as many decimals as ``like``."""
-    return f"{number:.{len(like.partition('.')[2])}f}"
+def rules() -> Mapping[str, list[tuple[str, str]]]:
+    """Question -> (verdict, when it is given), in order."""
+    sentences = {
+        SCORE: (
+            "That very model was run here on that benchmark, by the protocol that the number is known to be printed "
+            f"under, and the printed number lies in the measured {CONFIDENCE:.0%} interval.",
+            "Run so, and what was measured lies between the lowest and the highest number that papers print for the "
+            "same cell under the same protocol.",
+            "Run so, and neither.",
+            "It was not run so: the model, the benchmark, the method at that setting, or the protocol is another or is "
+            "not known. What the model in the box scores is no verdict on it.",
+        ),
+        COST: (
+            "The formula, counted as the document says, gives the printed number: rounded or cut to its digits, or "
+            f"within {TOLERANCE:.0%}. Numbers that share convention, model and lengths are one computation.",
+            "The same by a way of counting that the document does not say: one that was fitted to several of its "
+            "numbers, or only looked for.",
+            "A way of counting is stated or fitted, and gives another number, which stands beside it; or the number is "
+            "a setting's label and not the method's own cost.",
+            "It is read off a clock or a memory meter of a GPU, or nothing here computes it; the reason is given.",
+        ),
+        AVERAGE: (
+            "The mean of the scores that are printed in the same row is the printed average, as far as their rounding "
+            "lets one say. It shows that a table agrees with itself, and no more.",
+            "It is not, though another average of the same column of the table is; ours stands beside it. Where none "
+            "is, nothing is said: the table may have columns that are not stored here.",
+        ),
+    }
+    return {question: list(zip(VERDICTS[question], sentences[question], strict=True)) for question in VERDICTS}

@@ -15,9 +15,9 @@ from thinsight.analysis.ranks import rank_agreement, rank_stability
 from thinsight.analysis.results import PICTURE_TOKENS, label_runs, load_answers, load_scores, not_run, shared_budgets
 from thinsight.config.catalogue import MethodEntry, method_entries
 from thinsight.evaluation.budget import Budget
-from thinsight.ledger.ledger import MOST, count_verdicts, ledger, merge_small, reasons
+from thinsight.ledger.ledger import MOST, count_all, count_verdicts, headline, ledger, reasons
 from thinsight.ledger.published import load_all
-from thinsight.ledger.verdicts import VERDICTS
+from thinsight.ledger.verdicts import COST, SCORE, VERDICTS
 from thinsight.paths import ROOT
 from thinsight.report.render import finding, points, render, signed
 from thinsight.report.tables import BETTER, BLOCKS, WORSE, Heat, board, cell_board
@@ -36,7 +36,7 @@ class Overview:
     named      run -> its title, place and whether it is a control;  missing  titles of the methods that were not run
     relative   `compare_methods`, labelled;  kinds  `scores_by_kind`, labelled
     front, ranks, agreement  of `pareto`, `rank_stability` and `rank_agreement`
-    ledger     all printed numbers with their verdicts;  counts  the verdicts by paper
+    ledger     all printed numbers with their verdicts
     """
 
     picture: float
@@ -49,7 +49,6 @@ class Overview:
     ranks: pd.DataFrame
     agreement: pd.DataFrame
     ledger: pd.DataFrame
-    counts: pd.DataFrame
 
     @property
     def titles(self) -> Mapping[str, str]:
@@ -67,7 +66,7 @@ class Overview:
             "survivors": survivors(self.relative).to_dict("records"),
             "front": [f"{run} {budget}" for run, budget in zip(best["run"], best["budget"], strict=True)],
             "tau": {name: round(tau, 6) for name, tau in taus.items()},
-            "verdicts": {name: int(n) for name, n in self.counts.drop(columns="paper").sum().items()},
+            "verdicts": count_all(self.ledger),
         }
 
     @property
@@ -75,7 +74,7 @@ class Overview:
         """The frames that the page saves; of the ledger the lines that stand on no other page."""
         return {
             "relative": self.relative, "front": self.front, "ranks": self.ranks, "agreement": self.agreement,
-            "kinds": self.kinds, "summary": self.counts, "ledger": elsewhere(self.ledger),
+            "kinds": self.kinds, "summary": count_verdicts(self.ledger), "ledger": elsewhere(self.ledger),
         }  # fmt: skip
 
 
@@ -104,7 +103,6 @@ def compute(
         ranks=rank_stability(results, answers, budgets, methods),
         agreement=rank_agreement(results, answers, budgets, methods),
         ledger=entered,
-        counts=count_verdicts(entered),
     )
 
 
@@ -238,13 +236,13 @@ def front_table(page: Overview) -> str:
 
 
 def ledger_table(page: Overview) -> str:
-    """The verdicts by paper; on a click all papers, and why numbers were not run."""
-    counts = page.counts
+    """The verdicts by paper, scores and costs apart; on a click all papers, and why numbers have no answer."""
+    tables = [count_verdicts(page.ledger, most) for most in (MOST, None)]
     return render(
         "tally.html.j2",
-        verdicts=VERDICTS,
-        parts=[part.to_dict("records") for part in [merge_small(counts)] + [counts] * (len(counts) > MOST)],
-        total=counts.drop(columns="paper").sum().to_dict(),
+        verdicts={question: VERDICTS[question] for question in (SCORE, COST)},
+        parts=[table.to_dict("records") for table in tables[: 1 + (len(tables[1]) > MOST)]],
+        total=count_all(page.ledger) | {"paper": "all"},
         reasons=reasons(page.ledger).to_dict("records"),
     )
 
@@ -266,7 +264,8 @@ def overview_finding(page: Overview) -> str:
             "lose": int(((last["whole_holm"] < LEVEL) & (last["whole"] < 0)).sum()),
             "often": {page.titles[run]: share for run, share in zip(often["run"], often["run_frequency"], strict=True)},
             "changes": kind_changes(kinds).to_dict("records"),
-            "documents": len(page.counts),
+            "documents": page.ledger["paper"].nunique(),
+            "headline": headline(facts["verdicts"]),
         },
     )  # fmt: skip
 

@@ -9,14 +9,14 @@ from matplotlib.ticker import PercentFormatter
 
 from thinsight.analysis.ranks import BUDGETS, TASKS
 from thinsight.config.catalogue import CONTROL, FAMILIES
-from thinsight.ledger.ledger import merge_small
-from thinsight.ledger.verdicts import VERDICTS
+from thinsight.ledger.ledger import MOST, count_verdicts
+from thinsight.ledger.verdicts import COST, SCORE, VERDICTS
 from thinsight.papers.overview import Overview, budget_name
-from thinsight.report.figures import BLUE, COLUMN, GREEN, GREY, INK, PURPLE, RED, SKY, forest, subplots
+from thinsight.report.figures import BLUE, COLUMN, GREEN, GREY, INK, PURPLE, RED, forest, subplots
 
 PLACES = dict(zip(FAMILIES, (PURPLE, BLUE, RED, GREEN), strict=True)) | {CONTROL: GREY}
 WIDTH = 1.75 * COLUMN  # inches: to be read on a phone as well
-VERDICT_COLOURS = dict(zip(VERDICTS, (GREEN, SKY, "#F2C45A", RED, "#D9D9D9"), strict=True))
+VERDICT_COLOURS = (GREEN, "#F2C45A", RED, "#D9D9D9")  # of met, nearly met, other, open
 
 
 def pareto_figure(page: Overview, control: str = "random") -> Figure:
@@ -72,24 +72,26 @@ def pareto_figure(page: Overview, control: str = "random") -> Figure:
     return figure
 
 
-def ledger_figure(counts: pd.DataFrame) -> Figure:
-    """Verdicts (`ledger.ledger.count_verdicts`) as stacked shares of each paper's printed numbers, and how many."""
-    counts, verdicts = merge_small(counts), list(VERDICTS)
-    table = counts.set_index("paper")[verdicts].iloc[::-1]
-    totals = table.sum(axis=1)
-    figure, axis = subplots(figsize=(WIDTH, 0.24 * len(table) + 1.1), layout="constrained")
-    table.div(totals, axis=0).plot.barh(stacked=True, width=0.74, color=VERDICT_COLOURS, ax=axis, legend=False)
-    for bars, verdict in zip(axis.containers, verdicts, strict=True):
-        white = verdict in (VERDICTS[0], VERDICTS[3])
-        texts = [f"{n}" if n / total >= 0.06 else "" for n, total in zip(table[verdict], totals, strict=True)]
-        axis.bar_label(bars, texts, label_type="center", fontsize=6.5, color="white" if white else INK)
-    axis.bar_label(axis.containers[-1], [f"{total}" for total in totals], padding=4, fontsize=7)
-    axis.set(xlim=(0, 1.0), xlabel="share of the printed numbers; at the right how many", ylabel="")
-    axis.xaxis.set_major_formatter(PercentFormatter(1.0))
-    axis.grid(visible=False)
+def ledger_figure(ledger: pd.DataFrame) -> Figure:
+    """What became of each paper's printed scores, and of its cost numbers, as stacked shares, and how many."""
+    counts = count_verdicts(ledger, MOST).set_index("paper").iloc[::-1]
+    figure, axes = subplots(
+        ncols=2, sharey=True, figsize=(WIDTH, 0.24 * len(counts) + 1.5), layout="constrained"
+    )  # fmt: skip
+    for axis, question, name in zip(axes, (SCORE, COST), ("scores", "cost numbers"), strict=True):
+        verdicts = VERDICTS[question]
+        table = counts[[f"{question}: {verdict}" for verdict in verdicts]].set_axis(list(verdicts), axis=1)
+        shares = table.div(counts[question].where(counts[question] > 0), axis=0).fillna(0.0)
+        shares.plot.barh(stacked=True, width=0.74, color=VERDICT_COLOURS, ax=axis, legend=False)
+        for bars, verdict in zip(axis.containers, verdicts, strict=True):
+            texts = [f"{n}" if share >= 0.12 else "" for n, share in zip(table[verdict], shares[verdict], strict=True)]
+            axis.bar_label(bars, texts, label_type="center", fontsize=6.5, color=INK)
+        axis.set(xlim=(0, 1.0), xlabel=f"share of the {name}", ylabel="")
+        axis.xaxis.set_major_formatter(PercentFormatter(1.0))
+        axis.grid(visible=False)
+        axis.tick_params(axis="y", length=0)
+        axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=1, handlelength=1.0)
     sns.despine(figure, left=True)
-    axis.tick_params(axis="y", length=0)
-    figure.legend(loc="outside upper center", ncols=3, handlelength=1.0, columnspacing=1.2)
     return figure
 
 

@@ -13,7 +13,7 @@ from thinsight.analysis.comparisons import MEAN, compare
 from thinsight.analysis.curves import compression_curve
 from thinsight.analysis.results import budgets_at, read_if_run
 from thinsight.config.methods import load_method
-from thinsight.ledger.ledger import ledger
+from thinsight.ledger.ledger import count_all, headline, ledger
 from thinsight.ledger.published import load_published
 from thinsight.models.image_tokens import tokens_of
 from thinsight.papers.par.flops import MODEL, reductions
@@ -66,6 +66,11 @@ class TrsmPage:
         return {"tokens": self.tokens, "missing": missing, "questions": int(self.prompt["n"].max())}
 
     @property
+    def evidence(self) -> dict[str, Any]:
+        """What the claims are held against besides runs (`ledger.claim_findings.Evidence`)."""
+        return {"prompt": self.prompt}
+
+    @property
     def tables(self) -> dict[str, pd.DataFrame]:
         """The frames that are saved beside the facts."""
         names = ("comparison", "curve", "parts", "prompt", "flops", "ledger")
@@ -74,7 +79,9 @@ class TrsmPage:
     @property
     def finding(self) -> str:
         """The finding in markdown."""
-        return finding("trsm.md.j2", {"readings": reading_facts(self.comparison), "parts": ablation_facts(self.parts)})
+        values = {"readings": reading_facts(self.comparison), "parts": ablation_facts(self.parts)}
+        said = headline(count_all(self.ledger))
+        return f"{said}\n\n" + finding("trsm.md.j2", values)
 
 
 def build(folder: Path, reads: Sequence[str], model: str, questions: int, text_tokens: int) -> TrsmPage:

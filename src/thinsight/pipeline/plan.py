@@ -45,7 +45,7 @@ from thinsight.config.compose import load_config, load_task, to_yaml
 from thinsight.config.methods import reading
 from thinsight.config.schema import WORDS
 from thinsight.errors import UserError, command
-from thinsight.ledger import published
+from thinsight.ledger import claims, published
 from thinsight.paths import CONF, ROOT, save_whole
 from thinsight.pipeline.notebook import declared_parameters, load_notebook, summarize, syntax
 from thinsight.pipeline.params import Params, read_params
@@ -216,10 +216,13 @@ def _read_shared() -> None:
 
 
 def _data(starts: Iterable[str]) -> list[str]:
-    """Hashes of the papers' numbers and ways of counting, and of the benchmarks, if ``starts`` reach their readers."""
+    """Hashes of the papers' numbers and ways of counting, of their claims, and of the benchmarks, if ``starts`` reach
+    their readers."""
     modules, files = reach(starts)[0], []
     if published.__name__ in modules:
         files += sorted([*published.FOLDER.rglob("*.csv"), *published.FOLDER.rglob("*.yaml")])
+    if claims.__name__ in modules:
+        files.append(claims.FILE)
     if clocks.__name__ in modules:
         files += sorted(clocks.FOLDER.glob("*.json"))
     return [f"{_file_hash(file)[:12]}  {file.relative_to(ROOT)}" for file in files]

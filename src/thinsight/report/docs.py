@@ -1,8 +1,9 @@
 """The generated parts of the documents in this repository.
 
 ``python -m thinsight.report.docs`` writes ``docs/methods.md``, the catalogue of all methods (from ``conf/method``) with
-their scores (from the table that the methods' page saved), and the table between ``<!-- claims -->`` and
-``<!-- /claims -->`` in README.md, what became of each paper's printed numbers (from the ledgers that the pages saved).
+their scores (from the table that the methods' page saved), and, from the pages' ledgers, two parts of README.md:
+what all printed numbers come to (``<!-- headline -->`` to ``<!-- /headline -->``) and what became of each paper's
+(``<!-- claims -->`` to ``<!-- /claims -->``).
 """
 
 import re
@@ -15,7 +16,8 @@ from thinsight.analysis.comparisons import MEAN, SPREAD_MARKS
 from thinsight.code_hash import targets
 from thinsight.config.catalogue import CONTROL, FAMILIES, method_entries
 from thinsight.errors import UserError, command
-from thinsight.ledger.verdicts import VERDICTS
+from thinsight.ledger.ledger import count_all, each_number_once, headline
+from thinsight.ledger.verdicts import COST, INFERRED, RECOMPUTED, SCORE, VERDICTS
 from thinsight.paths import CONF, ROOT
 from thinsight.report.render import percent, render
 
@@ -27,20 +29,33 @@ CLAIMS = {  # page -> what its paper claims
     "par": "clusters of tokens that the prompt asks for are enough: 97 % of the score with 83 % less FLOPs",
     "ficoco": "merging redundant tokens keeps 93.6 % of the score with up to 14.7 times less FLOPs",
 }
-MARKED = re.compile(r"(<!-- claims -->\n).*?(\n<!-- /claims -->)", re.DOTALL)
+MARKED = "<!-- {0} -->\n.*?\n<!-- /{0} -->"
 
 
 def claims_table() -> str:
-    """Each paper's claim, and how many of its printed numbers were computed and measured here, with which verdict."""
+    """Each paper's claim, and what became of its printed scores and cost numbers."""
     lines = []
     for page, claim in CLAIMS.items():
         numbers = _saved(page, "ledger")
         numbers = numbers[numbers["paper"].str.lower() == page]
-        title, arxiv = numbers[["paper", "arxiv"]].astype(str).iloc[0]
-        counts = [len(numbers), numbers["computed"].notna().sum(), numbers["measured"].notna().sum()]
-        counts += [(numbers["verdict"] == verdict).sum() for verdict in VERDICTS]
-        lines.append([f"[{title}](https://arxiv.org/abs/{arxiv})", claim, *map(str, counts)])
-    return _table(["paper", "claims", "printed", "computed", "measured", *VERDICTS], lines)
+        title, arxiv = numbers[["paper", "arxiv"]].iloc[0]
+        counts = count_all(numbers)
+        distinct = {RECOMPUTED: counts["computations"], INFERRED: counts["inferred"]}
+        costs = [
+            f"{counts[f'{COST}: {verdict}']}" + (f" ({distinct[verdict]} distinct)" if distinct.get(verdict) else "")
+            for verdict in VERDICTS[COST]
+        ]
+        scores = [str(counts[f"{SCORE}: {verdict}"]) for verdict in VERDICTS[SCORE]]
+        lines.append([f"[{title}](https://arxiv.org/abs/{arxiv})", claim, *scores, *costs])
+    head = [f"{question}s: {verdict}" for question in (SCORE, COST) for verdict in VERDICTS[question]]
+    return _table(["paper", "claims", *head], lines)
+
+
+def headline_text() -> str:
+    """What the ledgers of all pages come to."""
+    pages = sorted(file.parent.name for file in (ROOT / "data" / "pages").glob("*/ledger.csv"))
+    ledgers = pd.concat([_saved(page, "ledger") for page in pages])
+    return f"**{headline(count_all(each_number_once(ledgers)))}**"
 
 
 def standing_table() -> str:
@@ -85,17 +100,22 @@ def _sources(method: str) -> list[str]:
 
 
 def with_claims(text: str) -> str:
-    """README's ``text`` with the table of claims made again."""
-    if not MARKED.search(text):
-        raise UserError("README.md has no place for the table of claims: <!-- claims --> and <!-- /claims -->")
-    return MARKED.sub(lambda match: match[1] + claims_table() + match[2], text)
+    """README's ``text`` with the headline and the table of claims made again."""
+    parts = {"headline": headline_text, "claims": claims_table}
+    for name in parts:
+        if not re.search(MARKED.format(name), text, re.DOTALL):
+            raise UserError(f"README.md has no place for the {name}: <!-- {name} --> and <!-- /{name} -->")
+    for name, made in parts.items():
+        begin, end = re.search(MARKED.format(name), text, re.DOTALL).span()
+        text = text[:begin] + f"<!-- {name} -->\n{made()}\n<!-- /{name} -->" + text[end:]
+    return text
 
 
 def _saved(page: str, name: str) -> pd.DataFrame:
     path = ROOT / "data" / "pages" / page / f"{name}.csv"
     if not path.is_file():
         raise UserError(f"{path.relative_to(ROOT)} is not there: `make repro` makes it")
-    return pd.read_csv(path, dtype={"arxiv": str})
+    return pd.read_csv(path, dtype={"arxiv": str}, keep_default_na=False) if name == "ledger" else pd.read_csv(path)
 
 
 def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:

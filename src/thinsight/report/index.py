@@ -12,34 +12,34 @@ from thinsight.analysis.runs import FinishedRun, finished_runs
 from thinsight.config.catalogue import CONTROL, FAMILIES, MethodEntry, method_entries
 from thinsight.errors import UserError
 from thinsight.ledger.baseline_check import check_baseline
-from thinsight.ledger.verdicts import BADGES, RANGE, rules
+from thinsight.ledger.ledger import count_all, each_number_once, headline
+from thinsight.ledger.verdicts import BADGES, COST, SCORE, rules
 from thinsight.paths import ROOT
 from thinsight.pipeline.notebook import Summary, summarize
 from thinsight.pipeline.plan import CONTENTS, OVERVIEW, read_contents
 from thinsight.report.page import executed_notebook, link, markdown, pathless, relink, write_html
 
 DEVICES = {"cpu": "CPU", "cuda": "GPU", "mps": "GPU"}
-LABELS = {RANGE: "within range"}  # verdicts that the index calls by a shorter name
-CELL = ("file", "paper", "arxiv", "version", "table", "model", "method", "tokens", "row", "column", "printed", "unit")
-"""What makes two lines of ledgers the same printed number."""
 
 
 @dataclass(frozen=True)
 class Counts:
     """The verdicts of one page, or of one document on it; ``arxiv`` may be empty.
 
-    parts  for each verdict: its ``count``, its ``label``, and ``kind``, the name of its colour and anchor
+    parts     question -> for each verdict its ``count``, its ``label``, and ``kind``, the name of its colour and anchor
+    headline  what they come to, in sentences
     """
 
     page: str
     name: str
     arxiv: str
-    parts: Sequence[Mapping[str, Any]]
+    parts: Mapping[str, Sequence[Mapping[str, Any]]]
+    headline: str
 
     @property
     def total(self) -> int:
         """How many printed numbers."""
-        return sum(part["count"] for part in self.parts)
+        return sum(part["count"] for question in (SCORE, COST) for part in self.parts[question])
 
 
 @dataclass(frozen=True)
@@ -63,25 +63,28 @@ def verdict_counts(folder: Path, order: Iterable[str] = ()) -> VerdictCounts | N
         for page, ledger in ledgers.items()
         for paper, lines in ledger.groupby("paper", sort=False)
     ]
-    lines = pd.concat(ledgers.values())
-    once = lines.drop_duplicates([key for key in CELL if key in lines], keep="last")
+    once = each_number_once(pd.concat(ledgers.values()))
     return VerdictCounts(
         _counts("", "all pages", once), [_counts(page, page, ledger) for page, ledger in ledgers.items()], documents
     )
 
 
 def _counts(page: str, name: str, lines: pd.DataFrame) -> Counts:
-    counts = lines["verdict"].value_counts()
-    if unknown := sorted(set(counts.index) - set(BADGES)):
-        raise UserError(
-            f"the ledger of {page} has a verdict that thinsight.ledger.verdicts does not know: {unknown[0]}"
-        )
+    counts = count_all(lines)
+    for question, kinds in BADGES.items():
+        if unknown := sorted({*lines[question]} - {*kinds, ""}):
+            raise UserError(
+                f"the ledger of {page} has a verdict that thinsight.ledger.verdicts does not know: {unknown[0]}"
+            )
     numbers = set(lines.get("arxiv", ()))
-    parts = [
-        {"kind": kind, "label": LABELS.get(verdict, verdict), "count": int(counts.get(verdict, 0))}
-        for verdict, kind in BADGES.items()
-    ]
-    return Counts(page, name, numbers.pop() if len(numbers) == 1 else "", parts)
+    parts = {
+        question: [
+            {"kind": kind, "label": verdict, "count": counts[f"{question}: {verdict}"]}
+            for verdict, kind in kinds.items()
+        ]
+        for question, kinds in BADGES.items()
+    }
+    return Counts(page, name, numbers.pop() if len(numbers) == 1 else "", parts, headline(counts))
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ from matplotlib.colors import Colormap, TwoSlopeNorm
 from pandas.io.formats.style import Styler
 
 from thinsight.analysis.comparisons import MEAN
-from thinsight.ledger.verdicts import BADGES, VERDICTS, rules
+from thinsight.ledger.ledger import count_all, headline
+from thinsight.ledger.verdicts import AVERAGE, BADGES, COST, SCORE, rules
 from thinsight.report.render import render
 
 BETTER, WORSE = "▴", "▾"
@@ -187,15 +188,22 @@ def _group_rows(soup: BeautifulSoup, blocks: Sequence[str], width: int) -> None:
 
 def ledger_html(frame: pd.DataFrame) -> str:
     """A `ledger` as HTML: a table per printed table and model, long ones behind a click, a badge per verdict."""
+    asked = frame[SCORE] != ""
+    frame = frame.assign(question=asked.map({True: SCORE, False: COST}), verdict=frame[SCORE].where(asked, frame[COST]))
     where = ["paper", "arxiv", "version", "table", "model"]
     groups = []
     for key, part in frame.groupby(where, sort=False):
         short = len(part) <= SHORT and len(frame) <= LONG
-        counts = part["verdict"].value_counts()
-        badges = [(BADGES[name], name, int(counts[name])) for name in VERDICTS if name in counts]
+        badges = [
+            (kind, verdict, count)
+            for question, kinds in BADGES.items()
+            for verdict, kind in kinds.items()
+            if (count := int(part[question].eq(verdict).sum()))
+        ]
         lines = {"lines": list(part.itertuples()), "counts": badges, "short": short}
         groups.append(dict(zip(where, key, strict=True)) | lines)
-    return render("ledger.html.j2", groups=groups, rules=rules(), badges=BADGES)
+    words = {"headline": headline(count_all(frame)), "rules": rules(), "badges": BADGES, "average": AVERAGE}
+    return render("ledger.html.j2", groups=groups, **words)
 
 
 def comparison_table(table: pd.DataFrame, base: str) -> pd.DataFrame:

@@ -8,7 +8,7 @@ import pandas as pd
 
 from thinsight.analysis.results import PICTURE_TOKENS, load_answers, load_scores, score_cells, shared_budgets
 from thinsight.config.catalogue import MethodEntry, method_entries
-from thinsight.ledger.ledger import ledger
+from thinsight.ledger.ledger import count_all, headline, ledger
 from thinsight.ledger.published import load_published
 from thinsight.models.loading import load_model
 from thinsight.papers.ficoco.ablations import PAIRS, budget_curve, ficoco_ablation, printed_curve
@@ -83,6 +83,11 @@ class Ficoco:
     def facts(self) -> dict[str, Any]:
         """For a machine: how printed and measured orders agree, and on how many pictures the method was looked into."""
         return {"ranks": {str(n): rho for n, (rho, _) in self.correlations.items()}, "samples": len(self.rows)}
+
+    @property
+    def evidence(self) -> dict[str, Any]:
+        """What the claims are held against besides runs (`ledger.claim_findings.Evidence`)."""
+        return {"edges": self.edges}
 
     @property
     def tables(self) -> dict[str, pd.DataFrame]:
@@ -166,4 +171,5 @@ def ficoco_finding(page: Ficoco) -> str:
         "edges": {"kinds": edges["edges"].nunique().max(), "most": edges["most"].mean().max()},
         "cost": decoder.loc[decoder["kept"].idxmin()].to_dict(),
     }
-    return finding("ficoco/finding.md.j2", facts)
+    said = headline(count_all(page.ledger))
+    return f"{said}\n\n" + finding("ficoco/finding.md.j2", facts)

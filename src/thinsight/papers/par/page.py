@@ -16,7 +16,7 @@ from thinsight.config.catalogue import method_entry
 from thinsight.config.methods import load_method
 from thinsight.costs.conventions import FASTV, PROFILER, PYRAMIDDROP
 from thinsight.costs.flops import decoder_shape
-from thinsight.ledger.ledger import ledger
+from thinsight.ledger.ledger import count_all, headline, ledger
 from thinsight.ledger.published import POCKET, load_published
 from thinsight.models.loading import load_model
 from thinsight.papers.par.flops import LAYERS, meets_printed, reductions, tokens_left
@@ -113,6 +113,11 @@ class ParPage:
         return {"printed": self.claims, "tokens": self.tokens, "questions": int(self.prompt["n"].max())}
 
     @property
+    def evidence(self) -> dict[str, Any]:
+        """What the claims are held against besides runs (`ledger.claim_findings.Evidence`)."""
+        return {"prompt": self.prompt}
+
+    @property
     def tables(self) -> dict[str, pd.DataFrame]:
         """The frames that are saved beside the facts."""
         names = ("curve", "false_yes", "budget", "flops", "adaptive", "parts", "prompt", "ledger")
@@ -137,7 +142,8 @@ class ParPage:
             "calibration": json.loads(CALIBRATION.read_text(encoding="utf-8")),
             "parts": ablation_facts(self.parts),
         }
-        return finding("par/finding.md.j2", values)
+        said = headline(count_all(self.ledger))
+        return f"{said}\n\n" + finding("par/finding.md.j2", values)
 
 
 def build(folder: Path, reads: Sequence[str], model: str, questions: int) -> ParPage:

@@ -17,11 +17,23 @@ from thinsight.tasks.rows import Row, collate, training_task
 def attention_shares(
     model: PreTrainedModel, processor: ProcessorMixin, task: DictConfig, rows: Sequence[Row]
 ) -> pd.DataFrame:
-    """Mean share of attention that each part of the prompt gets: columns rows, layer, group, share.
+    """`attention_by_question`, the mean over questions: columns rows, layer, group, share."""
+    return mean_shares(attention_by_question(model, processor, task, rows))
+
+
+def mean_shares(table: pd.DataFrame) -> pd.DataFrame:
+    """Shares of attention of single questions, the mean over these."""
+    return table.groupby(["rows", "layer", "group"], sort=False, as_index=False)["share"].mean()
+
+
+def attention_by_question(
+    model: PreTrainedModel, processor: ProcessorMixin, task: DictConfig, rows: Sequence[Row]
+) -> pd.DataFrame:
+    """Share of attention that each part of the prompt gets: columns number (of the row), rows, layer, group, share.
 
     ``rows`` are those of the question, of the last prompt token (from which the answer's first word is predicted) and
     of the answer's own words (teacher-forced); groups are system, visual, question and answer. Shares of one layer and
-    one kind of rows sum to 1. Heads, tokens and samples are averaged.
+    one kind of rows sum to 1. Heads and tokens are averaged.
     """
     alike: dict[tuple[int, ...], list] = defaultdict(list)  # what one pass can take: prompts of the same parts
     for number, row in enumerate(rows):
@@ -45,8 +57,7 @@ def attention_shares(
                     values = share.mean(1).tolist()
                     lines += [(number, kind, layer, group, v) for number, v in zip(numbers, values, strict=True)]
     table = pd.DataFrame(lines, columns=["number", "rows", "layer", "group", "share"])
-    table = table.sort_values("number", kind="stable")
-    return table.groupby(["rows", "layer", "group"], sort=False, as_index=False)["share"].mean()
+    return table.sort_values("number", kind="stable", ignore_index=True)
 
 
 def with_answer(processor: ProcessorMixin, task: DictConfig, row: Row) -> tuple[dict[str, Tensor], int]:

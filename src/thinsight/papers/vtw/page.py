@@ -9,10 +9,10 @@ import pandas as pd
 
 from thinsight.analysis.comparisons import compare, relative_points
 from thinsight.analysis.results import load_answers, load_scores, nearest_budgets, score_cells, without_seed
-from thinsight.ledger.ledger import ledger
+from thinsight.ledger.ledger import count_all, headline, ledger
 from thinsight.ledger.published import load_published
 from thinsight.models.loading import load_model
-from thinsight.papers.vtw.analysis import attention_shares, choose_layers, divergences, first_below
+from thinsight.papers.vtw.analysis import attention_by_question, choose_layers, divergences, first_below, mean_shares
 from thinsight.papers.vtw.figures import RUNS
 from thinsight.papers.vtw.tables import prefill_costs
 from thinsight.report.render import finding
@@ -35,7 +35,8 @@ class VtwPage:
     """Frames of the page, and the layer that it is about."""
 
     results: pd.DataFrame  # of the runs (`analysis.results.load_scores`)
-    shares: pd.DataFrame  # attention by part of the prompt (`attention_shares`)
+    attention: pd.DataFrame  # by part of the prompt, of single questions (`attention_by_question`)
+    shares: pd.DataFrame  # the mean over questions and tasks
     divergence: pd.DataFrame  # task, layer, divergence of the released code's direction
     reverse: pd.DataFrame  # the same of the other direction
     chosen: Selection | None  # over the questions of all tasks; None if no layer meets any threshold
@@ -81,6 +82,11 @@ class VtwPage:
         return {"layer": self.layer, "thresholds": chosen, "samples": self.questions}
 
     @property
+    def evidence(self) -> dict[str, Any]:
+        """What the claims are held against besides runs (`ledger.claim_findings.Evidence`)."""
+        return {"layer": self.layer, "attention": self.attention}
+
+    @property
     def tables(self) -> dict[str, pd.DataFrame]:
         """The frames that are saved beside the facts."""
         names = ("comparison", "divergence", "efficiency", "ledger")
@@ -100,7 +106,8 @@ class VtwPage:
             "reduced": reduced["accuracy"].mean(),
             "lost": lost.to_dict(),
         }
-        return finding("vtw/finding.md.j2", values)
+        said = headline(count_all(self.ledger))
+        return f"{said}\n\n" + finding("vtw/finding.md.j2", values)
 
 
 def build(folder: Path, reads: Sequence[str], model: str, samples: int, text_tokens: int) -> VtwPage:
@@ -110,14 +117,16 @@ def build(folder: Path, reads: Sequence[str], model: str, samples: int, text_tok
     tasks = list(results["task"].unique())
     loaded, training = load_model(model), training_rows(tasks, samples)
     looked_at = ATTENTION_TASKS if training.keys() >= {*ATTENTION_TASKS} else tasks[:2]
-    shares = pd.concat(attention_shares(*loaded, training_task(task), training[task]) for task in looked_at)
+    attention = {task: attention_by_question(*loaded, training_task(task), training[task]) for task in looked_at}
+    shares = pd.concat(mean_shares(table) for table in attention.values())
     found = divergences(*loaded, training)
     (chosen, divergence), (_, reverse) = (choose_layers(found[way], THRESHOLDS, way) for way in DIRECTIONS)
     lines = comparison_lines(results, chosen.layer if chosen else None)
     published = load_published("vtw")
     return VtwPage(
         results=results,
-        shares=shares.groupby(["rows", "layer", "group"], sort=False, as_index=False)["share"].mean(),
+        attention=pd.concat([t.assign(number=task + t["number"].astype(str)) for task, t in attention.items()]),
+        shares=mean_shares(shares),
         divergence=divergence,
         reverse=reverse,
         chosen=chosen,

@@ -2,7 +2,7 @@
 // sort them; those with badges get a chip for each verdict. Rows stay in their block: a tbody, or what follows a heading
 // that spans the table. Tables inside an element of class `ledger` share one box. Without this script they are just long.
 (() => {
-  const LONG = 12, TALL = 100, KINDS = ["reproduced", "range", "direction", "missed", "notrun"];
+  const LONG = 12, TALL = 100, KINDS = ["obtained", "range", "missed", "needs", "recomputed", "inferred", "differs", "notrun", "adds", "addsnot"];
   const words = node => node.textContent.replace(/\s+/g, " ").trim();
 
   const make = (tag, attributes, ...inside) => {
@@ -63,7 +63,7 @@
     return found ? (/[−-]/.test(found[1]) ? -1 : 1) * Number(found[2].replaceAll(",", "")) : NaN;
   };
 
-  const kind = row => /\bbadge-([a-z]+)/.exec(row.querySelector(".badge")?.className ?? "")?.[1];
+  const badges = row => [...row.querySelectorAll(".badge")].map(node => [/\bbadge-([a-z]+)/.exec(node.className)?.[1], words(node)]);
 
   // Headings that sort; the order of a table is its own.
   function sortable(table, parts, changed) {
@@ -126,15 +126,16 @@
       const head = [about(sheet), part.head ? words(part.head) : ""];
       return part.rows.map(row => [row, [words(row), ...head].join(" ").toLowerCase()]);
     })));
-    const kinds = new Map(rows.map(row => [row, kind(row)]));
+    const kinds = new Map(rows.map(row => [row, new Set(badges(row).map(([name]) => name))]));
+    const names = new Map(rows.flatMap(badges));
     const chosen = new Set();
 
     const box = make("input", { type: "search", placeholder: "Filter rows", "aria-label": frame ? "Filter the rows of these tables" : "Filter the rows of this table", autocomplete: "off", spellcheck: "false" });
     const told = make("output", { "aria-live": "polite" });
-    const chips = [...new Set(kinds.values())].filter(Boolean).sort((a, b) => KINDS.indexOf(a) - KINDS.indexOf(b)).map(name => {
-      const of = rows.filter(row => kinds.get(row) === name);
+    const chips = [...names.keys()].filter(Boolean).sort((a, b) => KINDS.indexOf(a) - KINDS.indexOf(b)).map(name => {
+      const of = rows.filter(row => kinds.get(row).has(name));
       const chip = make("button", { type: "button", class: `chip chip-${name}`, "data-kind": name, "aria-pressed": "false" },
-        words(of[0].querySelector(".badge")), make("b", {}, String(of.length)));
+        names.get(name), make("b", {}, String(of.length)));
       chip.addEventListener("click", () => {
         chosen[chosen.has(name) ? "delete" : "add"](name);
         show();
@@ -152,7 +153,7 @@
         for (const { head, rows: own } of sheet.parts) {
           let any = false;
           for (const row of own) {
-            const fits = asked.every(word => text.get(row).includes(word)) && (!chosen.size || chosen.has(kinds.get(row)));
+            const fits = asked.every(word => text.get(row).includes(word)) && (!chosen.size || [...chosen].some(name => kinds.get(row).has(name)));
             row.hidden = !fits;
             any ||= fits;
             seen += fits;
