@@ -61,7 +61,7 @@ def test_the_finding_says_which_reading_keeps_the_score(made):
     text = trsm_finding(compare(*made, reading_lines(made[0]), WHOLE))
     drop, keep, controls, _ = text.replace("**keep20**", "\n\n**keep20**").split("\n\n")
     assert "no sure difference; no task loses for sure" in drop
-    assert "80% of the tokens stay, 50% of the prefill FLOPs" in drop
+    assert "80% of the tokens stay, 50% of the decoder's prefill FLOPs" in drop
     assert "−50.0 points" in keep
     assert "a sure loss; sure losses on t −50.0" in keep
     assert controls == "At keep20 TRSM scores 50.0%, and with as many tokens random 25.0%."

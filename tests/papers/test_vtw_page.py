@@ -56,9 +56,17 @@ def test_each_tasks_layer_has_its_score_beside_it(results):
 
 
 def test_finding_names_the_layer_and_says_so_if_there_is_none():
-    values = {"layer": 7, "flops": 0.6, "whole": 0.95, "reduced": 0.9, "lost": {"read": -0.2, "count": -0.1}}
+    values = {
+        "layer": 7,
+        "flops": 0.6,
+        "end_to_end": 0.7,
+        "whole": 0.95,
+        "reduced": 0.9,
+        "lost": {"read": -0.2, "count": -0.1},
+    }
     text = finding("vtw/finding.md.j2", values)
-    assert "**layer 7**: 60% of the prefill FLOPs are left, and the mean score goes from 95.0% to 90.0%." in text
+    left = "60% of the decoder's prefill FLOPs are left (70% with the vision tower)"
+    assert f"**layer 7**: {left}, and the mean score goes from 95.0% to 90.0%." in text
     assert text.endswith("read (−20.0 points), count (−10.0 points).")
     assert finding("vtw/finding.md.j2", values | {"lost": {}}).endswith("none of the tasks.")
     assert "**no layer**" in finding("vtw/finding.md.j2", values | {"layer": None})

@@ -69,6 +69,6 @@ def test_numbers(found, text):
 
 
 def test_the_test_is_told_in_a_line():
-    found = Finding("", smallest=0.106, p=0.00002, chance=0.015, of=200, n=101)
-    assert power_text(found) == "could have seen 10.6 points; McNemar p < 0.001; 3 of 200 shuffles go as far; n = 101"
+    found, size = Finding("", smallest=0.106, p=0.00002, chance=0.015, of=200, n=101), "n\xa0=\xa0101"
+    assert power_text(found) == f"could have seen 10.6 points; McNemar p < 0.001; 3 of 200 shuffles go as far; {size}"
     assert power_text(Finding("", p=0.0614)) == "McNemar p = 0.061"

@@ -252,7 +252,7 @@ def _line_costs(results: pd.DataFrame, line: Line, task: Any) -> dict[str, float
     """Costs of a line on one task or, for `MEAN`, the mean over all."""
     cells = score_cells(results, line[0])
     cells = cells[cells["budget"].isin(line[1]) & ((cells["task"] == task) | (task == MEAN))]
-    return {name: cells[name].mean() for name in (*FLOPS, "kv_bytes", "visual")}
+    return {name: cells[name].mean() for name in (*FLOPS, "end_to_end", "kv_bytes", "visual")}
 
 
 def _beside_draws(

@@ -258,7 +258,7 @@ def cost(
 
 def needs_model(evidence: Evidence, *, what: str) -> Finding:
     """Nothing here can weigh it: ``what`` would be needed."""
-    return Finding(NEEDS_MODEL, why=what)
+    return Finding(NEEDS_MODEL, why=f"would need {what}")
 
 
 RULES: dict[str, Callable[..., Finding]] = {

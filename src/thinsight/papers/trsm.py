@@ -122,7 +122,7 @@ def reading_facts(comparison: pd.DataFrame) -> list[dict[str, Any]]:
     """What the finding says of each reading.
 
     name, share  the reading;  run  whether it was run, and if so:
-    flops        prefill FLOPs as a share of the whole model's, ``whole`` the whole model's accuracy
+    flops        prefill FLOPs of the decoder as a share of the whole model's, ``whole`` the whole model's accuracy
     accuracy, difference, low, high  of the mean over tasks
     lost         task -> difference of those whose interval lies below zero;  controls  title -> accuracy
     """

@@ -30,7 +30,7 @@ BLOCKS = {
 }
 """Heading -> the words of findings below it."""
 
-MOST = 4  # printed numbers of a claim that are named
+MOST = 3  # printed numbers of a claim that are named
 
 
 def re_summary(paper: JudgedPaper) -> str:
@@ -96,7 +96,7 @@ def power_text(found: Finding) -> str:
     if found.of:
         parts.append(f"{round(found.chance * found.of)} of {found.of} {found.draws} go as far")
     if found.n:
-        parts.append(f"n = {found.n}")
+        parts.append(f"n\xa0=\xa0{found.n}")
     return "; ".join(parts)
 
 

@@ -100,6 +100,10 @@ def frontier_figure(points: pd.DataFrame) -> Figure:
         palette=colours, markers=list(MARKERS[: len(colours)]), mew=0, dashes=False, ax=axis,
     )  # fmt: skip
     axis.axhline(1.0, color=GREY, lw=0.7)
-    axis.set(xlabel="prefill FLOPs, share of the whole model", ylabel="score, share of the whole model", xlim=(0, 1.05))
+    axis.set(
+        xlabel="prefill FLOPs of the decoder, share of the whole model",
+        ylabel="score, share of the whole model",
+        xlim=(0, 1.05),
+    )
     sns.move_legend(axis, "center left", bbox_to_anchor=(1, 0.5), title=None)
     return figure

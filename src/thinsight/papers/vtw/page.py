@@ -102,6 +102,7 @@ class VtwPage:
         values = {
             "layer": self.layer if scored else None,
             "flops": (reduced["profiler"] / whole["profiler"]).mean(),
+            "end_to_end": (reduced["end_to_end"] / whole["end_to_end"]).mean(),
             "whole": whole["accuracy"].mean(),
             "reduced": reduced["accuracy"].mean(),
             "lost": lost.to_dict(),
