@@ -115,7 +115,7 @@ def _saved(page: str, name: str) -> pd.DataFrame:
     path = ROOT / "data" / "pages" / page / f"{name}.csv"
     if not path.is_file():
         raise UserError(f"{path.relative_to(ROOT)} is not there: `make repro` makes it")
-    return pd.read_csv(path, dtype={"arxiv": str}, keep_default_na=False) if name == "ledger" else pd.read_csv(path)
+    return pd.read_csv(path, dtype=str, keep_default_na=False) if name == "ledger" else pd.read_csv(path)
 
 
 def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
