@@ -97,7 +97,7 @@ def imported(paths):
 )
 def test_what_is_imported_is_declared(folder, extras):
     files = sorted((ROOT / folder).rglob("*.py"))
-    local = {"conftest", "helpers"} if folder == "tests" else set()
+    local = {"helpers", *(file.stem for file in files)} if folder == "tests" else set()
     declared = {canonicalize_name(requirement.name) for requirement in [*required(extras), *LMMS]}
     packages = packages_distributions()
     for name in imported(files) - local:

@@ -298,7 +298,7 @@ class TestBounds:
         timed, inputs = llava_timed
         methods = [timed.budgeted("vtw", 1 / 9), timed.budgeted("tome", 1 / 9)]
         tower = load_method("evit", layers=[2], keep=64)  # a block that the projector does not read
-        plain, vtw, tome, refused = timed.compare([*methods, tower], inputs, answers=[1, 2], repeats=2)
+        plain, *_, vtw, tome, refused = timed.compare([*methods, tower], inputs, answers=[1, 2], repeats=2)
         assert "method" not in plain
         assert (vtw["method"], tome["method"]) == ("vtw", "tome")
         assert set(vtw["speedup"]) == set(vtw["bound"])
